@@ -1,0 +1,101 @@
+"""The card of a critic: the facts a trainer needs before building it, as data that tests check."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+__all__ = ["Card", "Shape"]
+
+Kind = Literal["fr", "nr", "stereo-fr", "stereo-nr"]
+Shape = Literal["distance", "deficit", "hinge", "softplus", "sigmoid"]
+Fidelity = Literal["official-parity", "paper", "after-paper"]
+
+_NON_COMMERCIAL = ("non-commercial", "noncommercial", "research", "none stated", "-nc")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a critic is, readable without its weights.
+
+    Attributes:
+        name: Registry name, lower case, variants after a hyphen.
+        summary: One sentence: what it measures.
+        kind: `fr` needs a reference, `nr` judges alone; `stereo-` takes six channels.
+        better: Direction of the natural score.
+        bounds: Smallest and largest score in exact arithmetic; infinities where unbounded.
+        identity: Score of an image against itself; None where that depends on the image.
+        shape: Default shape of a loss made from it.
+        domains: Image domains it was designed or fitted for.
+        min_size: Smallest accepted side, in pixels.
+        multiple_of: Sides must be a multiple of this.
+        low_precision: Whether its trunk may run in bf16 or fp16; statistics never do.
+        tiling: Whether the mean of the tiles' scores is the score of the image.
+        couples_batch: True if an image's score depends on the rest of the batch.
+        fidelity: `official-parity` (checked against the authors' code), `paper`, or `after-paper`.
+        licence_code: Licence of the authors' code (ours is Apache-2.0 and written from facts).
+        licence_weights: Licence of the weights it needs; None if it needs none.
+        weights: Names in the weights manifest that it loads by default.
+        paper: Authors, title, venue, year.
+        source: The original implementation, with commit or release.
+        notes: Facts a user would otherwise learn the hard way.
+    """
+
+    name: str
+    summary: str
+    kind: Kind
+    better: Literal["higher", "lower"]
+    bounds: tuple[float, float]
+    identity: float | None
+    shape: Shape
+    domains: frozenset[str] = frozenset({"natural"})
+    min_size: int = 1
+    multiple_of: int = 1
+    low_precision: bool = False
+    tiling: Literal["exact", "approximate", "never"] = "approximate"
+    couples_batch: bool = False
+    fidelity: Fidelity = "official-parity"
+    licence_code: str
+    licence_weights: str | None = None
+    weights: tuple[str, ...] = ()
+    paper: str
+    source: str
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.name != self.name.lower() or not self.name:
+            raise ValueError(f"card names are lower case, got {self.name!r}")
+        if self.shape == "deficit" and not all(map(math.isfinite, self.bounds)):
+            raise ValueError(f"{self.name}: shape 'deficit' needs finite bounds, got {self.bounds}")
+        if self.shape == "distance" and self.better != "lower":
+            raise ValueError(f"{self.name}: shape 'distance' needs a lower-better score")
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether `score` must be given a reference."""
+        return self.kind in ("fr", "stereo-fr")
+
+    @property
+    def channels(self) -> int:
+        """Channels of the judged image: 3, or 6 for a stereo pair."""
+        return 6 if self.kind.startswith("stereo") else 3
+
+    @property
+    def arrow(self) -> str:
+        """Direction of the score, for table headers."""
+        return "↑" if self.better == "higher" else "↓"
+
+    @property
+    def is_commercial(self) -> bool:
+        """Whether neither licence is known to forbid commercial use."""
+        licences = f"{self.licence_code} {self.licence_weights or ''}".lower()
+        return not any(word in licences for word in _NON_COMMERCIAL)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The card as plain JSON types (infinities as strings)."""
+        facts = asdict(self)
+        facts["domains"] = sorted(self.domains)
+        facts["bounds"] = [b if math.isfinite(b) else str(b) for b in self.bounds]
+        facts["weights"], facts["notes"] = list(self.weights), list(self.notes)
+        return facts
