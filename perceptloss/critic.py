@@ -1,0 +1,228 @@
+"""The base of all critics: the input contract, frozen behaviour, and scoring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from perceptloss.backbones import Keep, Trunk
+from perceptloss.card import Card
+from perceptloss.convert import Rule
+from perceptloss.errors import InputError, PerceptlossError
+
+__all__ = ["Critic", "Entry", "Features", "Overshoot", "Precision", "TrunkCritic"]
+
+Features = Mapping[str, Tensor]
+Overshoot = Literal["pass", "clamp", "raise"]
+Precision = Literal["fp32", "bf16", "fp16"]
+_LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_SLACK = 1e-3  # resampling in float leaves values this far outside [0, 1]
+
+C = TypeVar("C", bound="Critic")
+
+
+class Critic(nn.Module):
+    """Scores images: `critic(x, y) -> (N,)` in natural units, differentiable in `x`.
+
+    A critic is born frozen: its parameters do not require gradients, `train()` leaves it in
+    evaluation mode, also when a parent module is switched, and `y` never receives a gradient.
+    Subclasses give `card`, implement `score`, and list `rules` if they load weights.
+    """
+
+    rules: ClassVar[tuple[Rule, ...]] = ()
+    overshoot: Overshoot = "raise"
+
+    def __init__(self, card: Card) -> None:
+        super().__init__()
+        self.card = card
+        self.is_frozen = True
+        self.weights_id = "none" if not card.weights else "random"
+
+    def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """One score per image, no input checks.
+
+        Args:
+            x: Judged images, RGB in [0, 1], (N, 3, H, W); (N, 6, H, W) for stereo.
+            y: Reference images, same shape, for full-reference critics.
+
+        Returns:
+            Scores in natural units, (N,); never reduced over the batch, clamped or detached.
+        """
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Check the inputs, then `score` outside autocast in the critic's own precision.
+
+        Raises:
+            InputError: if shape, size, type, device or range is not what the card says.
+        """
+        x, y = self.admit(x, y)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.score(x, y)
+
+    def admit(self, x: Tensor, y: Tensor | None = None, *, check_range: bool = True) -> tuple[Tensor, Tensor | None]:
+        """Check a pair against the card and bring it to the critic's precision.
+
+        Values outside [0, 1] are refused when scoring (`overshoot="raise"`), but pass through
+        while `x` carries a gradient, because an unfinished restorer overshoots.
+        """
+        card = self.card
+        if card.needs_reference and y is None:
+            raise InputError(f"critic {card.name!r} compares with a reference: call it as critic(x, y).")
+        self._check_image("x", x)
+        if y is not None:
+            self._check_image("y", y)
+            if y.shape != x.shape or y.device != x.device:
+                raise InputError(
+                    f"critic {card.name!r} needs x and y of one shape on one device, got "
+                    f"{tuple(x.shape)} on {x.device} and {tuple(y.shape)} on {y.device}. Crop or resize before."
+                )
+            y = y.detach()
+        if check_range:
+            if y is not None:
+                self.check_range("y", y)
+            if self.overshoot == "raise" and not x.requires_grad:
+                self.check_range("x", x)
+        if self.overshoot == "clamp":
+            x = x.clamp(0, 1)
+        return self._as_own_dtype(x), None if y is None else self._as_own_dtype(y)
+
+    def _check_image(self, name: str, image: Tensor) -> None:
+        card = self.card
+        if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[1] != card.channels:
+            got = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+            raise InputError(
+                f"critic {card.name!r} needs {name} of shape (N, {card.channels}, H, W), RGB in [0, 1], got {got}."
+            )
+        if not image.is_floating_point():
+            raise InputError(
+                f"critic {card.name!r} needs floating-point {name} in [0, 1], got {image.dtype}. Use x.float() / 255."
+            )
+        height, width = image.shape[-2:]
+        if min(height, width) < card.min_size:
+            raise InputError(
+                f"critic {card.name!r} needs images of at least {card.min_size}x{card.min_size}, got {name} of "
+                f"{height}x{width}. Use larger patches or another critic (perceptloss list shows sizes)."
+            )
+        if height % card.multiple_of or width % card.multiple_of:
+            raise InputError(
+                f"critic {card.name!r} needs sides that are multiples of {card.multiple_of}, got {name} of "
+                f"{height}x{width}. Crop the images."
+            )
+
+    def check_range(self, name: str, image: Tensor) -> None:
+        """Refuse values outside [0, 1]; waits for the device."""
+        low, high = (float(v) for v in image.detach().aminmax()) if image.numel() else (0.0, 0.0)
+        if low < -_SLACK or high > 1 + _SLACK:
+            raise InputError(
+                f"critic {self.card.name!r} needs {name} in [0, 1], got values from {low:.4g} to {high:.4g}. Rescale "
+                "(for [-1, 1]: (x + 1) / 2; CriticLoss has input_range), or set critic.overshoot = 'pass' or 'clamp'."
+            )
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Type of its weights and constants; None for a critic that has none."""
+        tensors = (*self.parameters(), *self.buffers())
+        return next((t.dtype for t in tensors if t.is_floating_point()), None)
+
+    def _as_own_dtype(self, image: Tensor) -> Tensor:
+        own = self.dtype or torch.promote_types(image.dtype, torch.float32)
+        if torch.promote_types(image.dtype, own) != own:
+            raise InputError(
+                f"critic {self.card.name!r} is {own} and would round the {image.dtype} images: call critic.double()."
+            )
+        return image.to(own)
+
+    @property
+    def signature(self) -> str:
+        """The choices that change a score, for tables and papers."""
+        from perceptloss import __version__
+
+        precision = str(self.dtype or torch.float32).replace("torch.float", "fp")
+        return f"{self.card.name}|weights:{self.weights_id}|rgb|{precision}|perceptloss:{__version__}"
+
+    def freeze(self: C) -> C:
+        """Stop learning: no parameter asks for a gradient, evaluation mode for good."""
+        self.is_frozen = True
+        self.requires_grad_(False)
+        return self.train(False)
+
+    def unfreeze(self: C) -> C:
+        """Let the parameters learn (joint training); `train()` works again."""
+        self.is_frozen = False
+        self.requires_grad_(True)
+        return self
+
+    def train(self: C, mode: bool = True) -> C:
+        """As in torch, but a frozen critic stays in evaluation mode."""
+        return super().train(mode and not self.is_frozen)
+
+    def __call__(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        self.refreeze()
+        return super().__call__(x, y)
+
+    def refreeze(self) -> None:
+        """Freeze again what was created or set free since `freeze`; nothing if the critic learns."""
+        for parameter in self.parameters() if self.is_frozen else ():
+            if parameter.requires_grad:
+                parameter.requires_grad_(False)
+
+    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Quality map, (N, 1, H, W), for critics that have one."""
+        raise PerceptlossError(f"critic {self.card.name!r} has no native quality map.")
+
+
+class TrunkCritic(Critic):
+    """A critic that compares features of a trunk, which several critics of one loss may share.
+
+    Subclasses implement `compare`; `score` and the shared evaluation of `CriticLoss` both call it.
+    """
+
+    trunk: Trunk
+    taps: tuple[str, ...] = ()
+    precision: Precision = "fp32"
+
+    def prepare(self, image: Tensor) -> Tensor:
+        """What the trunk is fed; the image itself unless the system shrinks it first."""
+        return image
+
+    def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
+        """Scores (N,) from images and their taps.
+
+        Args:
+            x: Judged images (not what `prepare` made of them).
+            y: References, or None.
+            fx: Taps of `x`, name to (N, C, h, w), in the critic's own precision.
+            fy: Taps of `y`; empty if there is no reference.
+        """
+        raise NotImplementedError
+
+    def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        fx = features(self.trunk, self.prepare(x), self.taps, self.precision)
+        if y is None:
+            return self.compare(x, None, fx, {})
+        with torch.no_grad():
+            fy = features(self.trunk, self.prepare(y), self.taps, self.precision)
+        return self.compare(x, y, fx, fy)
+
+
+def features(
+    trunk: Trunk, image: Tensor, taps: tuple[str, ...], precision: Precision = "fp32", keep: Keep = "all"
+) -> dict[str, Tensor]:
+    """Run a trunk, in low precision if asked, and return its taps in the image's own type."""
+    if precision == "fp32":
+        return trunk(image, taps, keep=keep)
+    low = trunk(image, taps, keep=keep, dtype=_LOW[precision])
+    return {name: tap.to(image.dtype) for name, tap in low.items()}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the registry: the card, and how to build the critic with seeded random weights."""
+
+    card: Card
+    build: Callable[[Card], Critic]

@@ -1,0 +1,1 @@
+"""One file per system; `perceptloss.registry` holds the table."""

@@ -1,0 +1,267 @@
+"""Parts that two critics or more use, and frozen layers that keep little for the backward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input
+
+__all__ = ["L2Pool", "conv_relu_lean", "max_pool_lean", "moments", "pixels", "unit_distance", "unit_norm"]
+
+
+_EPS = 1e-10  # LPIPS adds it to every norm
+_FLOOR = 1e-3  # slopes of unit vectors are limited to 1 / _FLOOR
+_CACHED = 1 << 17  # features per thread that are worked on together
+
+
+class _UnitNorm(torch.autograd.Function):
+    """v / (|v| + eps) over channels, with the slope limited to 1 / floor.
+
+    The published form has an infinite slope where every channel is zero (flat black crops in
+    ReLU features), hence NaN. The value is kept; only the gradient is limited, there and where
+    the norm is below the floor.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor) -> Tensor:
+        ctx.save_for_backward(v)
+        return v / (torch.linalg.vector_norm(v, dim=1, keepdim=True) + _EPS)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (v,) = ctx.saved_tensors
+        norm = v.square().sum(1, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny).sqrt()
+        inverse = (norm + _EPS).reciprocal()
+        return _through_unit_norm(*(t.movedim(1, -1) for t in (v, inverse, grads[0]))).movedim(-1, 1)
+
+
+def _through_unit_norm(v: Tensor, inverse: Tensor, g: Tensor) -> Tensor:
+    """Gradient g of v / norm, taken to v; channels last, inverse = 1 / norm of shape (..., 1)."""
+    limited = inverse.clamp_max(1 / _FLOOR)
+    along = (v * g).sum(-1, keepdim=True) * inverse * limited
+    return torch.addcmul(g, v, along, value=-1) * limited
+
+
+def unit_norm(v: Tensor) -> Tensor:
+    """Unit vectors over channels: (N, C, H, W) to the same shape, gradient finite everywhere."""
+    return _UnitNorm.apply(v)
+
+
+def _unit_distance_plain(fx: Tensor, fy: Tensor, weight: Tensor) -> Tensor:
+    return (unit_norm(fx) - unit_norm(fy)).square().mean((2, 3)) @ weight
+
+
+class _UnitDistance(torch.autograd.Function):
+    """The same as the plain form, differentiable in fx alone.
+
+    On a CPU all passes over one block of pixels follow each other while it is in the cache: three
+    times faster, and no temporary of the size of the features.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, fx: Tensor, fy: Tensor, weight: Tensor) -> Tensor:
+        x, y = pixels(fx), pixels(fy)
+        inverses = x.new_empty(2, *x.shape[:2], 1)
+        total = x.new_zeros(len(x))
+        for part in _cached_parts(x):
+            for f, inverse in zip((x, y), inverses, strict=True):
+                inverse[:, part] = torch.linalg.vector_norm(f[:, part], dim=2, keepdim=True).add_(_EPS).reciprocal_()
+            difference = _unit_difference(x, y, inverses, part)
+            total += torch.mul(difference, weight).mul_(difference).sum((1, 2))
+        ctx.save_for_backward(fx, fy, weight, inverses)
+        return total / x.shape[1]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        fx, fy, weight, inverses = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a graph of this gradient is wanted: use the form that has one
+            plain = _unit_distance_plain(fx, fy, weight)
+            return torch.autograd.grad(plain, fx, grads[0], create_graph=True)[0], None, None
+        x, y = pixels(fx), pixels(fy)
+        factor = ((2 / x.shape[1]) * grads[0][:, None] * weight)[:, None]
+        out = _like(fx)
+        for part in _cached_parts(x):
+            g = _unit_difference(x, y, inverses, part).mul_(factor)
+            pixels(out)[:, part] = _through_unit_norm(x[:, part], inverses[0, :, part], g)
+        return out, None, None
+
+
+def pixels(f: Tensor) -> Tensor:
+    """(N, C, H, W) as (N, H W, C), without a copy if f is channels-last."""
+    return f.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _like(f: Tensor) -> Tensor:
+    """Room for a gradient of f: no view of anything, so that autograd may add to it in place."""
+    return torch.empty_like(f, memory_format=torch.channels_last)
+
+
+def _cached_parts(pixels: Tensor) -> list[slice]:
+    """Ranges of pixels that fit the caches of a CPU; all of them on other devices."""
+    n, count, channels = pixels.shape
+    step = max(1, _CACHED * torch.get_num_threads() // (n * channels)) if pixels.device.type == "cpu" else count
+    return [slice(start, start + step) for start in range(0, count, step)]
+
+
+def _unit_difference(x: Tensor, y: Tensor, inverses: Tensor, part: slice) -> Tensor:
+    # two rounded products, so that equal features differ by exactly nothing
+    return torch.mul(x[:, part], inverses[0, :, part]).sub_(torch.mul(y[:, part], inverses[1, :, part]))
+
+
+def unit_distance(fx: Tensor, fy: Tensor, weight: Tensor) -> Tensor:
+    r"""Mean over pixels of \sum_c w_c (u_c - v_c)^2, u and v the unit vectors of two feature maps.
+
+    Args:
+        fx: Features of the judged images, (N, C, H, W).
+        fy: Features of the references, same shape.
+        weight: One weight per channel, (C,).
+
+    Returns:
+        One distance per image, (N,); exactly 0 for equal features.
+    """
+    if torch.is_grad_enabled() and (fy.requires_grad or weight.requires_grad):
+        return _unit_distance_plain(fx, fy, weight)
+    return _UnitDistance.apply(fx, fy, weight)
+
+
+class L2Pool(nn.Module):
+    """Anti-aliased pooling of DISTS and DeepWSD: sqrt(blur(x^2) + 1e-12), stride 2.
+
+    Halves the sides (rounding up). The 3x3 kernel is binomial; a constant c stays c inside.
+    """
+
+    eps = 1e-12
+    filter: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        row = torch.tensor([1.0, 2.0, 1.0])
+        kernel = (row[:, None] * row[None, :] / 16).expand(channels, 1, 3, 3).contiguous()
+        self.register_buffer("filter", kernel, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _L2Pool.apply(x, self.filter.to(x.dtype), self.eps)
+
+
+class _L2Pool(torch.autograd.Function):
+    """Keeps only its input and its result, which the neighbouring layers keep anyway."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, eps: float) -> Tensor:
+        out = F.conv2d(x.square(), kernel, stride=2, padding=1, groups=x.shape[1]).add_(eps).sqrt_()
+        ctx.save_for_backward(x, kernel, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        x, kernel, out = ctx.saved_tensors
+        return x * conv2d_input(x.shape, kernel, grads[0] / out, stride=2, padding=1, groups=x.shape[1]), None, None
+
+
+class _Moments(torch.autograd.Function):
+    """The same as the plain form, block by block on a CPU; differentiable in fx alone."""
+
+    @staticmethod
+    def forward(ctx: Any, fx: Tensor, fy: Tensor) -> tuple[Tensor, ...]:
+        x, y = pixels(fx), pixels(fy)
+        mx, my = x.mean(1, keepdim=True), y.mean(1, keepdim=True)
+        sums = x.new_zeros(3, len(x), x.shape[2])
+        for part in _cached_parts(x):
+            dx, dy = x[:, part] - mx, y[:, part] - my
+            for total, product in zip(sums, ((dx, dx), (dy, dy), (dx, dy)), strict=True):
+                total += torch.mul(*product).sum(1)
+        vx, vy, covariance = (sums / x.shape[1]).unbind()
+        ctx.save_for_backward(fx, fy, mx, my)
+        results = mx.squeeze(1), my.squeeze(1), vx, vy, covariance
+        ctx.mark_non_differentiable(results[1], vy)
+        return results
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        fx, fy, mx, my = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a graph of this gradient is wanted: use the form that has one
+            outputs = _moments_plain(fx, fy)
+            wanted = [0, 2, 4]
+            chosen = [outputs[i] for i in wanted], fx, [grads[i] for i in wanted]
+            return torch.autograd.grad(*chosen, create_graph=True)[0], None
+        x, y = pixels(fx), pixels(fy)
+        of_mean, _, of_variance, _, of_covariance = (g[:, None] / x.shape[1] for g in grads)
+        out = _like(fx)
+        for part in _cached_parts(x):
+            g = (x[:, part] - mx).mul_(2 * of_variance).addcmul_(y[:, part] - my, of_covariance)
+            torch.add(g, of_mean, out=pixels(out)[:, part])
+        return out, None
+
+
+def _moments_plain(fx: Tensor, fy: Tensor) -> tuple[Tensor, ...]:
+    mx, my = fx.mean((2, 3)), fy.mean((2, 3))
+    dx, dy = fx - mx[:, :, None, None], fy - my[:, :, None, None]
+    return mx, my, dx.square().mean((2, 3)), dy.square().mean((2, 3)), (dx * dy).mean((2, 3))
+
+
+def moments(fx: Tensor, fy: Tensor) -> tuple[Tensor, ...]:
+    """Means of x and y over pixels, their variances, and their covariance, each (N, C).
+
+    Args:
+        fx: Features of the judged images, (N, C, H, W).
+        fy: Features of the references, same shape.
+    """
+    if torch.is_grad_enabled() and fy.requires_grad:
+        return _moments_plain(fx, fy)
+    return _Moments.apply(fx, fy)
+
+
+class _LeanConvReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, h: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...], padding: tuple[int, ...]
+    ) -> Tensor:
+        out = F.conv2d(h, weight, bias, stride, padding).relu_()
+        ctx.save_for_backward(weight, out > 0)
+        ctx.shape, ctx.stride, ctx.padding = h.shape, stride, padding
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        weight, mask = ctx.saved_tensors
+        gradient = conv2d_input(ctx.shape, weight, grad * mask, ctx.stride, ctx.padding)
+        return gradient, None, None, None, None
+
+
+def conv_relu_lean(h: Tensor, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """ReLU of a frozen convolution that keeps one byte per output for the backward, not the output."""
+    return _LeanConvReLU.apply(h, weight, bias, conv.stride, conv.padding)
+
+
+class _LeanMaxPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, kernel: int, stride: int, ceil: bool) -> Tensor:
+        out, index = F.max_pool2d(h, kernel, stride, ceil_mode=ceil, return_indices=True)
+        row, column = index // h.shape[3], index % h.shape[3]
+        row -= torch.arange(out.shape[2], device=h.device)[:, None] * stride
+        column -= torch.arange(out.shape[3], device=h.device) * stride
+        ctx.save_for_backward((row * kernel + column).to(torch.uint8))
+        ctx.shape, ctx.kernel, ctx.stride = h.shape, kernel, stride
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (local,) = ctx.saved_tensors
+        n, c, height, width = ctx.shape
+        local = local.long()
+        row = local // ctx.kernel + torch.arange(grad.shape[2], device=grad.device)[:, None] * ctx.stride
+        column = local % ctx.kernel + torch.arange(grad.shape[3], device=grad.device) * ctx.stride
+        out = grad.new_zeros(n, c, height * width)
+        out.scatter_add_(2, (row * width + column).flatten(2), grad.flatten(2))
+        return out.view(n, c, height, width), None, None, None
+
+
+def max_pool_lean(h: Tensor, pool: nn.MaxPool2d) -> Tensor:
+    """Max pooling that keeps an 8-bit position per output for the backward."""
+    return _LeanMaxPool.apply(h, pool.kernel_size, pool.stride, pool.ceil_mode)
