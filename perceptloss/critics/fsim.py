@@ -1,0 +1,175 @@
+"""FSIM and FSIMc: agreement of phase congruency and gradient magnitude, weighted by the former.
+
+Zhang, Zhang, Mou, Zhang: "FSIM: A Feature Similarity Index for Image Quality Assessment", IEEE
+TIP 2011; phase congruency after Kovesi, "Image Features from Phase Congruency", Videre 1999.
+Original: https://www4.comp.polyu.edu.hk/~cslzhang/IQA/FSIM/FSIM.htm; numbers follow
+https://github.com/photosynthesis-team/piq 0.8.0 (Apache-2.0). Ours: the noise threshold in closed
+form, the mean removed before the transform (the filters drop it; rounding does not), and gradients
+that are finite on flat areas, where the original gives NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache, partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from perceptloss.card import Card
+from perceptloss.critic import Critic, Entry
+from perceptloss.functional import (
+    SCHARR,
+    YIQ,
+    bounded_power,
+    edge_magnitude,
+    frequencies,
+    mix_channels,
+    root,
+    shrink_factor,
+    similarity,
+    soften,
+)
+
+__all__ = ["ENTRIES", "FSIM", "fsim", "log_gabor_bank", "phase_congruency"]
+
+_SCALES, _ORIENTATIONS = 4, 4
+_SHORTEST, _FACTOR, _BANDWIDTH = 6, 2, 0.55  # wavelength of the finest filter in pixels, step, sigma / centre
+_SPREAD = math.pi / (_ORIENTATIONS * 1.2)
+_DEVIATIONS = 2.0  # of the noise energy beyond its mean, at the threshold
+_T_PC, _T_EDGE, _T_CHROMA, _CHROMA_POWER = 0.85, 160.0, 200.0, 0.03
+_QUIET = 1.0  # summed filter response, in grey levels, below which the gradient fades (natural images: 2 and more)
+_POWER_FLOOR = 1e-6
+
+
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)
+@torch.no_grad()
+def log_gabor_bank(height: int, width: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Log-Gabor filters in FFT order, and the noise threshold per unit of median response.
+
+    Args:
+        height: Of the images, in pixels.
+        width: Of the images, in pixels.
+        dtype: Of the result; computed in float64.
+        device: Of the result.
+
+    Returns:
+        Filters, (orientations, scales, H, W), and thresholds, (orientations, 1, 1).
+    """
+    v, h = frequencies(height, width)
+    radius = (v.square() + h.square()).sqrt()
+    radius[0, 0] = 1
+    low_pass = 1 / (1 + (radius / 0.45) ** 30)
+    bands = []
+    for scale in range(_SCALES):
+        wavelength = _SHORTEST * _FACTOR**scale
+        band = torch.exp(-((radius * wavelength).log() ** 2) / (2 * math.log(_BANDWIDTH) ** 2)) * low_pass
+        band[0, 0] = 0
+        bands.append(band)
+    theta = torch.atan2(-h.expand_as(radius), v.expand_as(radius))
+    fans = []
+    for orientation in range(_ORIENTATIONS):
+        away = theta - orientation * math.pi / _ORIENTATIONS
+        away = torch.atan2(away.sin(), away.cos())
+        fans.append(torch.exp(-away.square() / (2 * _SPREAD**2)))
+    filters = torch.stack(fans)[:, None] * torch.stack(bands)
+
+    # Rayleigh noise: its power from the median of the finest responses, its energy through all filters
+    gain = (torch.fft.ifft2(filters).real * math.sqrt(height * width)).sum(1).square().sum((1, 2))
+    tau = (gain / filters[:, 0].square().sum((1, 2)) / math.log(2)).sqrt()
+    threshold = tau * (math.sqrt(math.pi / 2) + _DEVIATIONS * math.sqrt(2 - math.pi / 2)) / 1.7
+    return filters.to(device, dtype), threshold[:, None, None].to(device, dtype)
+
+
+def phase_congruency(x: Tensor) -> Tensor:
+    """Phase congruency, in [0, 1]: (N, 1, H, W), values of 0-255, to the same shape."""
+    filters, threshold = log_gabor_bank(*x.shape[-2:], x.dtype, x.device)
+    eps = torch.finfo(x.dtype).eps
+    spectrum = torch.fft.fft2(x - x.detach().mean((2, 3), keepdim=True))
+    response = torch.fft.ifft2(spectrum[:, :, None] * filters)  # (N, orientations, scales, H, W)
+    even, odd = response.real, response.imag
+    amplitude = root(even.square() + odd.square())
+    sum_even, sum_odd = even.sum(2), odd.sum(2)
+    squares = sum_even.square() + sum_odd.square()
+    off_phase = (even * sum_odd[:, :, None] - odd * sum_even[:, :, None]).abs().sum(2)
+    noise = amplitude[:, :, 0].flatten(2).median(2).values[..., None, None] * threshold
+    energy = ((squares - off_phase) / (root(squares) + eps) - noise).relu().sum(1, keepdim=True)
+    total = amplitude.sum((1, 2))[:, None]
+    return soften((energy + eps) / (total + eps), total, _QUIET)
+
+
+def _similarity_and_weight(x: Tensor, y: Tensor, chromatic: bool) -> tuple[Tensor, Tensor]:
+    factor = shrink_factor(x)
+    rows = YIQ if chromatic else YIQ[:1]
+    x, y = (mix_channels(F.avg_pool2d(255 * image, factor), rows) for image in (x, y))
+    pc_x, pc_y = phase_congruency(x[:, :1]), phase_congruency(y[:, :1])
+    similar = similarity(edge_magnitude(x[:, :1], SCHARR), edge_magnitude(y[:, :1], SCHARR), _T_EDGE)
+    similar = similar * similarity(pc_x, pc_y, _T_PC)
+    if chromatic:
+        chroma = similarity(x[:, 1:], y[:, 1:], _T_CHROMA).prod(1, keepdim=True).abs()
+        similar = similar * bounded_power(chroma, _CHROMA_POWER, _POWER_FLOOR)
+    return similar, torch.where(pc_x > pc_y, pc_x, pc_y)
+
+
+def fsim(x: Tensor, y: Tensor, *, chromatic: bool = False) -> Tensor:
+    """FSIM, in [0, 1]; 1 is best.
+
+    Args:
+        x: Judged images, (N, 3, H, W), RGB in [0, 1].
+        y: Reference images, same shape.
+        chromatic: FSIMc, which compares I and Q too.
+
+    Returns:
+        One score per image, (N,).
+    """
+    similar, weight = _similarity_and_weight(x, y, chromatic)
+    return (similar * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))
+
+
+class FSIM(Critic):
+    """Feature similarity in [0, 1]; higher is better, 1 for equal images.
+
+    Example:
+        >>> critic = create_critic("fsim")
+        >>> x = torch.rand(2, 3, 64, 64, requires_grad=True)
+        >>> (1 - critic(x, torch.rand(2, 3, 64, 64))).sum().backward()
+    """
+
+    def __init__(self, card: Card, *, chromatic: bool = False) -> None:
+        super().__init__(card)
+        self.chromatic = chromatic
+
+    def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return fsim(x, y, chromatic=self.chromatic)  # type: ignore[arg-type]
+
+    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Feature similarity before weighting, (N, 1, h, w), after downsampling if any."""
+        return _similarity_and_weight(*self.admit(x, y), self.chromatic)[0]  # type: ignore[arg-type]
+
+
+_card = partial(
+    Card,
+    kind="fr",
+    better="higher",
+    bounds=(0.0, 1.0),
+    identity=1.0,
+    shape="deficit",
+    min_size=2,
+    tiling="never",
+    licence_code="Apache-2.0 (piq)",
+    paper="Zhang et al., FSIM: A Feature Similarity Index for Image Quality Assessment, IEEE TIP 2011",
+    source="https://github.com/photosynthesis-team/piq 0.8.0 (Apache-2.0); "
+    "https://www4.comp.polyu.edu.hk/~cslzhang/IQA/FSIM/FSIM.htm",
+)
+_NOTES = (
+    "the weights come from both images and are differentiated, so a restorer may move weight to easy places",
+    "the largest filter has a wavelength of 48 pixels: use crops of 96 or more",
+    "images are averaged by round(short side / 256) first",
+    "no gradient arrives where the judged image is exactly flat",
+)
+_FSIM = _card(name="fsim", summary="Similarity of phase congruency and gradients of the luminance.", notes=_NOTES)
+_FSIMC = _card(name="fsimc", summary="FSIM with similarity of the chroma.", notes=_NOTES)
+
+ENTRIES = {"fsim": Entry(_FSIM, FSIM), "fsimc": Entry(_FSIMC, partial(FSIM, chromatic=True))}

@@ -1,0 +1,195 @@
+"""SSIM and MS-SSIM: local agreement of luminance, contrast and structure.
+
+Wang, Bovik, Sheikh, Simoncelli: "Image Quality Assessment: From Error Visibility to Structural
+Similarity", IEEE TIP 2004, and Wang, Simoncelli, Bovik: "Multi-scale Structural Similarity for
+Image Quality Assessment", Asilomar 2003. Originals: https://ece.uwaterloo.ca/~z70wang/research/ssim/;
+numbers follow https://github.com/photosynthesis-team/piq 0.8.0 (Apache-2.0). Ours: the Gaussian
+is applied as two 1-D passes, and the slope of the fractional powers of MS-SSIM is limited near
+zero, where the original gives NaN; the values are the same.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from perceptloss.card import Card
+from perceptloss.critic import Critic, Entry
+from perceptloss.functional import blur, bounded_power, gaussian, shrink_factor
+
+__all__ = ["ENTRIES", "MSSSIM", "SCALE_WEIGHTS", "SSIM", "ms_ssim", "ssim", "ssim_maps"]
+
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+_TAPS = 11
+_C1, _C2 = 0.01**2, 0.03**2
+_FLOOR = 1e-3  # of a scale's similarity, below which the slope of its power is held
+
+
+def ssim_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Luminance and contrast-structure terms under a Gaussian window of 11 taps, sigma 1.5.
+
+    .. math::
+        l = \frac{2 \mu_x \mu_y + c_1}{\mu_x^2 + \mu_y^2 + c_1}, \quad
+        cs = \frac{2 \sigma_{xy} + c_2}{\sigma_x^2 + \sigma_y^2 + c_2}
+
+    Args:
+        x: Judged images, (N, C, H, W), in [0, 1].
+        y: Reference images, same shape.
+
+    Returns:
+        Both maps, each (N, C, H - 10, W - 10); SSIM is their product.
+    """
+    window = gaussian(_TAPS, 1.5)
+    mx, xx, xy = blur(torch.stack([x, x * x, x * y]), window)
+    my, yy = blur(torch.stack([y, y * y]), window)
+    mxx, myy, mxy = mx * mx, my * my, mx * my
+    luminance = (2 * mxy + _C1) / (mxx + myy + _C1)
+    return luminance, (2 * (xy - mxy) + _C2) / ((xx - mxx) + (yy - myy) + _C2)
+
+
+def shrink(x: Tensor) -> Tensor:
+    """Average by the factor of the published code: 1 below 384 pixels on the short side."""
+    factor = shrink_factor(x)
+    return F.avg_pool2d(x, factor) if factor > 1 else x
+
+
+def ssim(x: Tensor, y: Tensor, *, downsample: bool = True) -> Tensor:
+    """SSIM, in [-1, 1]; 1 is best. Mean over pixels and channels.
+
+    Args:
+        x: Judged images, (N, C, H, W), in [0, 1], sides of at least 11.
+        y: Reference images, same shape.
+        downsample: Average large images first, as the published code does.
+
+    Returns:
+        One score per image, (N,).
+    """
+    if downsample:
+        x, y = shrink(x), shrink(y)
+    luminance, structure = ssim_maps(x, y)
+    return (luminance * structure).mean((1, 2, 3))
+
+
+def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
+    r"""MS-SSIM, in [0, 1]; 1 is best. Mean over channels of \prod_k relu(s_k)^{w_k}.
+
+    s_k is the mean contrast-structure term of scale k, and the mean SSIM at the last scale.
+
+    Args:
+        x: Judged images, (N, C, H, W), in [0, 1], sides of at least 161.
+        y: Reference images, same shape.
+
+    Returns:
+        One score per image, (N,).
+    """
+    score = torch.ones_like(x[..., 0, 0])
+    for scale, weight in enumerate(SCALE_WEIGHTS):
+        x, y = (_half(x), _half(y)) if scale else (x, y)
+        luminance, structure = ssim_maps(x, y)
+        s = luminance * structure if scale == len(SCALE_WEIGHTS) - 1 else structure
+        score = score * bounded_power(s.mean((2, 3)).relu(), weight, _FLOOR)
+    return score.mean(1)
+
+
+def _half(x: Tensor) -> Tensor:
+    # Odd sides are extended at the top and the left, and both are if one is odd: piq does so.
+    odd = max(x.shape[-2] % 2, x.shape[-1] % 2)
+    return F.avg_pool2d(F.pad(x, (odd, 0, odd, 0), mode="replicate") if odd else x, 2)
+
+
+class SSIM(Critic):
+    """Structural similarity in [-1, 1]; higher is better, 1 for equal images.
+
+    Example:
+        >>> critic = create_critic("ssim")
+        >>> x = torch.rand(2, 3, 64, 64, requires_grad=True)
+        >>> (1 - critic(x, torch.rand(2, 3, 64, 64))).sum().backward()
+    """
+
+    def __init__(self, card: Card, *, downsample: bool = True) -> None:
+        super().__init__(card)
+        self.downsample = downsample
+
+    def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return ssim(x, y, downsample=self.downsample)  # type: ignore[arg-type]
+
+    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """SSIM of every window, mean over channels, (N, 1, h - 10, w - 10), after downsampling if any."""
+        x, y = self.admit(x, y)
+        if self.downsample:
+            x, y = shrink(x), shrink(y)  # type: ignore[arg-type]
+        luminance, structure = ssim_maps(x, y)  # type: ignore[arg-type]
+        return (luminance * structure).mean(1, keepdim=True)
+
+
+class MSSSIM(Critic):
+    """Multi-scale structural similarity in [0, 1]; higher is better, 1 for equal images.
+
+    Example:
+        >>> critic = create_critic("ms-ssim")
+        >>> x = torch.rand(1, 3, 176, 176, requires_grad=True)
+        >>> (1 - critic(x, x.detach() ** 2)).sum().backward()
+    """
+
+    def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return ms_ssim(x, y)  # type: ignore[arg-type]
+
+
+_card = partial(
+    Card,
+    kind="fr",
+    better="higher",
+    identity=1.0,
+    shape="deficit",
+    licence_code="Apache-2.0 (piq)",
+    source="https://github.com/photosynthesis-team/piq 0.8.0 (Apache-2.0); "
+    "https://ece.uwaterloo.ca/~z70wang/research/ssim/",
+)
+_WANG = "Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, IEEE TIP 2004"
+_FLAT = "quadratic near the optimum, so it stalls late in training: combine with a pixel loss"
+_BOUND = "the lower bound is approached by opposite images of full contrast (about -0.996)"
+
+_SSIM = _card(
+    name="ssim",
+    summary="Structural similarity of luminance, contrast and structure in 11x11 windows, as published.",
+    bounds=(-1.0, 1.0),
+    min_size=_TAPS,
+    tiling="never",
+    paper=_WANG,
+    notes=(
+        "images are averaged by round(short side / 256) first, so the scale follows the crop size: see ssim-full",
+        "mean of the three RGB channels; no conversion to grey",
+        _FLAT,
+        _BOUND,
+    ),
+)
+_SSIM_FULL = _card(
+    name="ssim-full",
+    summary="Structural similarity at full resolution, whatever the size of the image or crop.",
+    bounds=(-1.0, 1.0),
+    min_size=_TAPS,
+    paper=_WANG,
+    notes=("mean of the three RGB channels; no conversion to grey", _FLAT, _BOUND),
+)
+_MS_SSIM = _card(
+    name="ms-ssim",
+    summary="Structural similarity at five scales; the usual companion of a pixel loss.",
+    bounds=(0.0, 1.0),
+    min_size=(_TAPS - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1,
+    paper="Wang et al., Multi-scale Structural Similarity for Image Quality Assessment, Asilomar 2003",
+    notes=(
+        "0 with no gradient for a channel in which one scale is anticorrelated (an untrained output): "
+        "start with a pixel loss",
+        "odd sides are extended at the top left before halving, as piq does; other libraries differ in the third digit",
+        "the published weights sum to 1.0001",
+    ),
+)
+
+ENTRIES = {
+    "ssim": Entry(_SSIM, SSIM),
+    "ssim-full": Entry(_SSIM_FULL, partial(SSIM, downsample=False)),
+    "ms-ssim": Entry(_MS_SSIM, MSSSIM),
+}
