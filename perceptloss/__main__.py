@@ -1,0 +1,9 @@
+"""`python -m perceptloss` is the command `perceptloss`."""
+
+from __future__ import annotations
+
+import sys
+
+from perceptloss.cli import main
+
+sys.exit(main())

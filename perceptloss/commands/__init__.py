@@ -1,0 +1,1 @@
+"""Subcommands of the `perceptloss` command line, one module each."""

@@ -1,0 +1,9 @@
+"""Comparing restored images by critic score: `compare`, `score`, `score_pairs` and their `Results`."""
+
+from __future__ import annotations
+
+from perceptloss.compare.results import Results, join, load_results
+from perceptloss.compare.run import compare, score, score_pairs
+from perceptloss.compare.settings import Pairing, Settings
+
+__all__ = ["Pairing", "Results", "Settings", "compare", "join", "load_results", "score", "score_pairs"]

@@ -1,0 +1,231 @@
+"""Which files belong together: sets of images by stem, and everything that speaks against a comparison."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import re
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from perceptloss.compare.images import SUFFIXES
+from perceptloss.compare.settings import Pairing
+from perceptloss.errors import PairingError
+
+__all__ = ["REFERENCE", "ImageSet", "Images", "Matched", "find_images", "match", "refuse", "same_source"]
+
+Images = str | PathLike[str] | Sequence[str | PathLike[str]]
+REFERENCE = "the reference"
+_log = logging.getLogger("perceptloss.compare")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The images of one system, or the references.
+
+    Attributes:
+        name: For messages and tables.
+        source: The folder, list or file as given.
+        files: Key to path, sorted by key.
+        is_file: Whether it was given as one image file.
+    """
+
+    name: str
+    source: str
+    files: dict[str, Path]
+    is_file: bool = False
+
+    def path(self, key: str) -> Path:
+        """File of a key; the only one, if it was given as one file."""
+        return next(iter(self.files.values())) if self.is_file else self.files[key]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Keys that can be compared, and those left out with the sets that lack them."""
+
+    keys: tuple[str, ...]
+    left_out: dict[str, tuple[str, ...]]
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raise `PairingError` listing all problems, if there are any."""
+    if problems:
+        count = len(problems)
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        raise PairingError(f"{count} problem{'s' if count != 1 else ''} in the images to compare:\n{lines}")
+
+
+def find_images(name: str, source: Images, rules: Pairing) -> tuple[ImageSet, list[str]]:
+    """List the images of a folder, a file, several files, a `.txt` list or a two-column `.csv`.
+
+    Args:
+        name: What messages call the set.
+        source: A folder; an image; a sequence of images; a text file with one path per line; a
+            CSV file of rows `image,path` where `image` is the key. Paths inside a list are relative to it.
+        rules: How stems become keys.
+
+    Returns:
+        The set and all problems: nothing found, files that are not there, two files of one key.
+    """
+    if not isinstance(source, (str, PathLike)):
+        paths = [Path(p) for p in source]
+        if len(paths) > 1 or not paths:
+            return _from_paths(name, " ".join(p.as_posix() for p in paths), [(None, p) for p in paths], rules)
+        source = paths[0]
+    path = Path(source)
+    if path.is_dir():
+        return _from_folder(name, path, rules)
+    if path.suffix.lower() in (".txt", ".csv"):
+        return _from_list(name, path, rules)
+    found, problems = _from_paths(name, path.as_posix(), [(None, path)], rules)
+    return ImageSet(found.name, found.source, found.files, is_file=True), problems
+
+
+def _from_folder(name: str, folder: Path, rules: Pairing) -> tuple[ImageSet, list[str]]:
+    entries = sorted(folder.rglob("*") if rules.recursive else folder.iterdir())
+    visible = [p for p in entries if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    images = [p for p in visible if p.is_file() and p.suffix.lower() in SUFFIXES]
+    other = [p.name for p in visible if p.is_file() and p.suffix.lower() not in SUFFIXES]
+    if other:
+        _log.warning("%s: %d files are not images of a known kind, ignored: %s", folder, len(other), _some(other))
+    folders = [p.name for p in visible if p.is_dir()]
+    if not images:
+        inside = (
+            f"; it has the folders {_some(folders)} (--recursive searches them)"
+            if folders and not rules.recursive
+            else ""
+        )
+        problem = f"{name}: no images in {folder.as_posix()}{inside}"
+        return ImageSet(name, folder.as_posix(), {}), [problem]
+    if folders and not rules.recursive:
+        _log.warning("%s: folders inside are not searched without --recursive: %s", folder, _some(folders))
+    keyed = [(_key(p, folder, rules), p) for p in images]
+    return _from_paths(name, folder.as_posix(), keyed, rules)
+
+
+def _key(path: Path, folder: Path, rules: Pairing) -> str:
+    return (path.relative_to(folder).parent / "_").as_posix()[:-1] + _stem(path, rules)
+
+
+def _from_list(name: str, path: Path, rules: Pairing) -> tuple[ImageSet, list[str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        return ImageSet(name, path.as_posix(), {}), [f"{name}: {path}: cannot be read: {error}"]
+    rows: list[tuple[str | None, Path]] = []
+    problems = []
+    if path.suffix.lower() == ".txt":
+        rows = [(None, path.parent / line.strip()) for line in text.splitlines() if line.strip()]
+    else:
+        for number, row in enumerate(csv.reader(text.splitlines()), start=1):
+            cells = [cell.strip() for cell in row]
+            if not any(cells) or (number == 1 and [c.lower() for c in cells] == ["image", "path"]):
+                continue
+            if len(cells) != 2 or not all(cells):
+                problems.append(f"{name}: {path} line {number}: expected two columns, image and path, got {row}")
+                continue
+            rows.append((cells[0], path.parent / cells[1]))
+    found, more = _from_paths(name, path.as_posix(), rows, rules)
+    return found, problems + more
+
+
+def _from_paths(
+    name: str, source: str, rows: Iterable[tuple[str | None, Path]], rules: Pairing
+) -> tuple[ImageSet, list[str]]:
+    by_key: dict[str, list[Path]] = defaultdict(list)
+    problems = []
+    for key, path in rows:
+        if not path.is_file():
+            problems.append(f"{name}: {path.as_posix()} is {'a folder' if path.is_dir() else 'not there'}")
+        by_key[_stem(path, rules) if key is None else key].append(path)
+    if not by_key:
+        problems.append(f"{name}: no images in {source}")
+    for key, paths in sorted(by_key.items()):
+        if len(paths) > 1:
+            files = ", ".join(p.name for p in paths)
+            problems.append(f"{name}: {len(paths)} files are called {key!r}: {files}; keep one of them")
+        if not key or key.endswith("/"):
+            problems.append(f"{name}: --strip leaves nothing of the name of {paths[0].as_posix()}")
+    return ImageSet(name, source, {key: paths[0] for key, paths in sorted(by_key.items())}), problems
+
+
+def _stem(path: Path, rules: Pairing) -> str:
+    """The stem without its stripped endings; each expression takes one off, in any order."""
+    stem, left = path.stem, list(rules.strip)
+    while True:
+        for pattern in left:
+            shorter = re.sub(f"(?:{pattern})$", "", stem, count=1)
+            if shorter != stem:
+                stem = shorter
+                left.remove(pattern)
+                break
+        else:
+            return stem
+
+
+def match(sets: Sequence[ImageSet], rules: Pairing) -> tuple[Matched, list[str]]:
+    """Keys that all sets have; single files are matched whatever they are called.
+
+    Returns:
+        The keys, sorted, and the problems: missing images, unless that is allowed.
+    """
+    if all(images.is_file for images in sets):
+        named = next((images for images in sets if images.name == REFERENCE), sets[0])
+        return Matched(tuple(named.files), {}), []
+    union = sorted({key for images in sets for key in images.files})
+    left_out = {key: tuple(s.name for s in sets if key not in s.files) for key in union}
+    left_out = {key: lacking for key, lacking in left_out.items() if lacking}
+    keys = tuple(key for key in union if key not in left_out)
+    problems = [] if rules.allow_missing else _missing(sets, left_out)
+    if not keys and any(images.files for images in sets):
+        problems.append("no image is in all sets; keys are file stems, --strip removes endings from them")
+    return Matched(keys, left_out), problems
+
+
+def _missing(sets: Sequence[ImageSet], left_out: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """One line per key and per set that lacks it; a key that one set alone has is extra there."""
+    problems = []
+    for key, lacking in left_out.items():
+        have = [images.name for images in sets if images.name not in lacking]
+        if len(have) == 1 and have[0] != REFERENCE:
+            problems.append(f"{have[0]}: {key!r} is extra: no other set has it")
+        else:
+            problems += [f"{name}: {key!r} is missing (in {', '.join(have)})" for name in lacking]
+    hints = [_hint(images, left_out) for images in sets]
+    return problems + [hint for hint in hints if hint]
+
+
+def _hint(images: ImageSet, left_out: Mapping[str, tuple[str, ...]]) -> str:
+    """Which `--strip` would pair everything that a set lacks, if one would."""
+    missing = [key for key, lacking in left_out.items() if images.name in lacking and key not in images.files]
+    extra = {key for key in images.files if key in left_out}
+    endings = [{other.removeprefix(key) for other in extra if other.startswith(key)} for key in missing]
+    common = set.intersection(*endings) if endings else set()
+    return f"{images.name}: --strip {shlex.quote(re.escape(min(common)))} would pair all of these" if common else ""
+
+
+def same_source(sets: Sequence[ImageSet]) -> list[str]:
+    """Problems where one folder, list or file was given twice."""
+    resolved = {images.name: _identity(images) for images in sets}
+    counts = Counter(resolved.values())
+    problems = []
+    for source in sorted((s for s, n in counts.items() if n > 1), key=str):
+        names = [name for name, own in resolved.items() if own == source]
+        problems.append(
+            f"{' and '.join(names)} are the same files: {next(s.source for s in sets if s.name == names[0])}"
+        )
+    return problems
+
+
+def _identity(images: ImageSet) -> tuple[Path, ...]:
+    return tuple(path.resolve() for path in images.files.values()) or (Path(images.source).resolve(),)
+
+
+def _some(names: Sequence[str], count: int = 5) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

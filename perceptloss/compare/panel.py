@@ -1,0 +1,216 @@
+"""The critics of a run: from what was asked for to frozen scorers with signatures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from perceptloss.card import Card
+from perceptloss.compare.results import Column
+from perceptloss.compare.settings import Settings
+from perceptloss.convert import fingerprint
+from perceptloss.critic import Critic, TrunkCritic
+from perceptloss.errors import ConfigError, UnknownCritic, WeightsError
+from perceptloss.registry import create_critic, get_card
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Asked", "Scorer", "build", "describe", "parse_critics", "pick_device", "signature", "unfit", "with_choice"]
+
+_log = logging.getLogger("perceptloss.compare")
+_READS_CHROMA: Final = frozenset({"fsimc", "haarpsi", "mdsi", "ms-gmsdc", "vsi"})  # and mean something else on luma
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A critic that was asked for: its card, and weight files or the critic itself if given."""
+
+    card: Card
+    weights: tuple[str, ...] = ()
+    critic: Critic | None = None
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A critic ready to score.
+
+    Attributes:
+        label: Unique in the run.
+        critic: Frozen.
+        signature: Every choice that changes its per-image scores.
+    """
+
+    label: str
+    critic: Critic
+    signature: str
+
+    @property
+    def column(self) -> Column:
+        """What the results keep of it."""
+        return Column(self.label, self.signature, self.critic.card.to_dict())
+
+    @property
+    def bytes(self) -> int:
+        """Memory of its weights."""
+        return sum(t.numel() * t.element_size() for t in (*self.critic.parameters(), *self.critic.buffers()))
+
+
+def parse_critics(critics: Sequence[str | Critic]) -> list[Asked]:
+    """Critics by `name`, by `name=weights` (several files with commas), or as they are.
+
+    Raises:
+        ConfigError: listing every unknown name, with hints, and what was asked for twice.
+    """
+    asked: list[Asked] = []
+    problems: list[str] = [] if critics else ["no critic given; `perceptloss list` shows all"]
+    for item in critics:
+        if isinstance(item, Critic):
+            asked.append(Asked(item.card, critic=item))
+            continue
+        name, sign, paths = item.partition("=")
+        try:
+            entry = Asked(get_card(name.strip()), tuple(p.strip() for p in paths.split(",") if p.strip()))
+        except UnknownCritic as error:
+            problems.append(str(error))
+            continue
+        if sign and not entry.weights:
+            problems.append(f"{item!r} names no weights after the sign of equality")
+        if entry in asked:
+            problems.append(f"{item} is there twice")
+        asked.append(entry)
+    if problems:
+        raise ConfigError(problems, "critics")
+    return asked
+
+
+def unfit(
+    asked: Sequence[Asked], settings: Settings, *, has_reference: bool = True, has_pairs: bool = False
+) -> list[str]:
+    """What the cards say against these settings, all of it; stereo pairs come from memory only."""
+    problems = []
+    for card in (entry.card for entry in asked):
+        name = f"critic {card.name!r}"
+        if card.needs_reference and not has_reference:
+            problems.append(f"{name} compares with a reference: give --ref")
+        if card.channels != 3 and not has_pairs:
+            problems.append(f"{name} judges stereo pairs, which are scored in memory only (score_pairs)")
+        if settings.colour == "y" and (card.weights or card.kind != "fr" or card.name in _READS_CHROMA):
+            problems.append(f"{name} judges colour: --colour y is for full-reference critics without network or chroma")
+        if settings.tile_side is not None and card.tiling == "never":
+            problems.append(f"{name} must see whole images: its card forbids --tile")
+        elif settings.tile_side is not None and settings.tile_side < 2 * card.min_size:
+            problems.append(f"{name} needs --tile of at least {2 * card.min_size}, got {settings.tile_side}")
+        if settings.precision == "bf16" and card.weights and not card.low_precision:
+            problems.append(f"{name} runs in fp32 only, got --precision bf16")
+    if settings.resize == "to-ref" and not has_reference:
+        problems.append("--resize to-ref needs --ref")
+    return problems
+
+
+def build(asked: Sequence[Asked], settings: Settings, *, random_weights: bool = False) -> list[Scorer]:
+    """Build the critics on the CPU.
+
+    Args:
+        asked: From `parse_critics`.
+        settings: Precision, and the choices that signatures name.
+        random_weights: Seeded random weights where no files were given: for tests only.
+
+    Raises:
+        WeightsError: listing all critics whose weights are missing or do not fit.
+    """
+    critics: list[Critic] = []
+    problems: list[WeightsError] = []
+    for entry in asked:
+        try:
+            critics.append(_build(entry, settings, random_weights))
+        except WeightsError as error:
+            problems.append(error)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise WeightsError("\n".join(str(error) for error in problems))
+    names = [critic.card.name for critic in critics]
+    scorers = []
+    for critic in critics:
+        name = critic.card.name
+        label = name if names.count(name) == 1 else f"{name}@{_weights_id(critic)}"
+        scorers.append(Scorer(label, critic, signature(critic, settings)))
+    return _with_unique_labels(scorers)
+
+
+def _build(entry: Asked, settings: Settings, random_weights: bool) -> Critic:
+    if entry.critic is not None:
+        return entry.critic
+    card = entry.card
+    precision = settings.precision if card.low_precision else "fp32"
+    if entry.weights:
+        return create_critic(card.name, list(entry.weights), precision=precision)
+    if random_weights and card.weights:
+        _log.warning("%s has random weights: its scores mean nothing", card.name)
+        return create_critic(card.name, None, precision=precision)
+    return create_critic(card.name, precision=precision)
+
+
+def _with_unique_labels(scorers: list[Scorer]) -> list[Scorer]:
+    labels = [scorer.label for scorer in scorers]
+    if len(set(labels)) < len(labels):
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        raise ConfigError([f"{label} is there twice, with the same weights" for label in twice], "critics")
+    return scorers
+
+
+def _weights_id(critic: Critic) -> str:
+    """Identity of the weights; a fingerprint is added where the critic itself names none."""
+    if critic.weights_id in ("none", "random") and any(True for _ in critic.parameters()):
+        prefix = "random" if critic.weights_id == "random" else "own"
+        return f"{prefix}-{fingerprint(critic.state_dict())}"
+    return critic.weights_id
+
+
+def signature(critic: Critic, settings: Settings) -> str:
+    """The critic's signature with the choices that `settings` add before the version."""
+    parts = critic.signature.split("|")
+    parts = [f"weights:{_weights_id(critic)}" if part.startswith("weights:") else part for part in parts]
+    parts = ["y-bt601" if part == "rgb" and settings.colour == "y" else part for part in parts]
+    extra = list(settings.choices)
+    if isinstance(critic, TrunkCritic) and critic.precision != "fp32" and not any(critic.precision in p for p in parts):
+        extra.insert(0, f"trunk:{critic.precision}")
+    return "|".join([*parts[:-1], *extra, parts[-1]])
+
+
+def with_choice(columns: Sequence[Column], choice: str) -> tuple[Column, ...]:
+    """Columns whose signatures name one more choice."""
+    found = []
+    for column in columns:
+        *parts, version = column.signature.split("|")
+        found.append(replace(column, signature="|".join([*parts, choice, version])))
+    return tuple(found)
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device asked for; by default the GPU if there is one.
+
+    Raises:
+        ConfigError: if it does not exist here.
+    """
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError([f"device {name!r} cannot be used: {reason}"], "settings") from error
+    return device
+
+
+def describe(device: torch.device) -> str:
+    """Name of the device for provenance."""
+    import torch
+
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

@@ -1,0 +1,274 @@
+"""Scores of systems on images by critics, with what is needed to repeat and to re-render them.
+
+Per-image values are kept apart from everything computed of them (`summary.py`), so that means,
+tests and reports never score again.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from perceptloss.compare.images import ImageFile
+from perceptloss.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["Column", "Flag", "ImageRecord", "Results", "join", "load_results"]
+
+FORMAT: Final = "perceptloss-results"
+VERSION: Final = 1
+
+
+@dataclass(frozen=True)
+class Column:
+    """A critic of a table.
+
+    Attributes:
+        label: Unique in the results; the critic's name unless that is there twice.
+        signature: Every choice that changes its scores.
+        card: The critic's card as plain JSON types.
+        role: `train` or `judge` where a run declares it.
+    """
+
+    label: str
+    signature: str
+    card: Mapping[str, Any]
+    role: str | None = None
+
+    @property
+    def is_higher_better(self) -> bool:
+        """Direction of its scores."""
+        return bool(self.card["better"] == "higher")
+
+    @property
+    def header(self) -> str:
+        """Label and arrow of direction."""
+        return f"{self.label} {'↑' if self.is_higher_better else '↓'}"
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image that was compared.
+
+    Attributes:
+        key: What pairs it: its stem, with folders where those were searched.
+        outputs: The judged file of each system, in their order; None for images from memory.
+        reference: The reference file, if there is one.
+        source: The degraded input of the systems, if it was given.
+        group: Scene, video or patient it belongs to, if that was given.
+    """
+
+    key: str
+    outputs: tuple[ImageFile | None, ...]
+    reference: ImageFile | None = None
+    source: ImageFile | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Something a reader of the scores must know about.
+
+    Attributes:
+        kind: `identical` (to the reference), `same-system`, `resized` or `not-finite`.
+        text: A sentence.
+        system: The system it is about, if one.
+        image: Key of the image it is about, if one.
+        critic: Label of the critic it is about, if one.
+    """
+
+    kind: Literal["identical", "same-system", "resized", "not-finite"]
+    text: str
+    system: str | None = None
+    image: str | None = None
+    critic: str | None = None
+
+
+@dataclass(frozen=True)
+class Results:
+    """Scores, system x critic x image.
+
+    Attributes:
+        systems: Names, in the order given.
+        critics: The columns.
+        images: Sorted by key.
+        values: `values[system][critic][image]`; None where the score was not finite.
+        baseline: The system that others are compared with; None for a single system.
+        left_out: Keys that were not compared, and the sets that lack them.
+        flags: What a reader must know.
+        settings: Choices that change scores, and those of pairing.
+        provenance: Command, time, versions, device, inputs: differs between equal runs.
+    """
+
+    systems: tuple[str, ...]
+    critics: tuple[Column, ...]
+    images: tuple[ImageRecord, ...]
+    values: tuple[tuple[tuple[float | None, ...], ...], ...]
+    baseline: str | None = None
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    flags: tuple[Flag, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = (len(self.systems), len(self.critics), len(self.images))
+        rows = [row for system in self.values for row in system]
+        if (len(self.values), *{len(s) for s in self.values}) != shape[:2] or {len(r) for r in rows} != {shape[2]}:
+            raise ConfigError(
+                [f"values must have shape {shape}: systems, critics, images; none may be empty"], "results"
+            )
+        if self.baseline is not None and self.baseline not in self.systems:
+            raise ConfigError([f"baseline {self.baseline!r} is not one of {', '.join(self.systems)}"], "results")
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether a score was not finite."""
+        return any(value is None for system in self.values for row in system for value in row)
+
+    def scores(self, system: str, critic: str) -> tuple[float | None, ...]:
+        """Scores of a system by a critic, one per image."""
+        labels = [column.label for column in self.critics]
+        return self.values[self.systems.index(system)][labels.index(critic)]
+
+    def array(self) -> np.ndarray:
+        """All scores, float64 (systems, critics, images), NaN where there is none."""
+        import numpy as np
+
+        return np.array(self.values, dtype=np.float64)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; what is computed from the values stands under `summary`."""
+        from perceptloss.compare.summary import summarise
+
+        facts = asdict(self)
+        summary = asdict(summarise(self))
+        provenance = facts.pop("provenance")
+        return {"format": FORMAT, "version": VERSION, **facts, "summary": summary, "provenance": provenance}
+
+    def to_json(self) -> str:
+        """JSON text; equal for equal inputs but for `provenance`."""
+        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def to_csv(self) -> str:
+        """One row per system and image, one column per critic; empty where a score is missing."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["system", "image", *(column.label for column in self.critics), "signatures"])
+        signatures = " ".join(column.signature for column in self.critics)
+        for system, rows in zip(self.systems, self.values, strict=True):
+            for index, image in enumerate(self.images):
+                scores = ["" if row[index] is None else repr(row[index]) for row in rows]
+                writer.writerow([system, image.key, *scores, signatures])
+        return text.getvalue()
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write `.json` (everything) or `.csv` (scores and signatures).
+
+        Raises:
+            ConfigError: for another ending.
+        """
+        ending = Path(path).suffix.lower()
+        if ending not in (".json", ".csv"):
+            raise ConfigError([f"expected a file ending in .json or .csv, got {str(path)!r}"], "output")
+        text = self.to_json() if ending == ".json" else self.to_csv()
+        Path(path).write_text(text, encoding="utf-8", newline="\n")
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Results:
+        """Results from what `to_dict` gave; `summary` is computed anew when needed.
+
+        Raises:
+            ConfigError: if that is not what it is.
+        """
+        if facts.get("format") != FORMAT or facts.get("version") != VERSION:
+            got = f"{facts.get('format')!r} version {facts.get('version')!r}"
+            raise ConfigError([f"expected {FORMAT!r} version {VERSION}, got {got}; score again"], "results")
+        try:
+            return cls(
+                systems=tuple(facts["systems"]),
+                critics=tuple(Column(**column) for column in facts["critics"]),
+                images=tuple(_record(image) for image in facts["images"]),
+                values=tuple(tuple(tuple(row) for row in system) for system in facts["values"]),
+                baseline=facts["baseline"],
+                left_out={key: tuple(names) for key, names in facts["left_out"].items()},
+                flags=tuple(Flag(**flag) for flag in facts["flags"]),
+                settings=facts["settings"],
+                provenance=facts["provenance"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ConfigError([f"damaged or of another version: {type(error).__name__}: {error}"], "results") from error
+
+
+def load_results(path: str | PathLike[str]) -> Results:
+    """Read a file that `Results.save` wrote as `.json`.
+
+    Raises:
+        ConfigError: if it is not one.
+    """
+    try:
+        facts = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError([f"not JSON: {error}"], str(path)) from error
+    if not isinstance(facts, dict):
+        raise ConfigError([f"expected an object, got {type(facts).__name__}"], str(path))
+    return Results.from_dict(facts)
+
+
+def _record(facts: Mapping[str, Any]) -> ImageRecord:
+    def file(entry: Mapping[str, Any] | None) -> ImageFile | None:
+        return None if entry is None else ImageFile(**entry)
+
+    return ImageRecord(
+        key=facts["key"],
+        outputs=tuple(file(entry) for entry in facts["outputs"]),
+        reference=file(facts["reference"]),
+        source=file(facts["source"]),
+        group=facts["group"],
+    )
+
+
+def join(results: Sequence[Results], baseline: str | None = None) -> Results:
+    """Results of several systems, scored one after another, as one comparison.
+
+    Args:
+        results: Of the same images (keys and references) by the same critics (signatures).
+        baseline: Name of a system; None for the first.
+
+    Raises:
+        ConfigError: listing what differs, and names that are there twice.
+    """
+    first, problems = results[0], []
+    for other in results[1:]:
+        name = ", ".join(other.systems)
+        if [c.signature for c in other.critics] != [c.signature for c in first.critics]:
+            problems.append(f"{name}: scored by {[c.signature for c in other.critics]}")
+        if [(i.key, i.reference) for i in other.images] != [(i.key, i.reference) for i in first.images]:
+            problems.append(f"{name}: other images or references")
+    systems = [name for part in results for name in part.systems]
+    problems += [f"{name}: there twice" for name in sorted({n for n in systems if systems.count(n) > 1})]
+    if problems:
+        raise ConfigError(problems, f"results to be compared with {', '.join(first.systems)}")
+    columns = zip(*(part.images for part in results), strict=True)
+    images = (replace(same[0], outputs=tuple(o for image in same for o in image.outputs)) for same in columns)
+    return replace(
+        first,
+        systems=tuple(systems),
+        images=tuple(images),
+        values=tuple(system for part in results for system in part.values),
+        baseline=baseline or systems[0],
+        flags=tuple(flag for part in results for flag in part.flags),
+    )
+
+
+def finite(value: float) -> float | None:
+    """The value, or None if it is not a number or infinite."""
+    return value if math.isfinite(value) else None

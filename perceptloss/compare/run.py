@@ -1,0 +1,275 @@
+"""`compare`, `score` and `score_pairs`: from images to `Results`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perceptloss.compare.images import ImageFile, luma, read, resize
+from perceptloss.compare.pairing import Images
+from perceptloss.compare.panel import Scorer, build, parse_critics, pick_device, unfit, with_choice
+from perceptloss.compare.plan import Plan, make_plan
+from perceptloss.compare.provenance import describe_inputs, provenance
+from perceptloss.compare.results import Column, Flag, ImageRecord, Results, finite
+from perceptloss.compare.scoring import Job, Slot, score_jobs
+from perceptloss.compare.settings import Pairing, Settings
+from perceptloss.compare.store import Store
+from perceptloss.critic import Critic
+from perceptloss.errors import ConfigError, InputError
+
+__all__ = ["compare", "run_plan", "score", "score_pairs"]
+
+Progress = Callable[[int, int], None]
+Pair = tuple[str, Tensor, Tensor | None]
+
+
+def compare(
+    systems: Mapping[str, Images],
+    reference: Images | None = None,
+    critics: Sequence[str | Critic] = (),
+    *,
+    baseline: str | None = None,
+    rules: Pairing = Pairing(),  # noqa: B008  (frozen)
+    settings: Settings = Settings(),  # noqa: B008
+    random_weights: bool = False,
+    cache: str | PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Results:
+    """Score the outputs of several systems on the same images.
+
+    Args:
+        systems: Name to a folder, an image, several images, a `.txt` list or a `.csv` of `image,path`.
+        reference: The references, likewise; None if no critic needs them.
+        critics: Names, `name=weights`, or critics.
+        baseline: The system that others are compared with; None for the first.
+        rules: How files are paired.
+        settings: How images are read and scored.
+        random_weights: Seeded random weights where no files are given: for tests only.
+        cache: Folder in which scores are kept and looked up; None for neither.
+        progress: Called with the number of scores done and of all scores.
+
+    Raises:
+        ConfigError: listing what is wrong with names, critics and settings.
+        PairingError: listing what is wrong with the images.
+        WeightsError: if weights are missing or do not fit.
+    """
+    plan = make_plan(systems, reference, critics, baseline=baseline, rules=rules, settings=settings)
+    return run_plan(plan, random_weights=random_weights, cache=cache, progress=progress)
+
+
+def score(
+    images: Images,
+    reference: Images | None = None,
+    critics: Sequence[str | Critic] = (),
+    *,
+    name: str = "images",
+    rules: Pairing = Pairing(),  # noqa: B008
+    settings: Settings = Settings(),  # noqa: B008
+    random_weights: bool = False,
+    cache: str | PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Results:
+    """Score the images of one system, called `name` in the results; else as `compare`."""
+    return compare(
+        {name: images},
+        reference,
+        critics,
+        rules=rules,
+        settings=settings,
+        random_weights=random_weights,
+        cache=cache,
+        progress=progress,
+    )
+
+
+def score_pairs(
+    pairs: Iterable[Pair],
+    critics: Sequence[str | Critic],
+    *,
+    name: str = "images",
+    settings: Settings = Settings(),  # noqa: B008
+    random_weights: bool = False,
+) -> Results:
+    """Score images from memory, such as a restorer's validation outputs.
+
+    Args:
+        pairs: Key, judged image and reference (or None); RGB in [0, 1], (3, H, W) or (1, 3, H, W),
+            six channels for stereo. Read once, one after another.
+        critics: Names, `name=weights`, or critics. Critics move to the device.
+        name: Of the system; `join` makes a comparison of several results.
+        settings: Device, batch, tiles, precision, colour and border; images are never resized.
+        random_weights: Seeded random weights where no files are given: for tests only.
+
+    Raises:
+        ConfigError: if critics or settings do not fit, or a key is there twice.
+        InputError: if an image is not what a critic accepts.
+    """
+    asked = parse_critics(critics)
+    wrong = [] if settings.resize == "never" else ["images from memory are never resized"]
+    wrong += unfit(asked, settings, has_pairs=True)
+    if wrong:
+        raise ConfigError(wrong, "the scores")
+    scorers = build(asked, settings, random_weights=random_weights)
+    device = pick_device(settings.device)
+    keys: dict[str, None] = {}
+    found = score_jobs(_memory_jobs(pairs, keys, settings), scorers, settings, device)
+    if not keys:
+        raise ConfigError(["no images given"], "the scores")
+    records = tuple(ImageRecord(key, (None,)) for key in keys)
+    values, flags = _tabulate(found, (name,), [s.label for s in scorers], records)
+    return Results(
+        systems=(name,),
+        critics=tuple(scorer.column for scorer in scorers),
+        images=records,
+        values=values,
+        flags=tuple(flags),
+        settings=settings.to_dict(),
+        provenance=provenance(device, ()),
+    )
+
+
+def run_plan(
+    plan: Plan,
+    *,
+    random_weights: bool = False,
+    cache: str | PathLike[str] | None = None,
+    progress: Progress | None = None,
+    command: Sequence[str] = (),
+) -> Results:
+    """Score what was planned.
+
+    Args:
+        plan: From `make_plan`.
+        random_weights: As in `compare`.
+        cache: As in `compare`.
+        progress: As in `compare`.
+        command: The command line, for provenance.
+    """
+    device = pick_device(plan.settings.device)
+    scorers = build(plan.asked, plan.settings, random_weights=random_weights)
+    folder = None if cache is None else Path(cache)
+    stores = [] if folder is None else [Store(folder, s.signature, device.type, torch.__version__) for s in scorers]
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        if progress is not None:
+            progress(done, plan.scores)
+
+    try:
+        found = score_jobs(list(_file_jobs(plan)), scorers, plan.settings, device, stores, count)
+    finally:
+        for store in stores:
+            store.close()
+    values, flags = _tabulate(found, plan.systems, [s.label for s in scorers], plan.images)
+    return Results(
+        systems=plan.systems,
+        critics=_columns(plan, scorers),
+        images=plan.images,
+        values=values,
+        baseline=plan.baseline,
+        left_out=plan.left_out,
+        flags=(*plan.flags, *flags),
+        settings={**plan.settings.to_dict(), **_rules(plan), "sources": dict(plan.sources)},
+        provenance=provenance(device, command, describe_inputs(plan)),
+    )
+
+
+def _columns(plan: Plan, scorers: Sequence[Scorer]) -> tuple[Column, ...]:
+    columns = [scorer.column for scorer in scorers]
+    if not plan.left_out:
+        return tuple(columns)
+    return with_choice(columns, f"images:{len(plan.images)}of{len(plan.images) + len(plan.left_out)}")
+
+
+def _rules(plan: Plan) -> dict[str, Any]:
+    rules = plan.rules
+    return {"strip": list(rules.strip), "recursive": rules.recursive, "allow_missing": rules.allow_missing}
+
+
+def _file_jobs(plan: Plan) -> Iterator[Job]:
+    last = lru_cache(maxsize=2)(read)  # systems share a reference, one after another
+    for index, (record, sizes) in enumerate(zip(plan.images, plan.sizes, strict=True)):
+        for system, file in enumerate(record.outputs):
+            if file is None:
+                raise ValueError(f"image {record.key!r} has no file")
+            reference = record.reference
+            yield Job(
+                system=system,
+                image=index,
+                size=sizes[system],
+                load=partial(_load, file, reference, plan.settings, last),
+                text=f"{plan.systems[system]}: {record.key}",
+                has_reference=reference is not None,
+                hashes=(file.sha256, reference.sha256 if reference else None),
+            )
+
+
+def _load(
+    file: ImageFile, reference: ImageFile | None, settings: Settings, shared: Callable[[ImageFile], Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    x = read(file)
+    if reference is None:
+        return _seen(x, settings), None
+    if file.size != reference.size:
+        x = resize(x, *reference.size)
+    return _seen(x, settings), _seen(shared(reference), settings)
+
+
+def _seen(image: Tensor, settings: Settings) -> Tensor:
+    """What critics see of an image: without its border, in the chosen colour."""
+    border = settings.crop_border
+    if border:
+        image = image[..., border:-border, border:-border]
+    return luma(image) if settings.colour == "y" else image
+
+
+def _memory_jobs(pairs: Iterable[Pair], keys: dict[str, None], settings: Settings) -> Iterator[Job]:
+    for index, (key, x, y) in enumerate(pairs):
+        if key in keys:
+            raise ConfigError([f"{key!r} is there twice"], "the images")
+        keys[key] = None
+        x = _seen(_single(key, x), settings)
+        y = None if y is None else _seen(_single(key, y), settings)
+        yield Job(0, index, (x.shape[-2], x.shape[-1]), partial(_give, x, y), key, y is not None)
+
+
+def _give(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    return x, y
+
+
+def _single(key: str, image: Tensor) -> Tensor:
+    if image.ndim == 4 and len(image) == 1:
+        image = image[0]
+    if image.ndim != 3:
+        raise InputError(f"{key}: expected an image of shape (3, H, W) or (1, 3, H, W), got {tuple(image.shape)}.")
+    return image.detach()
+
+
+def _tabulate(
+    found: Mapping[Slot, float], systems: Sequence[str], critics: Sequence[str], images: Sequence[ImageRecord]
+) -> tuple[tuple[tuple[tuple[float | None, ...], ...], ...], list[Flag]]:
+    """Scores as nested tuples, with None and a flag where one is not finite."""
+    values = tuple(
+        tuple(tuple(finite(found[s, c, i]) for i in range(len(images))) for c in range(len(critics)))
+        for s in range(len(systems))
+    )
+    flags = [
+        Flag(
+            "not-finite",
+            f"{systems[s]}: {critics[c]} gives {value} for {images[i].key!r}",
+            systems[s],
+            images[i].key,
+            critics[c],
+        )
+        for (s, c, i), value in sorted(found.items())
+        if finite(value) is None
+    ]
+    return values, flags

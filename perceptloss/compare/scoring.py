@@ -1,0 +1,191 @@
+"""The one loop that scores: batches of equal size, image by image, by every critic that still has to."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from perceptloss.compare.panel import Scorer
+from perceptloss.compare.settings import Settings
+from perceptloss.compare.store import Key, Store
+from perceptloss.compare.tiles import tiled
+from perceptloss.errors import PerceptlossError
+
+__all__ = ["Job", "Progress", "Slot", "score_jobs"]
+
+Slot = tuple[int, int, int]  # system, critic, image
+Progress = Callable[[int], None]
+_log = logging.getLogger("perceptloss.compare")
+_GPU_BATCH_PIXELS = 2**22
+_GPU_BATCH_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Job:
+    """A judged image and its reference, read only when their turn comes.
+
+    Attributes:
+        system: Index.
+        image: Index.
+        size: Height and width of the tensors.
+        load: Gives the judged image and the reference (or None), each (C, H, W) in [0, 1].
+        text: What messages call it.
+        has_reference: Whether `load` gives a reference.
+        hashes: Of both files; None for images from memory.
+    """
+
+    system: int
+    image: int
+    size: tuple[int, int]
+    load: Callable[[], tuple[Tensor, Tensor | None]]
+    text: str
+    has_reference: bool
+    hashes: Key | None = None
+
+
+def score_jobs(
+    jobs: Iterable[Job],
+    scorers: Sequence[Scorer],
+    settings: Settings,
+    device: torch.device,
+    stores: Sequence[Store] = (),
+    progress: Progress | None = None,
+) -> dict[Slot, float]:
+    """Scores of all jobs by all critics, some of them perhaps not finite.
+
+    Args:
+        jobs: In any order.
+        scorers: The critics.
+        settings: Batch, tiles, precision.
+        device: Where to score.
+        stores: One per critic, or none: known scores are taken from there, new ones kept.
+        progress: Called with the number of scores that were just done.
+    """
+    found: dict[Slot, float] = {}
+    report = progress or (lambda count: None)
+    groups = _groups(list(enumerate(scorers)), device)
+    if len(groups) > 1:
+        jobs = list(jobs)
+    for group in groups:
+        for _, scorer in group:
+            scorer.critic.to(device)
+        with torch.no_grad(), _true_fp32(device):
+            for batch, todo in _batches(_open_jobs(jobs, group, stores, found, report), group, settings, device):
+                _score_batch(batch, [(c, s) for c, s in group if c in todo], settings, device, found)
+                _keep(batch, todo, stores, found)
+                report(len(batch) * len(todo))
+        if len(groups) > 1:
+            for _, scorer in group:
+                scorer.critic.to("cpu")
+    return found
+
+
+def _groups(scorers: list[tuple[int, Scorer]], device: torch.device) -> list[list[tuple[int, Scorer]]]:
+    """All critics together (every image is read once), or one by one where a GPU is too small."""
+    if device.type == "cuda" and len(scorers) > 1:
+        free, _ = torch.cuda.mem_get_info(device)
+        if sum(scorer.bytes for _, scorer in scorers) > free / 2:
+            _log.info("critics one by one: together they need more than half of the free GPU memory")
+            return [[scorer] for scorer in scorers]
+    return [scorers]
+
+
+@contextmanager
+def _true_fp32(device: torch.device) -> Iterator[None]:
+    """Keep cuDNN from rounding fp32 convolutions to TF32 meanwhile, which moves a score's fourth digit."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def _open_jobs(
+    jobs: Iterable[Job],
+    group: Sequence[tuple[int, Scorer]],
+    stores: Sequence[Store],
+    found: dict[Slot, float],
+    report: Progress,
+) -> Iterator[tuple[Job, tuple[int, ...]]]:
+    """Jobs with the critics that still have to score them; what the stores know is taken over."""
+    for job in jobs:
+        todo = []
+        for critic, _ in group:
+            known = stores[critic].get(job.hashes) if stores and job.hashes else None
+            if known is None:
+                todo.append(critic)
+            else:
+                found[job.system, critic, job.image] = known
+                report(1)
+        if todo:
+            yield job, tuple(todo)
+
+
+def _batches(
+    jobs: Iterable[tuple[Job, tuple[int, ...]]],
+    group: Sequence[tuple[int, Scorer]],
+    settings: Settings,
+    device: torch.device,
+) -> Iterator[tuple[list[Job], tuple[int, ...]]]:
+    """Jobs of one size for one set of critics together, in order of arrival."""
+    waiting: dict[tuple[tuple[int, int], bool, tuple[int, ...]], list[Job]] = defaultdict(list)
+    couples = {critic for critic, scorer in group if scorer.critic.card.couples_batch}
+    for job, todo in jobs:
+        key = (job.size, job.has_reference, todo)
+        waiting[key].append(job)
+        limit = 1 if couples & set(todo) else _batch_size(job.size, settings, device)
+        if len(waiting[key]) >= limit:
+            yield waiting.pop(key), todo
+    for (_, _, todo), rest in waiting.items():
+        yield rest, todo
+
+
+def _batch_size(size: tuple[int, int], settings: Settings, device: torch.device) -> int:
+    if settings.batch != "auto":
+        return int(settings.batch)
+    if device.type == "cpu":
+        return 1
+    return max(1, min(_GPU_BATCH_IMAGES, _GPU_BATCH_PIXELS // math.prod(size)))
+
+
+def _score_batch(
+    batch: Sequence[Job],
+    todo: Sequence[tuple[int, Scorer]],
+    settings: Settings,
+    device: torch.device,
+    found: dict[Slot, float],
+) -> None:
+    loaded = [job.load() for job in batch]
+    x = torch.stack([image for image, _ in loaded]).to(device)
+    references = [reference for _, reference in loaded if reference is not None]
+    y = torch.stack(references).to(device) if references else None
+    for critic, scorer in todo:
+        card = scorer.critic.card
+        try:
+            scores = tiled(scorer.critic, x, y if card.needs_reference else None, settings.tile_side, card.multiple_of)
+        except torch.cuda.OutOfMemoryError as error:
+            raise PerceptlossError(
+                f"{scorer.label} ran out of memory on {len(batch)} images of {x.shape[-2]}x{x.shape[-1]} "
+                f"({batch[0].text}). Try --batch 1, --tile auto, --precision bf16 or --device cpu."
+            ) from error
+        for job, score in zip(batch, scores.tolist(), strict=True):
+            found[job.system, critic, job.image] = score
+
+
+def _keep(batch: Sequence[Job], todo: Sequence[int], stores: Sequence[Store], found: Mapping[Slot, float]) -> None:
+    for critic in todo if stores else ():
+        for job in batch:
+            score = found[job.system, critic, job.image]
+            if job.hashes is not None and math.isfinite(score):
+                stores[critic].put(job.hashes, score)

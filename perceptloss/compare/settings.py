@@ -1,0 +1,127 @@
+"""Every choice that changes a score or decides which images are paired, checked as a whole."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Literal, get_args, get_type_hints
+
+from perceptloss.errors import ConfigError
+
+__all__ = ["AUTO_TILE", "Pairing", "Settings"]
+
+AUTO_TILE: Final = 1024  # side of the tiles that `tile="auto"` cuts; smaller images stay whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairing:
+    """How files are matched by their stems.
+
+    Attributes:
+        strip: Regular expressions; each removes one ending from a stem, in any order.
+        recursive: Whether folders are searched below; the relative path is then part of the key.
+        allow_missing: Compare the images that all sets have, and say so.
+
+    Raises:
+        ConfigError: if an expression is not valid.
+    """
+
+    strip: tuple[str, ...] = ()
+    recursive: bool = False
+    allow_missing: bool = False
+
+    def __post_init__(self) -> None:
+        problems = []
+        for pattern in self.strip:
+            try:
+                re.compile(f"(?:{pattern})$")
+            except re.error as error:
+                problems.append(f"strip: {pattern!r} is not a regular expression: {error}")
+        if problems:
+            raise ConfigError(problems, "pairing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How images become tensors, and how they are scored.
+
+    Attributes:
+        crop_border: Pixels removed from every side of both images, after resizing.
+        colour: `rgb`, or `y`: BT.601 luma in [16, 235]/255 (as in BasicSR's evaluation),
+            repeated in three channels; for full-reference critics without network or chroma.
+        resize: `never`, or `to-ref`: bicubic (Pillow) to the size of the reference, clamped to
+            [0, 1], where sizes differ.
+        exif: Images with a rotation in EXIF: `refuse` them or `apply` it.
+        grey: Images with one channel: `refuse` them or `replicate` it three times.
+        tile: `never`; a side in pixels: the score is the mean over tiles of at most that side,
+            weighted by area; `auto`: 1024 where a side is longer.
+        precision: Of the trunks of critics whose card allows `bf16`; statistics stay in fp32.
+        batch: Images of equal size scored at once; `auto`: one on the CPU, by size on a GPU.
+        device: A torch device; None: the GPU if there is one, else the CPU.
+
+    Raises:
+        ConfigError: listing every value that is not allowed.
+    """
+
+    crop_border: int = 0
+    colour: Literal["rgb", "y"] = "rgb"
+    resize: Literal["never", "to-ref"] = "never"
+    exif: Literal["refuse", "apply"] = "refuse"
+    grey: Literal["refuse", "replicate"] = "refuse"
+    tile: Literal["never", "auto"] | int = "never"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    batch: Literal["auto"] | int = "auto"
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        problems = [*self._wrong_words(), *self._wrong_numbers()]
+        if problems:
+            raise ConfigError(problems, "settings")
+
+    def _wrong_words(self) -> list[str]:
+        hints = get_type_hints(type(self))
+        return [
+            f"{field.name} must be one of {', '.join(get_args(hints[field.name]))}, got {getattr(self, field.name)!r}"
+            for field in fields(self)
+            if field.name in ("colour", "resize", "exif", "grey", "precision")
+            and getattr(self, field.name) not in get_args(hints[field.name])
+        ]
+
+    def _wrong_numbers(self) -> list[str]:
+        problems = []
+        if not _is_int(self.crop_border) or self.crop_border < 0:
+            problems.append(f"crop_border must be a number of pixels, 0 or more, got {self.crop_border!r}")
+        if self.tile not in ("never", "auto") and not (_is_int(self.tile) and int(self.tile) > 0):
+            problems.append(f"tile must be 'never', 'auto' or a side in pixels, got {self.tile!r}")
+        if self.batch != "auto" and not (_is_int(self.batch) and int(self.batch) > 0):
+            problems.append(f"batch must be 'auto' or a number of images, got {self.batch!r}")
+        return problems
+
+    @property
+    def tile_side(self) -> int | None:
+        """Longest side of a tile in pixels, or None if images are never cut."""
+        if self.tile == "never":
+            return None
+        return AUTO_TILE if self.tile == "auto" else int(self.tile)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The choices that change a score and are not the default, for signatures."""
+        found = {
+            "resize": "to-ref-bicubic-clamped" if self.resize == "to-ref" else "",
+            "crop": self.crop_border or "",
+            "exif": "applied" if self.exif == "apply" else "",
+            "grey": "replicated" if self.grey == "replicate" else "",
+            "tile": self.tile_side or "",
+        }
+        return tuple(f"{name}:{value}" for name, value in found.items() if value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings that change a score, as plain JSON types."""
+        facts = asdict(self)
+        del facts["batch"], facts["device"]
+        return facts
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,237 @@
+"""Results as text: an aligned table, Markdown or LaTeX; always with direction, count and signatures."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from perceptloss.compare.results import Flag, Results
+from perceptloss.compare.summary import Cell, Standing, summarise
+
+__all__ = ["Format", "align", "counted", "decimals", "render", "sentences"]
+
+Format = Literal["table", "md", "latex", "csv", "json"]
+_SHOWN: Final = 5
+_MINUS: Final = "−"
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Cells of a table; a critic's cell is a pair: the score, and its difference to the baseline."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str | tuple[str, str], ...], ...]
+    notes: tuple[str, ...]
+    signatures: tuple[str, ...]
+
+
+def render(results: Results, form: Format = "table") -> str:
+    """Text of the results, ending in a new line; equal for equal results (`json` but for its provenance).
+
+    Args:
+        results: What to show.
+        form: `table`, `md` and `latex` show means (and each image, for one system); `csv` holds
+            every score, `json` everything.
+    """
+    writers: dict[str, Callable[[], str]] = {
+        "table": lambda: _text(_grid(results)),
+        "md": lambda: _markdown(_grid(results)),
+        "latex": lambda: _latex(_grid(results)),
+        "csv": results.to_csv,
+        "json": results.to_json,
+    }
+    if form not in writers:
+        raise ValueError(f"format must be one of {', '.join(get_args(Format))}, got {form!r}")
+    return writers[form]()
+
+
+def decimals(values: Sequence[float]) -> int:
+    """Digits after the point such that the largest value shows three or four that matter."""
+    largest = max(map(abs, values), default=0)
+    magnitude = math.floor(math.log10(largest)) if largest else 0
+    return min(8, max(4, 2 - magnitude) if magnitude < 0 else max(1, 3 - magnitude))
+
+
+def counted(number: int, noun: str) -> str:
+    """Such as `1 image` or `2 images`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def sentences(results: Results) -> list[str]:
+    """What a reader must know beside the numbers, in a fixed order."""
+    total = len(results.images)
+    found = []
+    if results.left_out:
+        lacking = sorted({name for names in results.left_out.values() for name in names})
+        found.append(
+            f"{len(results.left_out)} of {total + len(results.left_out)} images were left out, because they are not in "
+            f"{', '.join(lacking)}: {_some(list(results.left_out))}"
+        )
+    by_kind: dict[str, list[Flag]] = defaultdict(list)
+    for flag in results.flags:
+        by_kind[flag.kind].append(flag)
+    endings = {
+        "identical": "judged a copy of the reference",
+        "resized": "resized to its reference before scoring",
+        "not-finite": "without a finite score, left out of that critic's means for all systems",
+    }
+    for kind, flags in by_kind.items():
+        if kind in endings:
+            found.append(f"{endings[kind]}: {_some([_subject(flag) for flag in flags])}")
+        else:
+            found += [flag.text for flag in flags]
+    return found
+
+
+def align(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Rows with columns of equal width, two spaces apart; `right` are the columns aligned to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = [
+        [cell.rjust(w) if n in right else cell.ljust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        for row in rows
+    ]
+    return ["  ".join(row).rstrip() for row in cells]
+
+
+def _grid(results: Results) -> _Grid:
+    summary = summarise(results)
+    single = len(results.systems) == 1
+    title = f"means over {counted(len(results.images), 'image')}"
+    if results.left_out:
+        title += f" of {len(results.images) + len(results.left_out)} (those in all sets)"
+    title += f" · {results.systems[0]}" if single else f" · baseline {results.baseline}"
+    notes = sentences(results)
+    header = ["image" if single else "system", *(column.header for column in results.critics)]
+    if single:
+        rows = _image_rows(results, summary.standings[0])
+    else:
+        header += ["rank", "wins"]
+        rows = _system_rows(results, summary.standings)
+        notes += _explanations(results, len(results.images))
+    signatures = tuple(column.signature for column in results.critics)
+    return _Grid(title, tuple(header), tuple(rows), tuple(notes), signatures)
+
+
+def _image_rows(results: Results, standing: Standing) -> list[tuple[str | tuple[str, str], ...]]:
+    rows: list[tuple[str | tuple[str, str], ...]] = []
+    scores = results.values[0]
+    digits = [decimals([v for v in row if v is not None]) for row in scores]
+    for index, image in enumerate(results.images):
+        cells = [(_number(row[index], d), "") for row, d in zip(scores, digits, strict=True)]
+        rows.append((image.key, *cells))
+    rows.append(("mean", *((_number(cell.mean, d), "") for cell, d in zip(standing.cells, digits, strict=True))))
+    return rows
+
+
+def _system_rows(results: Results, standings: Sequence[Standing]) -> list[tuple[str | tuple[str, str], ...]]:
+    columns = list(zip(*(standing.cells for standing in standings), strict=True))
+    digits = [decimals([cell.mean for cell in column if cell.mean is not None]) for column in columns]
+    rows: list[tuple[str | tuple[str, str], ...]] = []
+    for name, standing in zip(results.systems, standings, strict=True):
+        cells = [(_number(c.mean, d), _difference(c, d)) for c, d in zip(standing.cells, digits, strict=True)]
+        wins = "—" if standing.wins is None else f"{standing.wins}/{len(results.images)}"
+        rows.append((name, *cells, _number(standing.rank, 2), wins))
+    return rows
+
+
+def _explanations(results: Results, images: int) -> list[str]:
+    over = f"{counted(images, 'image')} and {counted(len(results.critics), 'critic')}"
+    return [
+        "beside a score: its mean difference to the baseline, image by image; means alone: a small one may be chance",
+        f"rank: mean over {over}, 1 is best; wins: images on which more critics prefer the system to the baseline",
+    ]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "n/a" if value is None else f"{value:.{digits}f}".replace("-", _MINUS)
+
+
+def _difference(cell: Cell, digits: int) -> str:
+    """Signed difference; in scientific form where the column's digits would hide it."""
+    if cell.difference is None:
+        return ""
+    text = f"{cell.difference:+.{digits}f}"
+    if cell.difference and not text.strip("+-0."):
+        text = f"{cell.difference:+.0e}"
+    return ("0" if not cell.difference else text).replace("-", _MINUS)
+
+
+def _text(grid: _Grid) -> str:
+    critics = [n for n, cell in enumerate(grid.rows[0]) if isinstance(cell, tuple)]
+    flat: list[list[str]] = [[] for _ in grid.rows]
+    for n in range(len(grid.header)):
+        column = [row[n] for row in grid.rows]
+        pairs = [cell if isinstance(cell, tuple) else (cell, "") for cell in column]
+        widths = [max(len(pair[k]) for pair in pairs) for k in (0, 1)]
+        for row, (score, difference) in zip(flat, pairs, strict=True):
+            cell = f"{score:>{widths[0]}}  {difference:>{widths[1]}}" if n in critics else score
+            row.append(cell.rstrip())
+    last = {"rank": 2, "wins": 1}
+    right = [len(grid.header) - back for name, back in last.items() if name in grid.header]
+    lines = [grid.title, *align([grid.header, *flat], right), *grid.notes]
+    return "\n".join([*lines, *(f"  {signature}" for signature in grid.signatures)]) + "\n"
+
+
+def _joined(cell: str | tuple[str, str]) -> str:
+    if isinstance(cell, str):
+        return cell
+    return f"{cell[0]} ({cell[1]})" if cell[1] else cell[0]
+
+
+def _markdown(grid: _Grid) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+    rows = [line([_joined(cell) for cell in row]) for row in grid.rows]
+    rule = "|---|" + "---:|" * (len(grid.header) - 1)
+    notes = [f"- {note}" for note in grid.notes] + [f"- `{signature}`" for signature in grid.signatures]
+    return "\n".join([grid.title, "", line(grid.header), rule, *rows, "", *notes]) + "\n"
+
+
+def _latex(grid: _Grid) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return f"  {' & '.join(_escaped(cell) for cell in cells)} \\\\"
+
+    rows = [line([_joined(cell) for cell in row]) for row in grid.rows]
+    columns = "l" + "r" * (len(grid.header) - 1)
+    comments = [f"% {text}" for text in (grid.title, *grid.notes, *grid.signatures)]
+    body = [
+        f"\\begin{{tabular}}{{{columns}}}",
+        "  \\hline",
+        line(grid.header),
+        "  \\hline",
+        *rows,
+        "  \\hline",
+        "\\end{tabular}",
+    ]
+    return "\n".join([*comments, *body]) + "\n"
+
+
+_LATEX: Final = {
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "\\": "\\textbackslash{}",
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+    "↑": "$\\uparrow$",
+    "↓": "$\\downarrow$",
+    _MINUS: "$-$",
+    "—": "---",
+}
+
+
+def _escaped(text: str) -> str:
+    return "".join(_LATEX.get(sign, sign) for sign in text)
+
+
+def _subject(flag: Flag) -> str:
+    where = f"{flag.system}/{flag.image}"
+    return f"{where} ({flag.critic})" if flag.critic else where
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
