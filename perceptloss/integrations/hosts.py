@@ -1,0 +1,227 @@
+"""Losses in the calling conventions of training frameworks that find losses in a registry.
+
+Frameworks of the BasicSR family differ in who applies the weight and in what a slot returns:
+
+========================  =======================  =========
+host                      returns                  weighs
+========================  =======================  =========
+BasicSR, `pixel_opt`      tensor                   the loss
+BasicSR, `perceptual_opt` pair (loss, None)        the loss
+neosr, every slot         tensor                   the loss
+traiNNer-redux            tensor                   the host
+========================  =======================  =========
+
+Register in a copy of the host's training script, before its pipeline is started:
+
+    from traiNNer.utils.registry import LOSS_REGISTRY
+    from perceptloss.integrations.hosts import register_losses
+
+    register_losses(LOSS_REGISTRY, weighs="host")
+
+Then `type: critic_lpips_vgg` (the critic's name, hyphens as underscores) names one critic, and
+`type: CriticLoss` with `critics:` several.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import cache
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from perceptloss.errors import ConfigError, near
+from perceptloss.integrations.probe import probe
+from perceptloss.loss import CriticLoss
+from perceptloss.registry import list_critics
+from perceptloss.terms import TermSpec
+
+__all__ = ["LOSS_OPTIONS", "HostLoss", "Registry", "add", "identifier", "loss_class", "register_losses"]
+
+_log = logging.getLogger(__name__)
+
+Weighs = Literal["loss", "host"]
+Returns = Literal["tensor", "pair"]
+
+LOSS_OPTIONS = tuple(name for name in inspect.signature(CriticLoss).parameters if name != "critics")
+_TERM_OPTIONS = tuple(f.name for f in fields(TermSpec) if f.name not in ("critic", "card", "label", "weight"))
+
+
+class Registry(Protocol):
+    """The part of a BasicSR-style registry that registration needs."""
+
+    def register(self, obj: Any) -> Any:
+        """Add a class or function under its `__name__`."""
+
+    def get(self, name: str) -> Any:
+        """What is registered under a name."""
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a name is taken."""
+
+
+class HostLoss(nn.Module):
+    """A `CriticLoss` as a host expects it; `loss_class` makes the classes to register.
+
+    Args:
+        critics: Terms, as for `CriticLoss`; not given if the class stands for one critic.
+        loss_weight: Factor of the whole loss. Where the host weighs, it is only stored and may
+            be negative, which such hosts give a meaning of their own.
+        options: Options of `CriticLoss`; for the class of one critic also its term's keys
+            (shape, tolerance, start, ramp, crop, precision, weights).
+
+    Attributes:
+        step: Training step for schedules and crops. None: calls are counted, which starts anew
+            when training is resumed, because hosts do not save their losses.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+
+    critic: ClassVar[str | None] = None
+    weighs: ClassVar[Weighs] = "loss"
+    returns: ClassVar[Returns] = "tensor"
+
+    def __init__(self, critics: Any = None, loss_weight: float = 1.0, **options: Any) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.step: int | None = None
+        self._is_proven = False
+        terms, options, problems = self._read(critics, options)
+        problems += self._weight_problems(loss_weight)
+        try:
+            self.criterion = CriticLoss(terms, **options)
+        except ConfigError as error:
+            problems = [*error.problems, *problems]
+        if problems:
+            raise ConfigError(problems, type(self).__name__)
+
+    def _read(self, critics: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any], list[str]]:
+        """Terms and options for `CriticLoss`, and what is wrong with the keys."""
+        known = LOSS_OPTIONS if self.critic is None else (*_TERM_OPTIONS, *LOSS_OPTIONS)
+        problems = [
+            f"unknown key {key!r}{near(key, ('loss_weight', *known))} Known: loss_weight, {', '.join(known)}"
+            for key in options
+            if key not in known
+        ]
+        rest = {key: options[key] for key in options if key in LOSS_OPTIONS}
+        if self.critic is None:
+            return critics, rest, problems
+        if critics is not None:
+            problems.append(f"'critics' goes with type CriticLoss; {type(self).__name__} is {self.critic!r} alone")
+        term = {key: options[key] for key in options if key in _TERM_OPTIONS}
+        return [{"critic": self.critic, "weight": 1.0, **term}], rest, problems
+
+    def _weight_problems(self, weight: Any) -> list[str]:
+        is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool) and math.isfinite(weight)
+        if is_number and (weight > 0 or (weight < 0 and self.weighs == "host")):
+            return []
+        return [
+            f"loss_weight must be a {'' if self.weighs == 'host' else 'positive '}number other than 0, got {weight!r}"
+        ]
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor | tuple[Tensor, None]:
+        """The loss of restored images.
+
+        Args:
+            x: Restored images, (N, 3, H, W), or clips, (N, T, 3, H, W), whose frames are judged
+                one by one.
+            y: Ground truth, same shape.
+
+        Returns:
+            A 0-d tensor, or a pair of it and None; weighted unless the host weighs.
+
+        Raises:
+            GradientError: on the first call, if a term sends no gradient.
+        """
+        if not self._is_proven and x.requires_grad and torch.is_grad_enabled():
+            self.prove(x.device)
+        loss = self.criterion(frames(x), None if y is None else frames(y), step=self.step)
+        if self.weighs == "loss":
+            loss = loss * self.loss_weight
+        return (loss, None) if self.returns == "pair" else loss
+
+    def prove(self, device: torch.device, side: int | None = None) -> None:
+        """Check on synthetic images that each term sends a gradient; done by itself on the first call.
+
+        Args:
+            device: Where the critics are.
+            side: Side of the images in pixels, the smallest legal one if left out.
+        """
+        self._is_proven = True
+        self.criterion.check_gradient(*probe(self.criterion, device, side))
+        timed = [term.label for term in self.criterion.terms if term.spec.start or term.spec.ramp]
+        if timed and self.step is None:
+            _log.warning(
+                "the schedule of %s counts calls and starts anew when training is resumed: this host does not tell "
+                "its losses the iteration",
+                ", ".join(timed),
+            )
+
+
+def frames(images: Tensor) -> Tensor:
+    """Clips (N, T, C, H, W) as images (N T, C, H, W); images as they are."""
+    return images.flatten(0, 1) if images.ndim == 5 else images
+
+
+def identifier(critic: str) -> str:
+    """The name by which registries know the loss of one critic: `lpips-vgg` is `critic_lpips_vgg`."""
+    return "critic_" + critic.replace("-", "_").replace(".", "_")
+
+
+@cache
+def loss_class(
+    name: str = "CriticLoss", *, critic: str | None = None, weighs: Weighs = "loss", returns: Returns = "tensor"
+) -> type[HostLoss]:
+    """A loss class in a host's convention, the same one for the same arguments.
+
+    Args:
+        name: Its `__name__`, by which a registry files it.
+        critic: The one critic it stands for; None for a class that takes `critics`.
+        weighs: Who multiplies by `loss_weight`.
+        returns: What the host's slot unpacks.
+    """
+    what = f"The critic {critic!r}" if critic else "Weighted critics"
+    facts = {"__doc__": f"{what} as a loss; see HostLoss.", "__module__": __name__}
+    return type(name, (HostLoss,), {**facts, "critic": critic, "weighs": weighs, "returns": returns})
+
+
+def add(registry: Registry, objects: Mapping[str, Any]) -> tuple[str, ...]:
+    """Register objects, passing over those that are there already.
+
+    Raises:
+        ConfigError: if a name belongs to somebody else; nothing is registered then.
+    """
+    taken = {name: registry.get(name) for name in objects if name in registry}
+    foreign = [name for name, owner in taken.items() if not owner.__module__.startswith("perceptloss.")]
+    if foreign:
+        raise ConfigError([f"{name!r} is taken by {taken[name].__module__}" for name in foreign], "the host's registry")
+    for name, item in objects.items():
+        if name not in taken:
+            registry.register(item)
+    return tuple(objects)
+
+
+def register_losses(registry: Registry, *, weighs: Weighs = "loss", pairs: bool = False) -> tuple[str, ...]:
+    """Register `CriticLoss` and one loss for each critic; may be repeated, for critics added later.
+
+    Args:
+        registry: The host's registry of losses.
+        weighs: Who multiplies by `loss_weight`.
+        pairs: Whether to register `CriticPerceptualLoss`, too, for a slot that unpacks a pair.
+
+    Returns:
+        The names.
+    """
+    classes = {"CriticLoss": loss_class(weighs=weighs)}
+    if pairs:
+        classes["CriticPerceptualLoss"] = loss_class("CriticPerceptualLoss", weighs=weighs, returns="pair")
+    for card in list_critics():
+        name = identifier(card.name)
+        classes[name] = loss_class(name, critic=card.name, weighs=weighs)
+    return add(registry, classes)

@@ -1,0 +1,46 @@
+"""Synthetic images on which a host proves at start-up that every critic sends a gradient."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from perceptloss.loss import CriticLoss
+
+__all__ = ["legal_side", "probe"]
+
+
+def legal_side(loss: CriticLoss, at_least: int = 64) -> int:
+    """Smallest side in pixels, from `at_least` on, that every term accepts."""
+    step = math.lcm(*(term.critic.card.multiple_of for term in loss.terms))
+    need = max(at_least, *(max(term.critic.card.min_size, term.spec.crop or 0) for term in loss.terms))
+    return math.ceil(need / step) * step
+
+
+def probe(loss: CriticLoss, device: torch.device, side: int | None = None) -> tuple[Tensor, Tensor]:
+    """Restored images and references, the same on every call, in the input range of the loss.
+
+    The batch holds a smooth image judged against a noisy copy, and the copy judged against
+    the image: a term that compares scores (shape `hinge`) pays for one of the two.
+
+    Args:
+        loss: The loss to be proven.
+        device: Where to put the images.
+        side: Their side in pixels; the smallest legal one if left out.
+
+    Returns:
+        x and y, (2, 3, side, side).
+    """
+    side = legal_side(loss) if side is None else side
+    channels = max(term.critic.card.channels for term in loss.terms)
+    generator = torch.Generator("cpu").manual_seed(0)
+    coarse = torch.rand(1, channels, 9, 9, generator=generator, device="cpu")
+    clean = 0.1 + 0.8 * F.interpolate(coarse, size=(side, side), mode="bicubic", align_corners=False).clamp(0, 1)
+    noise = torch.randn(clean.shape, generator=generator, device="cpu")
+    noisy = (0.9 * F.avg_pool2d(clean, 5, 1, 2, count_include_pad=False) + 0.05 + 0.05 * noise).clamp(0, 1)
+    low, high = loss.input_range
+    x, y = (torch.cat(pair) * (high - low) + low for pair in ((clean, noisy), (noisy, clean)))
+    return x.to(device), y.to(device)
