@@ -1,0 +1,122 @@
+"""What the types of the options cannot say: everything that is wrong with a configuration or its images, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from _lib.images import Pair, bundled, check, find_pairs
+from _lib.options import Data, Loss, Model, Train, Val
+from perceptloss import list_critics
+from perceptloss.errors import ConfigError, near
+from perceptloss.terms import TermSpec, parse_terms
+
+__all__ = ["find_images", "option_problems", "smallest_side"]
+
+
+def option_problems(data: Data, model: Model, loss: Loss, train: Train, val: Val) -> list[str]:
+    """Contradictions between options; empty if there are none."""
+    problems: list[str] = []
+    if data.patch % model.scale:
+        problems.append(f"data.patch: {data.patch} is not a multiple of model.scale {model.scale}")
+    if train.warmup >= train.steps:
+        problems.append(f"train.warmup: {train.warmup} steps of warm-up leave nothing of {train.steps} steps")
+    if not loss.pixel_weight and not loss.critics:
+        problems.append("loss: pixel_weight is 0 and there are no critics, so there is nothing to minimise")
+    for name in ("train", "val"):
+        if getattr(data, f"{name}_lq") and not getattr(data, name):
+            problems.append(f"data.{name}_lq needs data.{name}")
+    terms = _terms(loss, problems)
+    for term in terms:
+        side = term.crop or data.patch
+        if side > data.patch or side < term.card.min_size or side % term.card.multiple_of:
+            problems.append(
+                f"loss.critics: {term.label!r} needs sides of at least {term.card.min_size} and a multiple of "
+                f"{term.card.multiple_of}, but sees {side} of data.patch {data.patch}"
+            )
+        if term.card.channels != 3:
+            problems.append(f"loss.critics: {term.label!r} judges stereo pairs")
+    return problems + _judge_problems(val, {term.card.name for term in terms})
+
+
+def _terms(loss: Loss, problems: list[str]) -> list[TermSpec]:
+    if not loss.critics:
+        return []
+    try:
+        return parse_terms(loss.critics, "loss.critics")
+    except ConfigError as error:
+        problems += error.problems
+        return []
+
+
+def _judge_problems(val: Val, trained: set[str]) -> list[str]:
+    problems: list[str] = []
+    known = {card.name for card in list_critics() if card.channels == 3}
+    for name in val.judges:
+        if name not in known:
+            problems.append(f"val.judges: no critic of single images is called {name!r}{near(name, known)}")
+        elif name in trained:
+            problems.append(f"val.judges: {name!r} is trained on, so it is no judge; it is scored anyway, as a critic")
+    columns = {"psnr-y", *val.judges, *trained}
+    if val.best not in columns:
+        problems.append(
+            f"val.best: {val.best!r} is not scored{near(val.best, columns)}; scored: {', '.join(sorted(columns))}"
+        )
+    return problems
+
+
+def find_images(
+    data: Data, scale: int, photos: tuple[Sequence[str], Sequence[str]], least: int, accelerator: Accelerator
+) -> tuple[list[Pair], list[Pair]]:
+    """Training and validation pairs, every file checked.
+
+    Args:
+        data: Where the images are.
+        scale: Ground-truth pixels per low-quality pixel.
+        photos: Names of the installed photographs to train and to validate on if there are no folders.
+        least: Smallest side of a validation image.
+        accelerator: Of the run.
+
+    Raises:
+        ConfigError: listing everything that is wrong with them.
+    """
+    training = find_pairs(data.train, data.train_lq, scale, "data.train") if data.train else bundled(photos[0])
+    validation = find_pairs(data.val, data.val_lq, scale, "data.val") if data.val else bundled(photos[1])
+    seen = {pair.gt.resolve() for pair in training}
+    shared = [f"{pair.gt} is trained on and validated on" for pair in validation if pair.gt.resolve() in seen]
+    if shared:
+        raise ConfigError(shared, "data")
+    sets = (("data.train", training, data.patch), ("data.val", validation, least))
+    _check_images(accelerator, sets, scale, decode=data.check)
+    return training, validation
+
+
+def smallest_side(names: Sequence[str], border: int) -> int:
+    """Least side of a validation image that every critic accepts after cutting the border."""
+    least = [card.min_size for card in list_critics() if card.name in names]
+    return max([1, *least]) + 2 * border
+
+
+def _check_images(
+    accelerator: Accelerator, sets: Sequence[tuple[str, Sequence[Pair], int]], scale: int, *, decode: bool
+) -> None:
+    """Look at every image, shared out over the processes.
+
+    Args:
+        accelerator: Of the run.
+        sets: Name, pairs and least side of each set.
+        scale: Ground-truth pixels per low-quality pixel.
+        decode: Read whole files.
+
+    Raises:
+        ConfigError: on all processes, with the problems that any of them found.
+    """
+    rank, world = accelerator.process_index, accelerator.num_processes
+    found = [
+        f"{name}: {p}" for name, pairs, side in sets for p in check(pairs[rank::world], side, scale, decode=decode)
+    ]
+    found = gather_object(found)
+    if found:
+        raise ConfigError(sorted(found), "images; remove or repair them")

@@ -1,0 +1,120 @@
+"""What a step cost and what its losses were, averaged over micro-steps and processes."""
+
+from __future__ import annotations
+
+import math
+import platform
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import accelerate
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from perceptloss import CriticLoss, __version__
+
+__all__ = ["Meter", "flat_numbers", "peak_memory_mb", "run_facts"]
+
+_COLUMNS = ("score", "loss", "weight", "weighted", "share")
+
+
+class Meter:
+    """Collects one optimizer step; waits for the device only in steps that are logged."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.grad_norm: float | None = None
+        self._losses: list[Tensor] = []
+        self._reports: list[dict[str, dict[str, Any]]] = []
+        self._is_logged = False
+        self._since, self._steps = time.perf_counter(), 0
+
+    def start(self, *, is_logged: bool) -> None:
+        """Begin a step."""
+        self._losses, self._reports, self._is_logged = [], [], is_logged
+        self._steps += 1
+
+    def add(self, loss: Tensor, pixel: Tensor, critics: CriticLoss | None) -> None:
+        """Note one forward and backward."""
+        if self._is_logged:
+            self._losses.append(torch.stack([loss.detach(), pixel.detach()]))
+            self._reports.append(critics.report if critics is not None else {})
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent inside does not count as time of steps."""
+        before = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - before
+
+    def summary(self) -> dict[str, Any]:
+        """The step as plain values, the same on all processes; call on all of them, and resets the clock."""
+        loss, pixel = self._mean(torch.stack(self._losses).mean(0)).tolist()
+        seconds = (time.perf_counter() - self._since) / self._steps
+        self._since, self._steps = time.perf_counter(), 0
+        return {
+            "loss": loss,
+            "pixel": pixel,
+            "terms": self._terms(),
+            "grad_norm": self.grad_norm,
+            "seconds_per_step": seconds,
+            "peak_memory_mb": peak_memory_mb(),
+        }
+
+    def _terms(self) -> dict[str, dict[str, Any]]:
+        labels = list(self._reports[0])
+        if not labels:
+            return {}
+        cells = [[[_number(r[label][c]) for c in _COLUMNS] for label in labels] for r in self._reports]
+        means = self._mean(torch.tensor(cells, device=self.accelerator.device).mean(0)).tolist()
+        counts = torch.tensor([self._reports[-1][label]["skipped"] for label in labels], device=self.accelerator.device)
+        skipped = self.accelerator.reduce(counts, "sum").tolist()
+        rows = [dict(zip(_COLUMNS, row, strict=True)) for row in means]
+        return {label: {**row, "skipped": n} for label, row, n in zip(labels, rows, skipped, strict=True)}
+
+    def _mean(self, values: Tensor) -> Tensor:
+        return self.accelerator.reduce(values, "mean")
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def peak_memory_mb() -> float:
+    """Largest memory so far, MiB: allocated on the GPU, or resident in this process on a CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def flat_numbers(record: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers of a nested record under names such as `train/terms/ssim/score`."""
+    flat: dict[str, float] = {}
+    for key, value in record.items():
+        if isinstance(value, dict):
+            flat |= flat_numbers(value, f"{prefix}{key}/")
+        elif isinstance(value, (int, float)) and math.isfinite(value):
+            flat[prefix + key] = value
+    return flat
+
+
+def run_facts(accelerator: Accelerator) -> dict[str, Any]:
+    """On what a run ran."""
+    is_gpu = accelerator.device.type == "cuda"
+    return {
+        "perceptloss": __version__,
+        "torch": torch.__version__,
+        "accelerate": accelerate.__version__,
+        "device": torch.cuda.get_device_name()
+        if is_gpu
+        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
+        "num_processes": accelerator.num_processes,
+        "distributed_type": accelerator.distributed_type.value,
+        "mixed_precision": accelerator.mixed_precision,
+    }

@@ -1,0 +1,139 @@
+"""Restorers: BasicSR's networks by name, their weight files, and running them on whole images."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import perceptloss.integrations.basicsr  # noqa: F401 - makes BasicSR importable beside a current torchvision
+from _lib.options import Model
+from _lib.state import Ema
+from perceptloss.errors import ConfigError, WeightsError
+
+__all__ = ["build_network", "export", "load_weights", "restore"]
+
+
+def _architectures() -> dict[str, type[nn.Module]]:
+    import basicsr.archs  # noqa: F401 - fills the registry
+    from basicsr.utils.registry import ARCH_REGISTRY
+
+    return {name.removesuffix("_basicsr"): entry for name, entry in ARCH_REGISTRY}
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), 1)  # names of classes: case counts
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def build_network(model: Model, side: int) -> nn.Module:
+    """The network of a configuration, on the CPU.
+
+    Args:
+        model: Name, arguments, scale, weights.
+        side: Low-quality side to try it on, pixels.
+
+    Raises:
+        ConfigError: if name or arguments are unknown, or the network enlarges by another factor.
+    """
+    known = _architectures()
+    if model.arch not in known:
+        raise ConfigError([f"model.arch: BasicSR has no {model.arch!r}{_hint(model.arch, known)}"], "model")
+    accepted = inspect.signature(known[model.arch]).parameters
+    unknown = [key for key in model.options if key not in accepted]
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
+        raise ConfigError(
+            [f"model.options: {model.arch} has no {key!r}{_hint(key, accepted)}" for key in unknown], "model"
+        )
+    try:
+        network = known[model.arch](**model.options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError([f"model.options: {model.arch}: {error}"], "model") from error
+    if model.weights is not None:
+        load_weights(network, Path(model.weights))
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        shape = network.eval()(torch.zeros(1, 3, side, side)).shape
+    if shape != (1, 3, side * model.scale, side * model.scale):
+        raise ConfigError(
+            [f"model: {model.arch} turns 3x{side}x{side} into {tuple(shape[1:])}, but model.scale is {model.scale}"],
+            "model",
+        )
+    return network.train()
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load a whole state: safetensors, or BasicSR's layout with `params_ema` or `params`.
+
+    Raises:
+        WeightsError: if the file cannot be read or does not fit.
+    """
+    try:
+        is_safe = path.suffix == ".safetensors"
+        state: Any = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("params_ema") or state.get("params") or state
+        network.load_state_dict(state)
+    except (OSError, RuntimeError, ValueError, AttributeError) as error:
+        raise WeightsError(f"{path} does not hold the weights of this network: {error}") from error
+
+
+def restore(network: nn.Module, lq: Tensor, scale: int, multiple: int = 1) -> Tensor:
+    """Enlarge one image, (3, h, w) to (3, h * scale, w * scale), padded by reflection to the multiple meanwhile."""
+    height, width = lq.shape[-2:]
+    padded = (
+        F.pad(lq[None], (0, -width % multiple, 0, -height % multiple), mode="reflect") if multiple > 1 else lq[None]
+    )
+    return network(padded)[0, :, : height * scale, : width * scale].float()
+
+
+def export(
+    accelerator: Accelerator, network: nn.Module, ema: Ema | None, model: Model, stem: Path, facts: dict[str, Any]
+) -> None:
+    """Write `stem.safetensors`, `stem_ema.safetensors` and `stem.pth` (BasicSR's layout); call on all processes.
+
+    Args:
+        accelerator: Of the run.
+        network: As prepared.
+        ema: Averages, if they are kept.
+        model: How to build the network again; goes into the metadata.
+        stem: Path without suffix.
+        facts: More for the metadata.
+    """
+    states = {"params": _gathered(accelerator, network)}
+    if ema is not None:
+        with ema.swapped_in():
+            states["params_ema"] = _gathered(accelerator, network)
+    if accelerator.is_main_process:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        shared = {"format": "pt", "arch": model.arch, "options": json.dumps(model.options), "scale": str(model.scale)}
+        shared |= {key: json.dumps(value) for key, value in facts.items()}
+        for kind, state in states.items():
+            end = "_ema" if kind == "params_ema" else ""
+            with _replacing(stem.with_name(f"{stem.name}{end}.safetensors")) as path:
+                save_file(state, path, {**shared, "kind": kind})
+                path.chmod(0o644)  # safetensors lets the owner alone read what it writes
+        with _replacing(stem.with_name(f"{stem.name}.pth")) as path:
+            torch.save(states, path)
+    accelerator.wait_for_everyone()  # the others may read the files next
+
+
+def _gathered(accelerator: Accelerator, network: nn.Module) -> dict[str, Tensor]:
+    state = accelerator.get_state_dict(network)
+    return {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    temporary = path.with_name(f".{path.name}.partial")
+    yield temporary
+    os.replace(temporary, path)

@@ -1,0 +1,337 @@
+"""Super-resolution trained with critics, on your photographs or on those that come with scikit-image.
+
+    accelerate launch recipes/sr.py                          # minutes on a CPU, offline
+    accelerate launch recipes/sr.py --config recipes/configs/sr_serious.yaml --data.train DIR --data.val DIR
+    accelerate launch recipes/sr.py --help                   # every option
+
+Trains a network of BasicSR with L1 and weighted critics and validates it with judges that were not
+trained on. With `baseline`, the same network is first trained with L1 alone: same seed, same
+patches in the same order, same steps. Killed at any moment, a run goes on from its last checkpoint
+when started again with the same command; on a CPU in fp32 to the same bits.
+
+Below `output`: config.yaml, log.jsonl, checkpoints/last, models/ (safetensors, net_g.pth for BasicSR),
+images/, results.json, results.md, picture.png; checkpoints, models and log of the baseline in l1/.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from _lib import config as options
+from _lib.checks import find_images, option_problems, smallest_side
+from _lib.config import option
+from _lib.data import PatchPairs, SampleOrder, patch_loader
+from _lib.evaluate import bicubic, compare_systems, evaluate
+from _lib.images import Pair
+from _lib.launch import claim, make_accelerator, on_main, resume_point, run_as_script, sharding_problems, use_threads
+from _lib.meters import Meter, flat_numbers
+from _lib.networks import build_network, export, load_weights, restore
+from _lib.options import Data, Log, Loss, Model, Train, Val
+from _lib.scores import Metric, build_metrics, mean_scores
+from _lib.state import Ema, RunLog, StopSignal, load_checkpoint, read_progress, save_checkpoint
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from perceptloss import CriticLoss
+from perceptloss.errors import ConfigError, NonFiniteLoss
+
+Images = tuple[Sequence[Pair], Sequence[Pair]]  # to train on, to validate on
+
+TRAIN_PHOTOS = (
+    "astronaut.png",
+    "brick.png",
+    "coins.png",
+    "grass.png",
+    "gravel.png",
+    "motorcycle_left.png",
+    "motorcycle_right.png",
+)
+VAL_PHOTOS = ("camera.png", "chelsea.png", "coffee.png", "rocket.jpg")
+BAD_STEPS = 50  # in a row, before giving up
+ASK_EVERY = 10  # steps between two agreements of several processes on stopping
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every option; the defaults are the demonstration."""
+
+    output: str = option("runs/sr", "folder of the run")
+    resume: str = option(
+        "auto", "auto: go on where this folder stopped; none: refuse to; PATH: start from that checkpoint"
+    )
+    overwrite: bool = option(False, "delete an earlier run in the folder")
+    baseline: bool = option(True, "also train with L1 alone, and compare (if there are critics)")
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = option(
+        None, "of the network; nothing: as accelerate launch says"
+    )
+    threads: int = option(
+        1, "CPU threads per process; 0: all cores, shared out. Threads on busy cores wait for each other", at_least=0
+    )
+    data: Data = field(default_factory=lambda: Data(patch=64))
+    model: Model = field(default_factory=lambda: Model(options={"num_feat": 32, "num_conv": 8, "upscale": 4}))
+    loss: Loss = field(default_factory=lambda: Loss(critics={"ms-gmsd": 4.0, "vif": 0.5}))
+    train: Train = field(default_factory=lambda: Train(steps=2500, lr=2e-3, warmup=100, ema=0.995))
+    val: Val = field(default_factory=lambda: Val(judges=("fsim", "haarpsi", "mdsi", "vsi", "ssim"), best="fsim"))
+    log: Log = field(default_factory=Log)
+
+    @property
+    def name(self) -> str:
+        """What the trained network is called in tables."""
+        return "critics" if self.loss.critics else "l1"
+
+    @property
+    def has_baseline(self) -> bool:
+        """Whether a second network is trained."""
+        return self.baseline and bool(self.loss.critics)
+
+    @property
+    def border(self) -> int:
+        """Pixels cut off each side before scoring."""
+        return self.model.scale if self.val.border is None else self.val.border
+
+    def samples_per_step(self, accelerator: Accelerator) -> int:
+        """Patches that all processes together see in one optimizer step."""
+        return self.data.batch * self.train.accumulate * accelerator.num_processes
+
+
+# --- network and critics ------------------------------------------------------------------------
+
+
+@dataclass
+class Trainee:
+    """One network on its way: everything that a step touches."""
+
+    config: Config
+    folder: Path
+    accelerator: Accelerator
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    batches: Iterator[tuple[Tensor, Tensor]]
+    critics: CriticLoss | None
+    ema: Ema | None
+    step: int = 0
+    samples: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    best: float | None = None
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """The plain values that a checkpoint keeps."""
+        return {key: getattr(self, key) for key in ("step", "samples", "skipped", "skipped_in_a_row", "best")}
+
+
+def build_critics(config: Config, device: torch.device) -> CriticLoss | None:
+    """The frozen critics, outside of all that Accelerate prepares or saves; each proves that it sends gradient."""
+    loss = config.loss
+    if not loss.critics:
+        return None
+    critics = CriticLoss(
+        loss.critics,
+        grad=loss.grad,
+        micro_batch=loss.micro_batch,
+        on_nonfinite=loss.on_nonfinite,
+        share_every=config.log.every,
+    ).to(device)
+    dice = torch.Generator().manual_seed(0)
+    y = torch.rand(1, 3, config.data.patch, config.data.patch, generator=dice)
+    x = (y + torch.randn(y.shape, generator=dice) / 10).clamp(0, 1)
+    critics.check_gradient(x.to(device), y.to(device))
+    return critics
+
+
+def build_trainee(config: Config, folder: Path, resume: str, pairs: Sequence[Pair]) -> Trainee:
+    """A network at the start of its training, or where a checkpoint left it."""
+    train, data, scale = config.train, config.data, config.model.scale
+    accelerator = make_accelerator(config, folder, train.accumulate, config.log.trackers)
+    set_seed(train.seed)
+    network = build_network(config.model, data.patch // scale)
+    optimizer = torch.optim.AdamW(network.parameters(), train.lr, train.betas, weight_decay=train.weight_decay)
+    set_seed(train.seed, device_specific=True)
+    point = resume_point(folder, resume)
+    progress = read_progress(point) if point else {}
+    start = progress.get("samples", 0)
+    coming = (train.steps - progress.get("step", 0)) * config.samples_per_step(accelerator)
+    patches = PatchPairs(pairs, data.patch, scale, seed=train.seed, flips=data.flips, cache_mb=data.cache_mb)
+    order = SampleOrder(len(pairs), start, start + coming, train.seed)
+    loader = patch_loader(patches, order, data.batch, data.workers)
+    network, optimizer, loader = accelerator.prepare(network, optimizer, loader)
+    critics = build_critics(config, accelerator.device)
+    ema = Ema(network.parameters(), train.ema) if train.ema else None
+    if point:
+        load_checkpoint(accelerator, point, ema, critics)
+        accelerator.print(f"going on from {point}: step {progress['step']} of {train.steps}")
+    return Trainee(config, folder, accelerator, network, optimizer, iter(loader), critics, ema, **progress)
+
+
+# --- the loop -----------------------------------------------------------------------------------
+
+
+def learning_rate(train: Train, step: int) -> float:
+    """Linear warm-up, then half a cosine: a function of the step (from 1), so there is no scheduler to restore."""
+    if step <= train.warmup:
+        return train.lr * step / train.warmup
+    progress = (step - train.warmup) / (train.steps - train.warmup)
+    return train.lr_end + (train.lr - train.lr_end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def take_step(t: Trainee, meter: Meter) -> None:
+    """One optimizer step: as many forwards and backwards as are accumulated, then clip, update, average."""
+    config, accelerator = t.config, t.accelerator
+    for group in t.optimizer.param_groups:
+        group["lr"] = learning_rate(config.train, t.step)
+    for _ in range(config.train.accumulate):
+        lq, gt = next(t.batches)
+        with accelerator.accumulate(t.network):
+            output = t.network(lq).float()  # autocast ends here: losses are computed in fp32
+            pixel = F.l1_loss(output, gt)
+            loss = config.loss.pixel_weight * pixel
+            if t.critics is not None:
+                loss = loss + t.critics(output, gt, step=t.step)
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                meter.grad_norm = update(t)
+            t.optimizer.zero_grad()
+        meter.add(loss, pixel, t.critics)
+    t.samples += config.samples_per_step(accelerator)
+
+
+def update(t: Trainee) -> float | None:
+    """Clip and step, unless the gradient is not finite; returns its norm, which DeepSpeed may keep to itself."""
+    norm = t.accelerator.clip_grad_norm_(t.network.parameters(), t.config.train.clip or math.inf)
+    norm = None if norm is None else float(norm)
+    is_finite = norm is None or math.isfinite(norm)
+    has_scaler = t.accelerator.scaler is not None  # fp16: the scaler skips such steps itself and lowers its scale
+    if is_finite or has_scaler:
+        t.optimizer.step()
+    is_skipped = not is_finite or t.accelerator.optimizer_step_was_skipped
+    t.skipped += is_skipped
+    t.skipped_in_a_row = t.skipped_in_a_row + 1 if is_skipped else 0
+    must_stop = is_skipped and not has_scaler and t.config.loss.on_nonfinite == "raise"
+    if must_stop or t.skipped_in_a_row >= BAD_STEPS:
+        raise NonFiniteLoss(f"step {t.step}: the gradient is not finite. Lower train.lr or the weights of the critics.")
+    if t.ema is not None and not is_skipped:
+        t.ema.update(t.step)
+    return norm
+
+
+def train(t: Trainee, images: Images, metrics: Sequence[Metric], stop: StopSignal) -> None:
+    """Train one network to its end; leaves log.jsonl, checkpoints/ and models/ in its folder.
+
+    Raises:
+        SystemExit: after a checkpoint, if a process was told to stop.
+    """
+    config, accelerator, last = t.config, t.accelerator, t.config.train.steps
+    log = RunLog(t.folder / "log.jsonl", through=t.step) if accelerator.is_main_process else None
+    meter, is_alone = Meter(accelerator), accelerator.num_processes == 1
+    steps, is_quiet = range(t.step + 1, last + 1), not accelerator.is_local_main_process
+    bar = tqdm(steps, config.name, last, initial=t.step, disable=is_quiet)
+    for t.step in bar:
+        is_logged = t.step % config.log.every == 0 or t.step == last
+        meter.start(is_logged=is_logged)
+        take_step(t, meter)
+        if is_logged:
+            place = {"epoch": (t.samples - 1) // len(images[0]), "samples": t.samples, "skipped_steps": t.skipped}
+            record = {**place, "lr": learning_rate(config.train, t.step), **meter.summary()}
+            bar.set_postfix(loss=record["loss"], refresh=False)
+            write(t, log, "train", record)
+        with meter.paused():
+            if config.val.every and (t.step % config.val.every == 0 or t.step == last):
+                write(t, log, "val", validate(t, images[1], metrics))
+            told = stop.agreed(accelerator) if is_alone or t.step % ASK_EVERY == 0 else 0
+            if told or t.step % config.log.checkpoint_every == 0 or t.step == last:
+                save_checkpoint(accelerator, t.folder / "checkpoints", t.progress, t.ema, t.critics, config.log.keep)
+        if told:
+            raise SystemExit(128 + told)
+    deliver(t, "net_g")
+    for tracker in accelerator.trackers:
+        tracker.finish()
+
+
+def write(t: Trainee, log: RunLog | None, kind: str, record: dict[str, Any]) -> None:
+    """One record to log.jsonl and, flattened, to the trackers."""
+    if log is not None:
+        log.write({"kind": kind, "step": t.step, **record})
+    t.accelerator.log(flat_numbers(record, f"{kind}/"), step=t.step)
+
+
+# --- validation and report ----------------------------------------------------------------------
+
+
+def validate(t: Trainee, pairs: Sequence[Pair], metrics: Sequence[Metric]) -> dict[str, Any]:
+    """Score the averaged weights on whole images; keep them as models/best if they are."""
+    config, model = t.config, t.config.model
+    t.network.eval()
+    enlarge = partial(restore, t.network, scale=model.scale, multiple=model.multiple_of)
+    with t.ema.swapped_in() if t.ema is not None else nullcontext():
+        scores = evaluate(t.accelerator, enlarge, pairs, model.scale, metrics, config.border)
+    t.network.train()
+    means = mean_scores(scores)
+    chosen = next(m for m in metrics if m.name == config.val.best)
+    if t.best is None or chosen.is_better(means[chosen.name], t.best):
+        t.best = means[chosen.name]
+        deliver(t, "best")
+    return {"scores": means, "best": t.best}
+
+
+def deliver(t: Trainee, name: str) -> None:
+    """The weights as files of models/, with their origin in the metadata; on all processes."""
+    loss, seed = t.config.loss, t.config.train.seed
+    facts = {"step": t.step, "pixel_weight": loss.pixel_weight, "critics": loss.critics, "seed": seed}
+    export(t.accelerator, t.network, t.ema, t.config.model, t.folder / "models" / name, facts)
+
+
+def conclude(
+    config: Config, accelerator: Accelerator, folder: Path, pairs: Sequence[Pair], metrics: Sequence[Metric]
+) -> str:
+    """Restore every validation image with every network; write images, tables and the picture."""
+    model, end = config.model, "_ema" if config.train.ema else ""
+    homes = {"l1": folder / "l1"} if config.has_baseline else {}
+    systems: dict[str, Callable[[Tensor], Tensor]] = {"bicubic": partial(bicubic, scale=model.scale)}
+    for name, home in {**homes, config.name: folder}.items():
+        network = build_network(replace(model, weights=None), config.data.patch // model.scale).eval()
+        load_weights(network, home / "models" / f"net_g{end}.safetensors")
+        systems[name] = partial(restore, network.to(accelerator.device), scale=model.scale, multiple=model.multiple_of)
+    parameters = sum(p.numel() for p in network.parameters())
+    facts = {"recipe": "sr", "steps": config.train.steps, "parameters": parameters}
+    return compare_systems(accelerator, folder, systems, pairs, model.scale, metrics, config.border, facts)
+
+
+def main(argv: Sequence[str]) -> None:
+    """The whole run."""
+    config = options.load(Config, argv)
+    folder = Path(config.output)
+    accelerator = make_accelerator(config, folder, 1, ())
+    use_threads(config.threads, accelerator)
+    problems = option_problems(config.data, config.model, config.loss, config.train, config.val)
+    problems += sharding_problems(accelerator, has_baseline=config.has_baseline, has_ema=config.train.ema > 0)
+    if problems:
+        raise ConfigError(problems, "options")
+    if on_main(accelerator, partial(claim, config, folder)):
+        accelerator.print(f"{folder} is finished; --overwrite runs it again.\n\n{(folder / 'results.md').read_text()}")
+        return
+    critics = build_critics(config, accelerator.device)
+    metrics = build_metrics(critics.critics if critics is not None else (), config.val.judges, accelerator.device)
+    least = smallest_side([m.name for m in metrics], config.border)
+    images = find_images(config.data, config.model.scale, (TRAIN_PHOTOS, VAL_PHOTOS), least, accelerator)
+    with StopSignal() as stop:
+        if config.has_baseline:
+            alone = replace(config, loss=replace(config.loss, critics={}))
+            train(build_trainee(alone, folder / "l1", "auto", images[0]), images, metrics, stop)
+        train(build_trainee(config, folder, config.resume, images[0]), images, metrics, stop)
+    accelerator.print(f"\n{conclude(config, accelerator, folder, images[1], metrics)}\nEverything is in {folder}.")
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    run_as_script(main, Config, __doc__)
