@@ -1,0 +1,130 @@
+"""Command line of the benchmarks: `python -m benchmarks [costs|precision] [options]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.cases import CASES, images
+from benchmarks.flops import count
+from benchmarks.memory import footprint
+from benchmarks.precision import CRITICS, table
+from benchmarks.table import Row, render
+from benchmarks.targets import count_checks, time_checks
+from benchmarks.timing import interleaved
+
+_SIZES = [(4, 192, 192), (1, 512, 512)]
+_QUICK = [(2, 64, 64)]
+
+
+def _size(text: str) -> tuple[int, int, int]:
+    try:
+        n, height, width = map(int, text.split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected NxHxW such as 4x192x192, got {text!r}") from None
+    return n, height, width
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="What a critic loss costs, beside its peers."
+    )
+    parser.add_argument("what", nargs="?", choices=("costs", "precision"), default="costs")
+    parser.add_argument("--case", action="append", choices=sorted(CASES), help="repeatable; all if left out")
+    parser.add_argument(
+        "--size", action="append", type=_size, help="NxHxW, repeatable; 4x192x192 and 1x512x512 if left out"
+    )
+    parser.add_argument("--threads", type=int, help="CPU threads; torch's own choice if left out")
+    parser.add_argument("--repeat", type=int, default=5, help="timed rounds after one that warms up")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers")
+    parser.add_argument("--quick", action="store_true", help="one small size, one round, no promised figures")
+    options = parser.parse_args(arguments)
+    if options.repeat < 1 or (options.threads is not None and options.threads < 1):
+        parser.error("--repeat and --threads must be at least 1")
+    options.device = torch.device(options.device)
+    if options.device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no GPU")
+    return options
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What the seconds depend on."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "torch": torch.__version__,
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def measure(name: str, size: tuple[int, int, int], device: torch.device, repeat: int) -> Iterator[Row]:
+    """All losses of a case at one size."""
+    losses = CASES[name].losses(device)
+    x, y = images(size, device)
+    times = interleaved(losses, x, y, repeat)
+    for label, loss in losses.items():
+        memory, flops, timing = footprint(loss, x, y), count(loss, x, y), times[label]
+        yield Row(
+            name, size, label, memory.held, memory.peak, flops.convolutions, flops.total,
+            timing.seconds, timing.ratio, timing.cpu_ratio, timing.device_peak,
+        )  # fmt: skip
+
+
+def _costs(options: argparse.Namespace) -> dict[str, Any]:
+    repeat = 1 if options.quick else options.repeat
+    rows: list[Row] = []
+    for size in options.size or (_QUICK if options.quick else _SIZES):
+        for name in options.case or CASES:
+            block = list(measure(name, size, options.device, repeat))
+            print(render(block), end="\n\n", flush=True)
+            rows += block
+    checks = []
+    if not options.quick:
+        for check in (*time_checks(rows), *count_checks(options.device)):
+            print(check, flush=True)
+            checks.append(asdict(check))
+    return {"rows": [asdict(row) for row in rows], "checks": checks}
+
+
+def _precision(options: argparse.Namespace) -> dict[str, Any]:
+    sizes = options.size or (_QUICK if options.quick else [(4, 96, 96)])
+    found = {}
+    for size in sizes:
+        text, found["x".join(map(str, size))] = table(CRITICS, size, options.device)
+        print(text, end="\n\n", flush=True)
+    return {"cosines": found}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run and print; 0 also if a promised figure is missed, which the list says."""
+    options = _options(arguments)
+    torch.manual_seed(0)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    where = environment(options.device)
+    print(", ".join(f"{key} {value}" for key, value in where.items()), end="\n\n")
+    results = (_costs if options.what == "costs" else _precision)(options)
+    if options.json:
+        options.json.write_text(json.dumps({"environment": where, **results}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Floating-point operations of one training step, a multiply-add counted as two."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from benchmarks.memory import Loss
+from perceptloss.backbones import Trunk
+
+__all__ = ["Flops", "count", "least", "trunk_forward"]
+
+_CONVOLUTIONS = (torch.ops.aten.convolution, torch.ops.aten.convolution_backward)
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Operations of one forward and backward.
+
+    Attributes:
+        convolutions: Of convolutions, hence of trunks.
+        total: With matrix products too; element-wise work is not counted.
+    """
+
+    convolutions: int
+    total: int
+
+
+class _Operations(TorchDispatchMode):
+    """Torch's formulas per operator, without FlopCounterMode's module tracker, which refuses autograd.grad."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_operator: Counter[Any] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        operator = func._overloadpacket
+        if operator in flop_registry:
+            self.by_operator[operator] += flop_registry[operator](*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def count(loss: Loss, x: Tensor, y: Tensor) -> Flops:
+    """Count the operations of one forward and backward.
+
+    Args:
+        loss: Maps judged and reference images to a scalar.
+        x: Judged images; a leaf.
+        y: References.
+    """
+    x = x.detach().requires_grad_()
+    with _Operations() as operations:
+        loss(x, y).backward()
+    found = operations.by_operator
+    return Flops(sum(found[operator] for operator in _CONVOLUTIONS), found.total())
+
+
+def trunk_forward(trunk: Trunk, shape: torch.Size, last: int | None = None) -> int:
+    """Operations of the convolutions of one forward: 2 N h w (kernel) C_in C_out each, summed.
+
+    Args:
+        trunk: The trunk; its convolutions must stand in a row (VGG16, AlexNet).
+        shape: Of the images, (N, 3, H, W).
+        last: Position of the last layer that runs, the end if left out.
+    """
+    operations, image = 0, torch.empty(shape, device="meta")
+    for position, layer in enumerate(trunk.features):
+        if last is not None and position > last:
+            break
+        if isinstance(layer, nn.Conv2d):
+            weight = torch.empty_like(layer.weight, device="meta")
+            image = nn.functional.conv2d(image, weight, None, layer.stride, layer.padding)
+            operations += 2 * image.numel() * weight[0].numel()
+        elif isinstance(layer, nn.MaxPool2d):
+            image = layer(image)
+    return operations
+
+
+def least(trunk: Trunk, shape: torch.Size) -> int:
+    """Least a loss through a trunk can take: x forward, y forward, and x backward to its input.
+
+    The gradient with respect to the input of a convolution takes what its forward takes.
+    """
+    return 3 * trunk_forward(trunk, shape)
