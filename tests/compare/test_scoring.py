@@ -1,0 +1,281 @@
+"""The numbers: equal to the critic itself, whatever the batch, tile, cache or way in."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from judges import CARDS, Brightness
+from PIL import Image
+
+from perceptloss import create_critic
+from perceptloss.compare import Settings, compare, join, score, score_pairs
+from perceptloss.compare.images import luma
+from perceptloss.compare.tiles import edges, tiled
+from perceptloss.critic import Critic
+from perceptloss.errors import ConfigError, InputError
+
+
+@pytest.fixture
+def photos(tmp_path, noise):
+    """Three random images and two damaged versions of each, with sizes that differ between images."""
+    for n, size in enumerate([(40, 48), (40, 48), (44, 40)]):
+        for name, spread in (("gt", 0), ("near", 8), ("far", 60)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            change = np.random.default_rng(n + spread).integers(-spread, spread + 1, (*size, 3))
+            pixels = np.clip(noise((*size, 3), n).astype(int) + change, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"im{n}.png")
+    return tmp_path
+
+
+def tensor(path):
+    return torch.from_numpy(np.asarray(Image.open(path)).copy()).permute(2, 0, 1)[None].float() / 255
+
+
+def test_scores_are_those_of_the_critic(photos):
+    results = compare(
+        {"near": photos / "near", "far": photos / "far"},
+        photos / "gt",
+        ["lpips-squeeze", "ssim"],
+        random_weights=True,
+    )
+    assert np.array(results.values).shape == (2, 2, 3)
+    critics = [create_critic("lpips-squeeze", None), create_critic("ssim")]
+    for s, name in enumerate(results.systems):
+        for c, critic in enumerate(critics):
+            for i, image in enumerate(results.images):
+                pair = (tensor(photos / where / f"{image.key}.png") for where in (name, "gt"))
+                assert results.values[s][c][i] == pytest.approx(critic(*pair).item(), abs=1e-6)
+    assert results.baseline == "near"
+    np.testing.assert_array_equal(results.array(), results.values)
+    assert results.scores("far", "ssim") == results.values[1][1]
+
+
+@pytest.mark.parametrize("batch", [2, 8])
+def test_batches_change_nothing(photos, batch):
+    systems = {"near": photos / "near", "far": photos / "far"}
+    critics = ["lpips-squeeze", "gmsd"]
+    one = compare(systems, photos / "gt", critics, random_weights=True)
+    many = compare(systems, photos / "gt", critics, random_weights=True, settings=Settings(batch=batch))
+    np.testing.assert_allclose(one.array(), many.array(), rtol=1e-5, atol=1e-7)
+
+
+def test_batches_hold_equal_sizes_and_coupled_critics_see_one_image(toys, photos, monkeypatch):
+    seen = []
+    score_ = toys.score
+    monkeypatch.setattr(toys, "score", lambda self, x, y=None: seen.append(len(x)) or score_(self, x, y))
+    score(photos / "near", photos / "gt", ["toy-error"], settings=Settings(batch=4))
+    assert seen == [2, 1]
+    seen.clear()
+    critic = create_critic("toy-error")
+    object.__setattr__(critic.card, "couples_batch", True)
+    try:
+        score(photos / "near", photos / "gt", [critic], settings=Settings(batch=4))
+    finally:
+        object.__setattr__(critic.card, "couples_batch", False)
+    assert seen == [1, 1, 1]
+
+
+def test_border_colour_and_resize_are_applied_and_signed(toys, photos):
+    ssim = create_critic("ssim")
+    settings = Settings(crop_border=3, colour="y")
+    results = score(photos / "far", photos / "gt", [ssim], settings=settings)
+    for value, image in zip(results.values[0][0], results.images, strict=True):
+        pair = (luma(tensor(photos / where / f"{image.key}.png")[..., 3:-3, 3:-3]) for where in ("far", "gt"))
+        assert value == pytest.approx(ssim(*pair).item(), abs=1e-6)
+    assert "|y-bt601|" in results.critics[0].signature
+    assert "|crop:3|perceptloss:" in results.critics[0].signature
+    small = Image.open(photos / "far" / "im0.png").resize((24, 20), Image.Resampling.BICUBIC)
+    small.save(photos / "far" / "im0.png")
+    results = score(photos / "far", photos / "gt", ["toy-error"], settings=Settings(resize="to-ref"))
+    assert "|resize:to-ref-bicubic-clamped|" in results.critics[0].signature
+    assert [(flag.kind, flag.image) for flag in results.flags] == [("resized", "im0")]
+    planes = [
+        Image.fromarray(plane.numpy()).resize((48, 40), Image.Resampling.BICUBIC)
+        for plane in tensor(photos / "far/im0.png")[0]
+    ]
+    x = torch.from_numpy(np.stack(planes)).clamp(0, 1)
+    assert results.values[0][0][0] == pytest.approx(
+        (x - tensor(photos / "gt/im0.png")[0]).abs().mean().item(), abs=1e-6
+    )
+
+
+def test_tiles_are_even_and_weighted_by_area(toys, photos):
+    assert edges(100, 40) == [0, 33, 66, 100]
+    assert edges(40, 40) == [0, 40]
+    assert edges(96, 40, 16) == [0, 32, 64, 96]
+    assert edges(48, 40, 16) == [0, 16, 48]
+    image = torch.rand(2, 3, 37, 50)
+    areas = []
+
+    def mean(x, y):
+        areas.append(x.shape[-2:].numel())
+        return x.mean((1, 2, 3))
+
+    torch.testing.assert_close(tiled(mean, image, None, 16), image.mean((1, 2, 3)).double(), atol=1e-6, rtol=0)
+    assert sum(areas) == 37 * 50
+    assert len(areas) == 12
+    whole = score(photos / "far", photos / "gt", ["toy-error"])
+    cut = score(photos / "far", photos / "gt", ["toy-error"], settings=Settings(tile=16))
+    assert "|tile:16|" in cut.critics[0].signature
+    np.testing.assert_allclose(cut.array(), whole.array(), atol=1e-6)
+
+
+def test_a_second_run_takes_scores_from_the_cache(toys, photos, tmp_path):
+    cache = tmp_path / "kept"
+    systems = {"near": photos / "near", "far": photos / "far"}
+
+    def run(**given):
+        toys.scored = 0
+        return compare(systems, photos / "gt", ["toy-error"], cache=cache, **given), toys.scored
+
+    first, scored = run()
+    assert scored == 6
+    again, scored = run()
+    assert scored == 0
+    assert again.values == first.values
+    _, scored = run(settings=Settings(crop_border=1))  # another signature
+    assert scored == 6
+    Image.fromarray(np.zeros((40, 48, 3), np.uint8)).save(photos / "far" / "im1.png")
+    changed, scored = run()
+    assert scored == 1
+    assert changed.scores("far", "toy-error")[1] == pytest.approx(tensor(photos / "gt/im1.png").mean().item(), abs=1e-6)
+
+
+def test_an_interrupted_run_goes_on(toys, photos, tmp_path, caplog, monkeypatch):
+    cache = tmp_path / "kept"
+    score_ = toys.score
+
+    def stop_at_third(self, x, y=None):
+        if type(self).scored == 2:
+            raise KeyboardInterrupt
+        return score_(self, x, y)
+
+    monkeypatch.setattr(toys, "score", stop_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        score(photos / "far", photos / "gt", ["toy-error"], cache=cache)
+    monkeypatch.setattr(toys, "score", score_)
+    (file,) = cache.iterdir()
+    file.write_text(file.read_text()[:-10])  # the last line is cut off
+    toys.scored = 0
+    results = score(photos / "far", photos / "gt", ["toy-error"], cache=cache)
+    assert toys.scored == 2
+    assert "1 damaged lines" in caplog.text
+    assert results.values == score(photos / "far", photos / "gt", ["toy-error"]).values
+    toys.scored = 0
+    score(photos / "far", photos / "gt", ["toy-error"], cache=cache)
+    assert toys.scored == 0
+    assert json.loads(file.read_text().splitlines()[0])["signature"] == results.critics[0].signature
+
+
+def test_a_score_that_is_not_finite_is_missing_for_all(toys, folder):
+    one, two = folder("one", a=51, b=255, c=102), folder("two", a=102, b=102, c=102)
+    results = compare({"one": one, "two": two}, None, ["toy-light"])
+    assert results.scores("one", "toy-light")[1] is None
+    assert results.has_gaps
+    assert [(f.kind, f.system, f.image, f.critic) for f in results.flags] == [("not-finite", "one", "b", "toy-light")]
+    summary = results.to_dict()["summary"]["standings"]
+    assert [cells["count"] for s in summary for cells in s["cells"]] == [2, 2]
+    assert summary[0]["cells"][0]["mean"] == pytest.approx(0.3, abs=1e-6)
+    assert summary[1]["cells"][0]["difference"] == pytest.approx(0.1, abs=1e-6)
+
+
+def test_weights_of_ones_own_and_random_ones_are_signed(photos, tmp_path):
+    from safetensors.torch import save_file
+
+    critic = create_critic("lpips-squeeze", None)
+    state = {key: value.clone().contiguous() for key, value in critic.state_dict().items()}
+    state["heads.0"] *= 2
+    save_file(state, tmp_path / "mine.safetensors")
+    given = ["lpips-squeeze", f"lpips-squeeze={tmp_path / 'mine.safetensors'}"]
+    results = score(photos / "far", photos / "gt", given, random_weights=True)
+    random, mine = results.critics
+    assert "weights:random-" in random.signature
+    assert random.label == "lpips-squeeze@" + random.signature.split("|")[1].removeprefix("weights:")
+    assert mine.signature.split("|")[1] not in (random.signature.split("|")[1], "weights:none")
+    assert results.values[0][0] != results.values[0][1]
+    with pytest.raises(ConfigError, match="twice"):
+        score(photos / "far", photos / "gt", ["ssim", "ssim"])
+    with pytest.raises(ConfigError, match="names no weights"):
+        score(photos / "far", photos / "gt", ["lpips-squeeze="])
+
+
+def test_bf16_is_for_networks_that_allow_it_and_signed(toys, photos):
+    settings = Settings(precision="bf16")
+    results = score(photos / "far", photos / "gt", ["lpips-squeeze", "ssim"], random_weights=True, settings=settings)
+    exact = score(photos / "far", photos / "gt", ["lpips-squeeze", "ssim"], random_weights=True)
+    assert "bf16" in results.critics[0].signature
+    assert results.critics[1].signature == exact.critics[1].signature
+    assert results.values[0][0] != exact.values[0][0]
+    np.testing.assert_allclose(results.array(), exact.array(), rtol=0.05)
+
+
+def test_pairs_in_memory_give_the_same_scores(toys, photos):
+    from_files = score(photos / "far", photos / "gt", ["ssim", "toy-light"])
+    pairs = ((f"im{n}", tensor(photos / f"far/im{n}.png"), tensor(photos / f"gt/im{n}.png")[0][None]) for n in range(3))
+    in_memory = score_pairs(pairs, ["ssim", "toy-light"], name="far")
+    np.testing.assert_allclose(in_memory.array(), from_files.array(), atol=1e-7)
+    alone = score_pairs([("a", torch.full((3, 9, 9), 0.25), None)], ["toy-light"])
+    assert alone.values == (((0.25,),),)
+    with pytest.raises(InputError, match=r"expected an image of shape"):
+        score_pairs([("a", torch.rand(2, 3, 9, 9), None)], ["toy-light"])
+    with pytest.raises(InputError, match="compares with a reference"):
+        score_pairs([("a", torch.rand(3, 9, 9), None)], ["toy-error"])
+    with pytest.raises(InputError, match=r"in \[0, 1\]"):
+        score_pairs([("a", torch.rand(3, 9, 9) + 1, None)], ["toy-light"])
+    with pytest.raises(ConfigError, match="'a' is there twice"):
+        score_pairs([("a", torch.rand(3, 9, 9), None)] * 2, ["toy-light"])
+
+
+def test_stereo_pairs_are_scored_in_memory_only(toys, photos):
+    stereo = Brightness(replace(CARDS["toy-light"], name="toy-stereo", kind="stereo-nr"))
+    left, right = torch.full((3, 9, 9), 0.25), torch.full((3, 9, 9), 0.75)
+    assert score_pairs([("a", torch.cat([left, right]), None)], [stereo]).values == (((0.5,),),)
+    with pytest.raises(ConfigError, match="judges colour"):
+        score_pairs([("a", torch.cat([left, right]), None)], [stereo], settings=Settings(colour="y"))
+    with pytest.raises(ConfigError, match="stereo pairs, which are scored in memory only"):
+        score(photos / "far", None, [stereo])
+
+
+def test_pairs_with_and_without_reference_mix_in_a_batch(toys):
+    images = torch.rand(4, 3, 9, 9)
+    pairs = [(str(n), x, images[0] if n % 2 else None) for n, x in enumerate(images)]
+    results = score_pairs(pairs, ["toy-light"], settings=Settings(batch=4))
+    np.testing.assert_allclose(results.values[0][0], images.mean((1, 2, 3)), atol=1e-6)
+
+
+def test_results_of_systems_join(toys):
+    def pairs(value):
+        return [
+            ("a", torch.full((3, 9, 9), value), torch.zeros(3, 9, 9)),
+            ("b", torch.ones(3, 9, 9), torch.ones(3, 9, 9)),
+        ]
+
+    parts = [score_pairs(pairs(value), ["toy-error"], name=name) for name, value in (("old", 0.5), ("new", 0.25))]
+    both = join(parts, baseline="old")
+    assert both.systems == ("old", "new")
+    assert both.values == (((0.5, 0.0),), ((0.25, 0.0),))
+    assert both.to_dict()["summary"]["standings"][1]["cells"][0]["difference"] == -0.125
+    with pytest.raises(ConfigError, match="old: there twice"):
+        join([parts[0], parts[0]])
+    other = score_pairs(pairs(0.5)[:1], ["toy-light"], name="other")
+    with pytest.raises(ConfigError, match="2 problems"):
+        join([parts[0], other])
+
+
+def test_a_critic_object_keeps_its_own_settings(toys, photos):
+    class Half(Critic):
+        def score(self, x, y=None):
+            return x.mean((1, 2, 3)) / 2
+
+    results = score(photos / "far", None, [Half(CARDS["toy-light"])])
+    full = score(photos / "far", None, ["toy-light"])
+    np.testing.assert_allclose(results.array() * 2, full.array(), atol=1e-7)
+
+
+def test_unknown_device_is_refused(toys, photos):
+    with pytest.raises(ConfigError, match="'warp'"):
+        score(photos / "far", None, ["toy-light"], settings=Settings(device="warp"))

@@ -1,0 +1,62 @@
+"""What every test shares: a seed, no network, a private cache, and the critics of the registry one at a time."""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+_HERE = Path(__file__).parent
+
+
+def pytest_addoption(parser):
+    parser.addoption("--parity-dir", default=str(_HERE / "parity"), help="folder of parity cases, one sub-folder each")
+
+
+def pytest_configure(config):
+    os.environ["PERCEPTLOSS_OFFLINE"] = "1"
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", min(2, os.cpu_count() or 1))))
+
+
+def pytest_generate_tests(metafunc):
+    """Run a test that asks for `critic` once per registered critic, all tests of one critic together."""
+    if "critic" in metafunc.fixturenames:
+        from perceptloss import list_critics
+
+        metafunc.parametrize("critic", [card.name for card in list_critics()], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PERCEPTLOSS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def critic(request):
+    """A registered critic in fp32, with its default weights where they are on this machine, else random ones.
+
+    Shared by the tests of a module: a test that changes it takes a copy.
+    """
+    from perceptloss import create_critic
+    from perceptloss.errors import MissingWeights
+
+    try:
+        return create_critic(request.param)
+    except MissingWeights:
+        return create_critic(request.param, weights=None)
+
+
+@pytest.fixture(scope="module")
+def critic64(critic):
+    """The same critic in float64, where equalities can be demanded to many digits."""
+    return copy.deepcopy(critic).double()

@@ -1,0 +1,151 @@
+"""What is wrong with a config is said before training, all at once, with the nearest right name."""
+
+from __future__ import annotations
+
+import bsr
+import pytest
+from fakes import options, registered
+
+import perceptloss.integrations.basicsr  # noqa: F401
+from perceptloss.errors import ConfigError, UnknownCritic
+from perceptloss.integrations.basicsr_options import read_plan
+from perceptloss.registry import get_card
+from perceptloss.terms import parse_terms
+
+GMSD = {"critic": "gmsd", "weight": 0.3}
+
+
+@pytest.fixture(autouse=True)
+def _fakes(monkeypatch):
+    registered(monkeypatch)
+
+
+def problems(opt):
+    with pytest.raises(ConfigError) as caught:
+        read_plan(opt)
+    return caught.value.problems
+
+
+def test_everything_wrong_is_listed_at_once():
+    opt = options(
+        critics=[
+            {"critic": "gmsdd", "weight": 1.0},
+            {"critic": "ssim", "loss_weight": 1.0},
+            {"critic": "gmsd", "weight": 1.0, "shape": "hing"},
+        ],
+        critic_opt={"micro_bach": 2, "grad": "fuse", "log": ["shares"]},
+        critcs=[],
+    )
+    opt["critic_opts"] = {}
+    found = "\n".join(problems(opt))
+    for part in (
+        "did you mean 'gmsd'",
+        "did you mean 'weight'",
+        "did you mean 'hinge'",
+        "did you mean 'micro_batch'",
+        "grad must be one of",
+        "did you mean 'share'",
+        "train.critcs would be ignored by BasicSR; did you mean 'critics'?",
+        "'critic_opts' stands at the top level",
+    ):
+        assert part in found
+    assert "train.critics[0]" in found
+
+
+@pytest.mark.parametrize("name", ["critic", "Critics", "critcs", "critics_opt", "critic_options", "cri_opt"])
+def test_blocks_that_basicsr_would_ignore_are_found_without_critics(name):
+    assert any("would be ignored" in problem for problem in problems(options(**{name: [GMSD]})))
+
+
+def test_ordinary_configs_pass():
+    train = {
+        "perceptual_opt": None, "ldl_opt": {}, "gan_opt": {}, "optim_d": {}, "net_d_iters": 1, "ema_decay": 0.9,
+        "warmup_iter": -1, "total_iter": 10, "grad_clip": 1, "fix_flow": 5, "tsa_iter": 1, "optim_critic": {},
+    }  # fmt: skip
+    assert read_plan(options(**train)) is None
+    plan = read_plan(
+        options(critics={"gmsd": 0.5, "fake-brightness": {"weight": 1}}, critic_opt={"log": "share"}, **train)
+    )
+    assert [term.label for term in plan.loss.terms] == ["gmsd", "fake-brightness"]
+    assert plan.extras == ("share",)
+
+
+def test_options_reach_the_loss():
+    given = {
+        "grad": "autograd",
+        "micro_batch": None,
+        "input_range": [-1, 1],
+        "on_nonfinite": "raise",
+        "lean": True,
+        "seed": 7,
+    }
+    loss = read_plan(options(critics=[GMSD], critic_opt=given)).loss
+    assert (loss.grad, loss.micro_batch, loss.input_range) == ("autograd", None, (-1, 1))
+    assert (loss.on_nonfinite, loss.lean, loss.seed) == ("raise", True, 7)
+
+
+def test_options_without_critics_are_an_error():
+    assert problems(options(critic_opt={"grad": "fused"})) == ("train.critic_opt is given without train.critics",)
+
+
+def test_an_empty_list_is_an_error_and_null_switches_off():
+    assert "no term given" in problems(options(critics=[]))[0]
+    assert read_plan(options(critics=None)) is None
+
+
+def test_two_terms_of_one_critic_need_names():
+    assert "give each its own 'name'" in problems(options(critics=[GMSD, GMSD]))[0]
+    plan = read_plan(options(critics=[GMSD, GMSD | {"name": "gmsd-crop", "crop": 16}]))
+    assert [term.label for term in plan.loss.terms] == ["gmsd", "gmsd-crop"]
+
+
+def test_a_number_that_yaml_reads_as_text_is_explained():
+    import yaml
+
+    train = yaml.safe_load("critics: [{critic: gmsd, weight: 1e-4}]")
+    assert any("!!float 1e-4" in problem for problem in problems(options(**train)))
+    train = yaml.safe_load("critics: [{critic: gmsd, weight: !!float 1e-4}]")
+    assert read_plan(options(**train)).loss.terms[0].spec.weight == 1e-4
+
+
+def test_patches_too_small_for_a_critic_are_found_whenever_it_starts():
+    late = {"critic": "fake-large", "weight": 1.0, "start": 90_000}
+    assert "needs sides of at least 161, but it would see 32x32 (gt_size 32)" in problems(options(critics=[late]))[0]
+    opt = options(critics=[late])
+    opt["gt_size"] = 192  # where RealESRGANModel reads it
+    assert read_plan(opt) is not None
+    assert read_plan(options(critics=[{"critic": "fake-even", "weight": 1.0}])) is not None
+    opt = options(critics=[{"critic": "fake-even", "weight": 1.0}])
+    opt["datasets"]["train"]["gt_size"] = 36
+    assert "a multiple of 8" in problems(opt)[0]
+    opt["train"]["critics"][0]["crop"] = 24
+    assert read_plan(opt) is not None
+
+
+def test_labels_and_critics_that_do_not_fit_basicsr():
+    assert "BasicSR logs a loss of its own as l_pix" in problems(options(critics=[GMSD | {"name": "pix"}]))[0]
+    assert "stereo pairs" in problems(options(critics={"fake-stereo": 1.0}))[0]
+
+
+def test_shipped_configs_name_what_exists():
+    import yaml
+
+    recipes = sorted(bsr.RECIPES.glob("*.yml"))
+    assert len(recipes) >= 3
+    for file in recipes:
+        opt = yaml.safe_load(file.read_text())
+        terms = opt["train"].get("critics") or opt["train"]["perceptual_opt"]["critics"]
+        size = opt["datasets"]["train"]["gt_size"]
+        for spec in parse_terms(terms, str(file)):
+            assert spec.card.min_size <= size
+        for metric in opt["val"]["metrics"].values():
+            if "critic" in metric:
+                assert metric["better"] == get_card(metric["critic"]).better
+        assert opt["name"] == file.stem
+        header = file.read_text().split("\nname:")[0]
+        assert all(word in header for word in ("Launch", "Override", "Memory", "Weights"))
+
+
+def test_an_unknown_critic_is_a_known_kind_of_error():
+    with pytest.raises(UnknownCritic):
+        get_card("gmsdd")

@@ -1,0 +1,283 @@
+"""Critics inside unmodified BasicSR models: gradients, log entries, schedules, faults."""
+
+from __future__ import annotations
+
+import logging
+
+import bsr  # noqa: F401  skips where BasicSR is missing
+import pytest
+import torch
+from basicsr.models import build_model
+from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY
+from fakes import Brightness, Records, batch, options, registered
+
+import perceptloss.integrations.basicsr
+from perceptloss import CriticLoss, create_critic
+from perceptloss.errors import ConfigError, GradientError, NonFiniteLoss
+from perceptloss.integrations.basicsr import with_critics
+
+GMSD = {"critic": "gmsd", "weight": 0.3}
+LPIPS = {"critic": "lpips-squeeze", "weight": 0.5, "weights": None}
+
+
+@pytest.fixture(autouse=True)
+def _fakes(monkeypatch):
+    registered(monkeypatch)
+    monkeypatch.setattr(Brightness, "limit", float("inf"))
+
+
+@pytest.fixture
+def log():
+    records = Records()
+    logger = logging.getLogger("basicsr")
+    before = logger.level
+    logger.addHandler(records)
+    logger.setLevel(logging.INFO)
+    yield records.lines
+    logger.removeHandler(records)
+    logger.setLevel(before)
+
+
+def step(model, number, **kwargs):
+    data = batch(**kwargs)
+    model.feed_data(data)
+    model.optimize_parameters(number)
+    return model.get_current_log()
+
+
+def gradient(model):
+    return torch.cat([p.grad.flatten() for p in model.net_g.parameters()])
+
+
+def test_gradient_is_that_of_pixel_loss_plus_critics():
+    torch.manual_seed(1)
+    model = build_model(options(critics=[GMSD, LPIPS]))
+    torch.manual_seed(1)
+    plain = build_model(options())
+    data = batch()
+    output = plain.net_g(data["lq"])
+    loss = (output - data["gt"]).abs().mean()
+    loss = loss + 0.3 * create_critic("gmsd")(output, data["gt"]).mean()
+    loss = loss + 0.5 * create_critic("lpips-squeeze", weights=None)(output, data["gt"]).mean()
+    loss.backward()
+    step(model, 1)
+    torch.testing.assert_close(gradient(model), gradient(plain), rtol=1e-4, atol=1e-7)
+
+
+def test_log_has_the_clean_pixel_loss_and_each_critic_after_it():
+    torch.manual_seed(1)
+    model = build_model(
+        options(critics=[GMSD, GMSD | {"name": "late", "start": 2}], pixel_opt={"type": "L1Loss", "loss_weight": 2.0})
+    )
+    data = batch()
+    with torch.no_grad():
+        output = model.net_g(data["lq"])
+        pixel, score = 2 * (output - data["gt"]).abs().mean(), create_critic("gmsd")(output, data["gt"]).mean()
+    row = step(model, 1)
+    assert list(row) == ["l_pix", "l_gmsd", "l_late"]
+    assert row["l_pix"] == float(pixel)
+    assert row["l_gmsd"] == pytest.approx(0.3 * float(score), rel=1e-6)
+    assert row["l_late"] == 0.0
+    assert step(model, 2)["l_late"] > 0
+
+
+@pytest.mark.parametrize("name", ["SRGANModel", "ESRGANModel"])
+def test_gan_models_log_critics_when_the_generator_learns(name):
+    model = build_model(options(name, critics=[GMSD], net_d_iters=2, net_d_init_iters=2))
+    rows = {number: step(model, number) for number in range(1, 7)}
+    with_generator = [number for number, row in rows.items() if "l_g_pix" in row]
+    assert with_generator == [4, 6]
+    assert [number for number, row in rows.items() if "l_gmsd" in row] == with_generator
+    assert [key for key in rows[4] if key.startswith("l_g")] == ["l_g_pix", "l_gmsd", "l_g_gan"]
+    assert all({"l_d_real", "l_d_fake"} <= set(row) for row in rows.values())
+
+
+def test_critics_alone_need_no_pixel_loss():
+    opt = options(critics=[GMSD])
+    del opt["train"]["pixel_opt"]
+    model = build_model(opt)
+    before = [p.detach().clone() for p in model.net_g.parameters()]
+    assert list(step(model, 1)) == ["l_gmsd"]
+    assert any((p != q).any() for p, q in zip(model.net_g.parameters(), before, strict=True))
+
+
+def test_a_model_without_critics_is_left_alone():
+    model = build_model(options())
+    assert type(model.cri_pix) is LOSS_REGISTRY.get("L1Loss")
+    assert list(step(model, 1)) == ["l_pix"]
+    model = build_model(options(critics=None, critic_opt={"grad": "fused"}))  # switched off with ~
+    assert list(step(model, 1)) == ["l_pix"]
+
+
+def test_clips_are_judged_frame_by_frame():
+    @MODEL_REGISTRY.register()
+    class ClipModel(MODEL_REGISTRY.get("SRModel")):
+        def feed_data(self, data):
+            super().feed_data(data)
+            self.clip = self.gt.view(2, 2, *self.gt.shape[1:])
+
+        def optimize_parameters(self, current_iter):
+            self.optimizer_g.zero_grad()
+            output = self.net_g(self.lq)
+            self.output = output.view(2, 2, *output.shape[1:])
+            loss = self.cri_pix(self.output, self.clip)
+            loss.backward()
+            self.log_dict = self.reduce_loss_dict({"l_pix": loss})
+
+    try:
+        model = build_model(options("ClipModel", critics=[GMSD]))
+        data = batch(samples=4)
+        with torch.no_grad():
+            score = create_critic("gmsd")(model.net_g(data["lq"]), data["gt"]).mean()
+        assert step(model, 1, samples=4)["l_gmsd"] == pytest.approx(0.3 * float(score), rel=1e-6)
+    finally:
+        del MODEL_REGISTRY._obj_map["ClipModel"]
+
+
+def test_a_model_that_adds_up_several_outputs_logs_the_sums():
+    class Twice(MODEL_REGISTRY.get("SRModel")):
+        def optimize_parameters(self, current_iter):
+            self.output = self.net_g(self.lq)
+            loss = self.cri_pix(self.output, self.gt) + self.cri_pix(self.output.flip(-1), self.gt.flip(-1))
+            self.log_dict = self.reduce_loss_dict({"l_first": self.gt.mean(), "l_pix": loss})
+
+    torch.manual_seed(1)
+    row = step(with_critics(Twice)(options(critics=[GMSD])), 1)
+    torch.manual_seed(1)
+    once = step(build_model(options(critics=[GMSD])), 1)
+    assert list(row) == ["l_first", "l_pix", "l_gmsd"]
+    assert row["l_pix"] == pytest.approx(2 * once["l_pix"], rel=1e-5)
+    assert row["l_gmsd"] == pytest.approx(2 * once["l_gmsd"], rel=1e-5)
+
+
+def test_a_model_that_ignores_its_pixel_criterion_is_stopped():
+    class Ignores(MODEL_REGISTRY.get("SRModel")):
+        def optimize_parameters(self, current_iter):
+            self.log_dict = self.reduce_loss_dict({"l_other": self.gt.mean()})
+
+    model = with_critics(Ignores)(options(critics=[GMSD]))
+    step(model, 1)
+    with pytest.raises(ConfigError, match="never evaluates cri_pix"):
+        step(model, 2)
+
+
+def test_a_model_without_pixel_slot_is_refused():
+    class NoSlot(MODEL_REGISTRY.get("SRModel")):
+        def init_training_settings(self):
+            super().init_training_settings()
+            del self.cri_pix
+
+    with pytest.raises(ConfigError, match="NoSlot has no pixel loss"):
+        with_critics(NoSlot)(options(critics=[GMSD]))
+
+
+def test_a_critic_that_sends_no_gradient_is_an_error_at_start_up():
+    with pytest.raises(GradientError, match="'fake-deaf'"):
+        build_model(options(critics=[GMSD, {"critic": "fake-deaf", "weight": 1.0, "start": 9000}]))
+
+
+def test_a_hinge_passes_the_gradient_check_in_either_direction():
+    for critic in ("fake-alone", "gmsd"):
+        build_model(options(critics=[{"critic": critic, "weight": 1.0, "shape": "hinge"}]))
+
+
+def test_a_term_that_turns_nan_is_skipped_named_and_counted(monkeypatch, log):
+    model = build_model(options(critics=[GMSD, {"critic": "fake-brightness", "weight": 1.0}]))
+    assert step(model, 1)["l_fake-brightness"] >= 0
+    monkeypatch.setattr(Brightness, "limit", -1e9)
+    rows = [step(model, number) for number in range(2, 7)]
+    assert all(row["l_fake-brightness"] != row["l_fake-brightness"] for row in rows)  # the log shows nan
+    assert all(row["l_gmsd"] > 0 and row["l_pix"] > 0 for row in rows)
+    assert all(torch.isfinite(p).all() for p in model.net_g.parameters())
+    warned = [line for line in log if "'fake-brightness' is not finite" in line]
+    assert [line.split("(time ")[1] for line in warned] == ["1)", "2)", "4)"]  # of five
+    assert model.cri_pix.critics.report["fake-brightness"]["skipped"] == 5
+
+
+def test_a_term_that_turns_nan_stops_the_run_if_so_configured(monkeypatch):
+    model = build_model(
+        options(critics=[{"critic": "fake-brightness", "weight": 1.0}], critic_opt={"on_nonfinite": "raise"})
+    )
+    monkeypatch.setattr(Brightness, "limit", -1e9)
+    with pytest.raises(NonFiniteLoss, match="fake-brightness"):
+        step(model, 1)
+
+
+def test_schedules_follow_the_iteration_also_after_resuming():
+    ramp = [GMSD | {"start": 10, "ramp": 4}]
+    row = step(build_model(options(critics=ramp, critic_opt={"log": "score"})), 11)
+    assert row["l_gmsd"] == pytest.approx(0.3 * 2 / 4 * row["score_gmsd"], rel=1e-6)
+    opt = options(pixel_opt={"type": "CriticLoss", "critics": ramp})
+    assert step(build_model(opt), 9)["l_pix"] == 0.0
+    assert step(build_model(opt), 11)["l_pix"] == pytest.approx(row["l_gmsd"], rel=0.2)
+
+
+def test_shares_of_the_gradient_are_logged_on_request():
+    model = build_model(options(critics=[GMSD, LPIPS], critic_opt={"log": ["share"], "share_every": 2}))
+    assert "share_gmsd" not in step(model, 1)
+    row = step(model, 2)
+    assert row["share_gmsd"] + row["share_lpips-squeeze"] == pytest.approx(1.0)
+
+
+def test_critics_are_in_no_checkpoint_and_no_optimizer():
+    model = build_model(options(critics=[LPIPS]))
+    assert not list(model.cri_pix.parameters())
+    trained = {id(p) for group in model.optimizer_g.param_groups for p in group["params"]}
+    assert trained == {id(p) for p in model.net_g.parameters()}
+
+
+def test_registry_lines_fill_either_slot():
+    lines = {
+        "pixel_opt": {"type": "critic_gmsd", "loss_weight": 0.3},
+        "perceptual_opt": {"type": "CriticPerceptualLoss", "loss_weight": 2.0, "critics": [LPIPS]},
+    }
+    torch.manual_seed(1)
+    model = build_model(options(**lines))
+    data = batch()
+    with torch.no_grad():
+        output = model.net_g(data["lq"])
+    reference = CriticLoss([GMSD, LPIPS | {"weight": 1.0}])
+    reference(output, data["gt"])
+    row = step(model, 1)
+    assert list(row) == ["l_pix", "l_percep"]
+    assert row["l_pix"] == pytest.approx(reference.report["gmsd"]["weighted"], rel=1e-5)
+    assert row["l_percep"] == pytest.approx(reference.report["lpips-squeeze"]["weighted"], rel=1e-5)
+
+
+def test_a_loss_type_in_the_wrong_slot_is_named():
+    lines = {
+        "pixel_opt": {"type": "CriticPerceptualLoss", "critics": [GMSD]},
+        "perceptual_opt": {"type": "critic_gmsd"},
+    }
+    with pytest.raises(ConfigError) as caught:
+        build_model(options(**lines))
+    assert len(caught.value.problems) == 2
+    assert "use CriticPerceptualLoss" in str(caught.value)
+
+
+def test_a_registry_line_is_proven_at_start_up():
+    with pytest.raises(GradientError, match="fake-deaf"):
+        build_model(options(pixel_opt={"type": "CriticLoss", "critics": {"fake-deaf": 1.0}}))
+
+
+def test_a_label_that_the_model_logs_itself_is_refused():
+    class Own(MODEL_REGISTRY.get("SRModel")):
+        def reduce_loss_dict(self, loss_dict):
+            return super().reduce_loss_dict(loss_dict)
+
+        def optimize_parameters(self, current_iter):
+            loss = self.cri_pix(self.net_g(self.lq), self.gt)
+            self.log_dict = self.reduce_loss_dict({"l_pix": loss, "l_gmsd": loss * 2})
+
+    with pytest.raises(ConfigError, match="logs l_gmsd already"):
+        step(with_critics(Own)(options(critics=[GMSD])), 1)
+
+
+def test_importing_twice_registers_once():
+    import importlib
+
+    get = MODEL_REGISTRY.get
+    perceptloss.integrations.basicsr.install()
+    importlib.reload(perceptloss.integrations.basicsr)
+    assert MODEL_REGISTRY.get is get
+    assert MODEL_REGISTRY.get("SRModel") is MODEL_REGISTRY.get("SRModel")

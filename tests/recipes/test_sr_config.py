@@ -1,0 +1,194 @@
+"""Options of the recipe: precedence, types, ranges, and every problem at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import recipe_helpers
+import sr
+import yaml
+from _lib import config as options
+from _lib.checks import option_problems
+from accelerate.commands.config.config_args import load_config_from_file
+
+from perceptloss.errors import ConfigError
+
+CONFIGS = recipe_helpers.RECIPES / "configs"
+
+
+def problems(config: sr.Config) -> list[str]:
+    return option_problems(config.data, config.model, config.loss, config.train, config.val)
+
+
+def failure(argv: list[str]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        options.load(sr.Config, argv)
+    return str(caught.value)
+
+
+def test_command_line_wins_over_file_and_file_over_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("train: {steps: 7, lr: 1e-4}\nloss: {critics: {ssim: 0.5}}\n")
+    config = options.load(sr.Config, ["--config", str(file), "--train.steps", "9"])
+    assert config.train.steps == 9
+    assert config.train.lr == 1e-4  # which YAML 1.1 alone would leave a string
+    assert config.loss.critics == {"ssim": 0.5}
+    assert config.train.ema == sr.Config().train.ema
+    assert config.model.options == sr.Config().model.options
+
+
+def test_order_of_arguments_does_not_matter(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("train: {steps: 7}\n")
+    assert options.load(sr.Config, ["--train.steps=9", "--config", str(file)]).train.steps == 9
+
+
+def test_values_are_typed() -> None:
+    text = "--mixed_precision no --output 12 --data.val [c,d] --val.border null --data.check false --overwrite"
+    argv = [*text.split(), "--data.train", "a b", "--loss.critics", "[{critic: ssim, weight: 1}]"]
+    argv += ["--train.betas", "[0.5, 0.9]"]
+    config = options.load(sr.Config, argv)
+    assert (config.mixed_precision, config.output, config.overwrite) == ("no", "12", True)
+    assert (config.data.train, config.data.val, config.data.check) == (("a b",), ("c", "d"), False)
+    assert (config.val.border, config.train.betas) == (None, (0.5, 0.9))
+    assert config.loss.critics == [{"critic": "ssim", "weight": 1}]
+
+
+def test_unquoted_no_in_yaml_is_a_precision(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("mixed_precision: no\n")
+    assert options.load(sr.Config, ["--config", str(file)]).mixed_precision == "no"
+
+
+def test_all_problems_come_at_once_with_hint_and_source(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("train: {stepz: 7, lr: -1}\nfoo: 1\n")
+    text = failure(
+        [
+            "--config",
+            str(file),
+            "--data.bach",
+            "2",
+            "--data.patch",
+            "half",
+            "--train.ema",
+            "1.5",
+            "stray",
+            "--val.every",
+            "2.5",
+        ]
+    )
+    for part in (
+        "unknown option 'train.stepz'; did you mean 'train.steps'?",
+        "unknown option 'foo'",
+        "did you mean 'data.batch'",
+        "data.patch: expected a whole number, got 'half' (command line)",
+        f"train.lr: must be above 0, got -1.0 ({file})",
+        "train.ema: must be at least 0, below 1, got 1.5",
+        "unexpected 'stray'",
+        "val.every: expected a whole number, got 2.5",
+    ):
+        assert part in text, text
+    assert text.startswith("8 problems")
+
+
+@pytest.mark.parametrize(
+    ("argv", "part"),
+    [
+        (["--train.steps", "1", "--train.steps", "2"], "--train.steps is given twice"),
+        (["--loss.grad", "magic"], "expected one of fused, checkpoint, autograd, got 'magic'"),
+        (["--loss.critics", "{a: [}"], "not valid YAML"),
+        (["--train.betas", "[0.9]"], "expected 2 values"),
+        (["--train.steps", "true"], "expected a whole number"),
+        (["--data.check", "yep"], "expected true or false"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_bad_command_lines(argv: list[str], part: str) -> None:
+    assert part in failure(argv)
+
+
+def test_repeated_key_in_yaml_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("loss:\n  critics: {ssim: 1, ssim: 2}\n")
+    assert "'ssim' appears twice" in failure(["--config", str(file)])
+
+
+def test_contradictions_are_listed_together() -> None:
+    text = "--data.patch 34 --train.warmup 5000 --val.judges [vff] --val.best gmsd2 --data.val_lq x"
+    argv = [*text.split(), "--loss.critics", "{ssimm: 1, gmsd: -1}"]
+    found = "\n".join(problems(options.load(sr.Config, argv)))
+    for part in (
+        "data.patch: 34",
+        "train.warmup",
+        "did you mean 'ssim'",
+        "gmsd: 'weight'",
+        "'vff'",
+        "val.best",
+        "data.val_lq",
+    ):
+        assert part in found, found
+
+
+def test_a_judge_is_not_trained_on_and_patches_suit_every_critic() -> None:
+    argv = [
+        "--data.patch",
+        "32",
+        "--loss.critics",
+        "{ms-ssim: 1, gmsd: 1}",
+        "--val.judges",
+        "[gmsd]",
+        "--val.best",
+        "psnr-y",
+    ]
+    found = problems(options.load(sr.Config, argv))
+    assert len(found) == 2
+    assert "'ms-ssim' needs sides of at least 161" in found[0]
+    assert "'gmsd' is trained on, so it is no judge" in found[1]
+
+
+def test_nothing_to_minimise_is_refused() -> None:
+    argv = ["--loss.critics", "{}", "--loss.pixel_weight", "0"]
+    assert "nothing to minimise" in "\n".join(problems(options.load(sr.Config, argv)))
+
+
+def test_the_saved_configuration_reads_back(tmp_path: Path) -> None:
+    config = options.load(
+        sr.Config, ["--data.train", "x", "--train.lr", "3e-4", "--loss.critics", "{ssim: {weight: 1, start: 5}}"]
+    )
+    assert options.from_mapping(sr.Config, yaml.safe_load(options.dump(config))) == config
+
+
+def test_differences_name_options_and_leave_out_the_free_ones() -> None:
+    new = options.load(sr.Config, ["--train.lr", "0.5", "--log.every", "3", "--output", "x"])
+    assert options.differences(sr.Config(), new, ("log.", "output")) == [f"train.lr: {sr.Config().train.lr} -> 0.5"]
+
+
+def test_help_shows_every_option_with_its_default() -> None:
+    text = options.help_text(sr.Config, "usage")
+    for key in options.flatten(sr.Config()):
+        assert f"--{key}  (" in text
+    assert f"--train.steps  (a whole number, at least 1; default {sr.Config().train.steps})" in text
+    with pytest.raises(options.HelpRequested):
+        options.load(sr.Config, ["--train.steps", "1", "--help"])
+
+
+def test_default_yaml_is_the_defaults() -> None:
+    assert options.load(sr.Config, ["--config", str(CONFIGS / "sr_default.yaml")]) == sr.Config()
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("sr_*.yaml")), ids=lambda p: p.name)
+def test_shipped_configurations_are_valid_and_say_how_to_launch(path: Path) -> None:
+    config = options.load(sr.Config, ["--config", str(path)])
+    assert problems(config) == []
+    header = path.read_text().split("\n\n")[0]
+    assert header.startswith("#")
+    assert "accelerate launch recipes/sr.py" in header or f"--config recipes/configs/{path.name}" in header
+
+
+@pytest.mark.parametrize("name", ["accelerate_fsdp.yaml", "accelerate_deepspeed.yaml"])
+def test_launch_configurations_are_accepted_by_accelerate(name: str) -> None:
+    config = load_config_from_file(str(CONFIGS / name))
+    assert config.num_processes == 8
+    assert config.distributed_type.value == name.removesuffix(".yaml").removeprefix("accelerate_").upper()

@@ -1,0 +1,205 @@
+"""The benchmarks count right, and the counts keep what the project promises; no seconds are judged here."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import cases, flops, peers, targets, timing
+from benchmarks.__main__ import main
+from benchmarks.cases import FIVE, MODES, THREE, images, ours
+from benchmarks.memory import LiveStorage, footprint
+from benchmarks.precision import cosine
+from benchmarks.table import Row, align, render
+from perceptloss import create_critic
+
+CPU = torch.device("cpu")
+
+
+def trunk_of(name):
+    return create_critic(name, weights=None).trunk
+
+
+class TestMemory:
+    def conv(self):
+        return nn.Conv2d(3, 5, 3, padding=1).requires_grad_(False)
+
+    def test_relu_of_conv_holds_its_result_and_the_scalar(self):
+        conv = self.conv()
+        x, y = torch.rand(2, 3, 8, 8), torch.zeros(2, 3, 8, 8)
+        feature = 2 * 5 * 8 * 8 * 4
+        found = footprint(lambda x, y: conv(x).relu().sum(), x, y)
+        assert found.held == feature + 4  # relu keeps its result; frozen weights and x existed before
+        # conv result and relu result alive at once; later the result, two gradients of its size, and scalars
+        assert 2 * feature <= found.peak <= 3 * feature + 16
+
+    def test_in_place_and_views_cost_nothing(self):
+        x = torch.rand(4, 4)
+        with LiveStorage() as storages:
+            x.view(16).add_(1)
+            x[1:].relu_()
+            x.t()
+        assert storages.peak == storages.live == 0
+
+    def test_a_graph_that_saves_through_hooks_is_seen(self):
+        held = []
+
+        def pack(saved):
+            held.append(saved * 1)  # a copy that no saved-tensor hook reports
+            return len(held) - 1
+
+        def loss(x, y):
+            with torch.autograd.graph.saved_tensors_hooks(pack, held.__getitem__):
+                return (x * y).square().sum()
+
+        x = torch.rand(100)
+        found = footprint(loss, x, torch.rand(100))
+        assert found.held >= 2 * x.nbytes
+
+    def test_resting_state_is_clean(self):
+        assert footprint(lambda x, y: x.sum(), torch.rand(10), torch.rand(10)).held == 4
+
+    @pytest.mark.parametrize("names", [("lpips-vgg",), FIVE], ids=["one term", "five terms"])
+    def test_fused_holds_one_batch(self, names):
+        x, y = images((2, 64, 64))
+        assert footprint(ours(names, micro_batch=1), x, y).held <= 1.05 * x.nbytes
+
+    def test_promised_peaks(self):
+        for check in targets.peak_checks((2, 96, 96), CPU):
+            assert check.passed, check
+
+
+class TestFlops:
+    def test_counts_products_by_hand(self):
+        conv = nn.Conv2d(3, 5, 3, padding=1).requires_grad_(False)
+        forward = 2 * (2 * 8 * 8) * 5 * 27
+        found = flops.count(
+            lambda x, y: conv(x).relu().sum() + conv(y).sum(), torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
+        )
+        assert found.convolutions == found.total == 3 * forward
+        matrix = torch.rand(7, 4)
+        found = flops.count(lambda x, y: (x @ matrix).sum(), torch.rand(5, 7), torch.rand(5, 7))
+        assert (found.convolutions, found.total) == (0, 2 * 2 * 5 * 7 * 4)
+
+    def test_formula_knows_vgg16(self):
+        # 15.35 G multiply-adds of the convolutions at 224x224 (torchvision's documentation: 15.47 with the classifier)
+        assert flops.trunk_forward(trunk_of("lpips-vgg"), torch.Size((1, 3, 224, 224))) == 2 * 15_346_630_656
+
+    def test_formula_agrees_with_torch_on_alexnet(self):
+        critic = create_critic("lpips-alex", weights=None)
+        x, y = images((2, 64, 64))
+        got = flops.count(ours(("lpips-alex",), grad="autograd"), x, y)
+        assert got.convolutions == flops.least(critic.trunk, x.shape)
+
+    @pytest.mark.parametrize("names", [("lpips-vgg",), THREE], ids=["one term", "three terms"])
+    @pytest.mark.parametrize(
+        "mode", ["autograd", "fused", "fused, one at a time", "fused lean, one at a time", "fused bf16"]
+    )
+    def test_every_mode_runs_one_trunk_once(self, names, mode):
+        x, y = images((2, 32, 32))
+        assert flops.count(ours(names, **MODES[mode]), x, y).convolutions == flops.least(trunk_of("lpips-vgg"), x.shape)
+
+    def test_checkpoint_adds_at_most_a_forward(self):
+        x, y = images((2, 32, 32))
+        bound = flops.least(trunk_of("lpips-vgg"), x.shape)
+        assert bound < flops.count(ours(("lpips-vgg",), grad="checkpoint"), x, y).convolutions <= bound * 4 // 3
+
+    def test_piq_runs_a_trunk_per_term(self):
+        x, y = images((1, 32, 32))
+        with peers.offline():
+            loss = peers.PEERS["piq LPIPS+Content+Style"](CPU)
+        assert flops.count(loss, x, y).convolutions > 2.5 * flops.least(trunk_of("lpips-vgg"), x.shape)
+
+
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_peers_are_built_offline_and_send_gradients(name, monkeypatch):
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("a peer downloads"))
+    with peers.offline():
+        loss = peers.PEERS[name](CPU)
+    x, y = images((1, 32, 32))
+    x.requires_grad_()
+    loss(x, y).backward()
+    assert torch.isfinite(x.grad).all()
+    assert x.grad.abs().max() > 0
+
+
+def test_peers_hold_activations_of_both_images_where_fused_holds_none():
+    x, y = images((1, 64, 64))
+    with peers.offline():
+        held = {name: footprint(peers.PEERS[name](CPU), x, y).held for name in ("lpips", "DISTS-pytorch")}
+    # 343 and 377 MiB at 4x192x192, 36 times the pixels
+    assert held["lpips"] == pytest.approx(342.9 * 2**20 / 36, rel=0.01)
+    assert held["DISTS-pytorch"] == pytest.approx(377.1 * 2**20 / 36, rel=0.01)
+
+
+def test_every_case_has_its_modes_and_peers(monkeypatch):
+    monkeypatch.setattr(cases, "ours", lambda terms, device, **options: (terms, options))
+    monkeypatch.setattr(cases, "PEERS", dict.fromkeys(peers.PEERS, lambda device: "peer"))
+    for case in cases.CASES.values():
+        losses = case.losses(CPU)
+        assert list(losses)[: len(case.peers)] == list(case.peers)
+        assert {label: losses[label] for label in MODES} == {label: (case.terms, MODES[label]) for label in MODES}
+
+
+def test_interleaved_counts_rounds_and_compares_with_the_first():
+    calls = []
+
+    def named(name):
+        def loss(x, y):
+            calls.append(name)
+            return (x * y).sum()
+
+        return loss
+
+    found = timing.interleaved({"a": named("a"), "b": named("b")}, torch.rand(3), torch.rand(3), repeat=2)
+    assert calls == ["b", "a", "a", "b", "b", "a"]
+    assert found["a"].ratio == found["a"].cpu_ratio == 1
+    assert found["b"].seconds > 0
+    assert found["b"].device_peak is None
+
+
+def test_bf16_gradients_turn_most_near_the_reference():
+    near, far = (cosine("lpips-vgg", level, (1, 32, 32)) for level in (1, 64))
+    assert 0.5 < near < far
+    assert far > 0.98
+
+
+def test_promises_about_seconds_are_read_from_the_table():
+    def row(case, label, ratio):
+        return Row(case, (4, 192, 192), label, 0, 0, 0, 1, 1.0, ratio, ratio, None)
+
+    rows = [row("lpips-vgg", "fused", 0.7), row("lpips-vgg", "fused bf16", 0.5)]
+    rows += [row("three-terms", "fused", 0.6), row("three-terms", "fused, lpips-vgg alone", 0.5)]
+    assert [check.passed for check in targets.time_checks(rows)] == [True, False, True]
+    assert list(targets.time_checks([])) == []
+    assert str(next(targets.time_checks(rows))).startswith("PASS  seconds of lpips-vgg, fused")
+
+
+def test_text_tables_align():
+    assert align(["a", "bb"], [["x", "1.0"]]) == "a   bb\n-  ---\nx  1.0"
+    cpu = render([Row("c", (1, 2, 3), "l", 2**20, 2**21, 0, 10**9, 0.5, 1.0, 1.0, None)])
+    gpu = render([Row("c", (1, 2, 3), "l", 2**20, 2**21, 0, 10**9, 0.5, 1.0, 1.0, 2**22)])
+    assert cpu.startswith("c at 1x2x3\n")
+    assert "500.00" in gpu
+    assert "allocator" in gpu
+    assert "allocator" not in cpu
+    assert "CPU of first" in cpu
+
+
+def test_command_writes_rows(tmp_path, capsys):
+    file = tmp_path / "numbers.json"
+    assert main(["--quick", "--case", "lpips-vgg", "--size", "1x32x32", "--json", str(file)]) == 0
+    written = json.loads(file.read_text())
+    assert {row["label"] for row in written["rows"]} == {"lpips", "piq LPIPS", *MODES}
+    assert written["environment"]["threads"] == torch.get_num_threads()
+    assert "lpips-vgg at 1x32x32" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["--size", "4x4"], ["--repeat", "0"], ["--case", "none"]])
+def test_command_refuses(arguments, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "error" in capsys.readouterr().err

@@ -1,0 +1,348 @@
+"""The command line: what it prints where, how it exits, and that it refuses what it does not know."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from perceptloss import __version__, get_card, list_critics
+from perceptloss.cli import main
+from perceptloss.commands.terminal import paint, write
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Folders gt, good and bad of three small images; the working directory is theirs."""
+    monkeypatch.chdir(tmp_path)
+    for name, spread in (("gt", 0), ("good", 10), ("bad", 80)):
+        Path(name).mkdir()
+        for n in range(3):
+            pixels = np.random.default_rng(n).integers(0, 256, (24, 20, 3))
+            change = np.random.default_rng(n + 9).integers(-spread, spread + 1, pixels.shape)
+            Image.fromarray(np.clip(pixels + change, 0, 255).astype(np.uint8)).save(f"{name}/im{n}.png")
+    return tmp_path
+
+
+COMPARE = ["compare", "bad=bad", "good=good", "--ref", "gt", "-c", "ssim", "-c", "gmsd"]
+
+
+def test_version_and_help_do_not_need_torch():
+    code = "from perceptloss.cli import main; main(['--help']); main(['--version']); sys.exit('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", f"import sys; {code}"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0
+    assert f"perceptloss {__version__}" in run.stdout
+    for command in ("list", "show", "score", "compare", "weights", "doctor"):
+        assert command in run.stdout
+
+
+def test_module_runs_as_a_process():
+    run = subprocess.run(
+        [sys.executable, "-m", "perceptloss", "list", "--json"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 0
+    assert run.stderr == ""
+    assert [card["name"] for card in json.loads(run.stdout)] == [card.name for card in list_critics()]
+
+
+def test_a_closed_pipe_is_no_error():
+    code = "import sys; from perceptloss.cli import main; sys.exit(main(['list']))"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 0
+
+
+def test_list_filters_by_cards(capsys):
+    def names(*flags):
+        assert main(["list", "--json", *flags]) == 0
+        return [card["name"] for card in json.loads(capsys.readouterr().out)]
+
+    everything = names()
+    assert "ssim" in names("--kind", "fr")
+    assert names("--kind", "nr") == [card.name for card in list_critics(kind="nr")]
+    assert names("--licence", "commercial") == [name for name in everything if get_card(name).is_commercial]
+    assert names("--domain", "natural") == [card.name for card in list_critics(domain="natural")]
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == everything
+    assert main(["list", "--domain", "naturel"]) == 2
+    assert "did you mean 'natural'" in capsys.readouterr().err
+
+
+def test_show_tells_the_whole_card(capsys):
+    card = get_card("lpips-squeeze")
+    assert main(["show", "lpips-squeeze"]) == 0
+    text = capsys.readouterr().out
+    for fact in (
+        card.summary,
+        card.paper,
+        card.source,
+        card.licence_code,
+        card.licence_weights,
+        *card.notes,
+        *card.weights,
+    ):
+        assert fact in text
+    assert "lower ↓" in text
+    assert "0 to 11.32" in text
+    assert "at least 32x32" in text
+    assert main(["show", "lpips-squeeze", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["bounds"] == [0.0, 11.32]
+    assert set(facts["files"]) == set(card.weights)
+    assert facts["signature"].startswith("lpips-squeeze|weights:")
+    assert main(["show", "lpips-squeez"]) == 2
+    assert "did you mean 'lpips-squeeze'" in capsys.readouterr().err
+
+
+def test_show_and_doctor_say_where_weights_are(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("PERCEPTLOSS_HOME", str(tmp_path))
+    for name in ("squeezenet1_1", "lpips-squeeze"):
+        (tmp_path / f"{name}.safetensors").write_bytes(b"own")
+    assert main(["show", "lpips-squeeze"]) == 0
+    assert str(tmp_path / "squeezenet1_1.safetensors") in capsys.readouterr().out
+    assert main(["doctor", "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out)
+    assert findings["critics"]["lpips-squeeze"] == "ready"
+    assert findings["critics"]["ssim"] == "ready"
+    assert "lpips-alex" in findings["critics"]["lpips-alex"]
+    assert findings["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert "cpu" in findings["devices"]
+    assert findings["weights"]["PERCEPTLOSS_HOME"] == str(tmp_path)
+
+
+def test_doctor_survives_a_broken_critic(capsys, monkeypatch):
+    from perceptloss import registry
+
+    def broken(name):
+        raise RuntimeError("no such library")
+
+    monkeypatch.setattr(registry, "get_card", broken)
+    assert main(["doctor"]) == 0
+    assert "broken: RuntimeError: no such library" in capsys.readouterr().out
+
+
+def test_compare_prints_the_table_to_stdout_only(photos, capsys):
+    assert main([*COMPARE, "--baseline", "good"]) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert lines[0] == "means over 3 images · baseline good"
+    assert lines[1].split() == ["system", "ssim", "↑", "gmsd", "↓", "rank", "wins"]
+    assert lines[2].startswith("bad ")
+    assert "−" in lines[2]
+    assert lines[2].split()[-2:] == ["2.00", "0/3"]
+    assert lines[3].split()[-2:] == ["1.00", "—"]
+    assert err == ""
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "md", "latex"])
+def test_formats(photos, capsys, form):
+    assert main([*COMPARE, "--format", form]) == 0
+    out = capsys.readouterr().out
+    if form == "json":
+        assert json.loads(out)["systems"] == ["bad", "good"]
+        assert json.loads(out)["provenance"]["command"] == ["perceptloss", *COMPARE, "--format", "json"]
+    elif form == "csv":
+        rows = list(csv.DictReader(io.StringIO(out)))
+        assert len(rows) == 6
+        assert 0 < float(rows[0]["ssim"]) < 1
+    else:
+        assert {"md": "| system | ssim ↑ |", "latex": "\\begin{tabular}{lrrrr}"}[form] in out
+
+
+def test_score_lists_images_and_writes_a_file(photos, capsys):
+    assert main(["score", "good", "--ref", "gt", "-c", "ssim", "--output", "scores.csv"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "means over 3 images · good"
+    assert [line.split()[0] for line in lines[2:6]] == ["im0", "im1", "im2", "mean"]
+    assert (photos / "scores.csv").read_text().startswith("system,image,ssim,signatures\ngood,im0,0.")
+    assert main(["score", "good/im0.png", "good/im1.png", "--ref", "gt", "-c", "ssim", "--allow-missing"]) == 0
+    out, err = capsys.readouterr()
+    assert "means over 2 images of 3 (those in all sets)" in out
+    assert "images:2of3" in out
+    assert "warning: 1 of 3 images were left out" in err
+    assert main(["score", "good", "--ref", "gt", "-c", "ssim", "--output", "nowhere/scores.xlsx"]) == 2
+    err = capsys.readouterr().err
+    assert "must end in .json or .csv" in err
+    assert "no folder 'nowhere'" in err
+
+
+def test_quiet_leaves_errors_only(photos, capsys):
+    (photos / "good" / "im0.png").write_bytes((photos / "gt" / "im0.png").read_bytes())
+    command = ["score", "good", "--ref", "gt", "-c", "ssim"]
+    assert main(command) == 0
+    out, err = capsys.readouterr()
+    assert "judged a copy of the reference: good/im0" in err
+    assert "judged a copy of the reference: good/im0" in out
+    assert main([*command, "--quiet"]) == 0
+    assert capsys.readouterr() == (out, "")
+    assert main(["score", "good", "-c", "ssim", "--quiet"]) == 2
+    assert "give --ref" in capsys.readouterr().err
+
+
+def test_dry_run_prints_pairs_and_builds_nothing(photos, capsys, monkeypatch):
+    from perceptloss.compare import panel
+
+    monkeypatch.setattr(panel, "create_critic", None)
+    assert main([*COMPARE, "-c", "lpips-vgg", "--dry-run"]) == 2  # too small
+    assert "at least 32x32: 'im0' is 24x20, 'im1'" in capsys.readouterr().err
+    assert main([*COMPARE, "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["im0", "bad/im0.png", "good/im0.png", "gt/im0.png"]
+    assert lines[-1] == "3 images x 2 systems x 2 critics = 12 scores of 0.00576 megapixels together"
+
+
+def test_thresholds_decide_the_exit_code(photos, capsys):
+    assert main([*COMPARE, "--fail-if", "ssim > 2", "--fail-if", "gmsd > +0.005"]) == 0
+    assert main([*COMPARE, "--baseline", "good", "--fail-if", "gmsd > +0.005"]) == 4
+    out, err = capsys.readouterr()
+    assert "error: bad: difference to the baseline of gmsd is 0." in err
+    assert "system" in out
+    assert main([*COMPARE, "--fail-if", "ssin > 2"]) == 2
+    assert "did you mean 'ssim'" in capsys.readouterr().err
+
+
+def test_wrong_pairs_exit_with_2(photos, capsys):
+    (photos / "good" / "im1.png").rename(photos / "good" / "im9.png")
+    (photos / "bad" / "im2.png").write_bytes(b"")
+    assert main(COMPARE) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    for part in ("good: 'im1' is missing", "good: 'im9' is extra", "im2.png: cannot be read"):
+        assert part in err
+    assert main(["compare", "good", "x=bad", "x=gt", "-c", "ssim"]) == 2
+    err = capsys.readouterr().err
+    assert "expected NAME=PATH, got 'good'" in err
+    assert "two systems are called 'x'" in err
+
+
+def test_missing_weights_exit_with_3(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PERCEPTLOSS_OFFLINE", "1")
+    monkeypatch.delenv("PERCEPTLOSS_HOME", raising=False)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (40, 40), (9 if name == "a" else 8,) * 3).save(tmp_path / name / "x.png")
+    monkeypatch.setenv("PERCEPTLOSS_CACHE", str(tmp_path / "empty"))
+    assert main(["score", "a", "--ref", "b", "-c", "lpips-squeeze"]) == 3
+    err = capsys.readouterr().err
+    assert "squeezenet1_1" in err
+    assert "Traceback" not in err
+    assert main(["score", "a", "--ref", "b", "-c", "lpips-squeeze=none.pth"]) == 3
+    assert "none.pth" in capsys.readouterr().err
+    assert main(["score", "a", "--ref", "b", "-c", "lpips-squeeze", "--random-weights"]) == 0
+    out, err = capsys.readouterr()
+    assert "weights:random-" in out
+    assert "random weights" in err
+
+
+def test_scores_that_are_not_finite_exit_with_1(photos, capsys, monkeypatch):
+    import torch
+
+    from perceptloss.critics.ssim import SSIM
+
+    score = SSIM.score
+    bad = iter([True, False, False])
+    monkeypatch.setattr(SSIM, "score", lambda self, x, y=None: score(self, x, y) * (torch.nan if next(bad) else 1))
+    assert main(["score", "good", "--ref", "gt", "-c", "ssim", "--format", "json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["values"][0][0][0] is None
+    assert "without a finite score" in err
+    assert "good/im0 (ssim)" in err
+
+
+def test_a_missing_pillow_is_named(photos, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert main(["score", "good", "--ref", "gt", "-c", "ssim"]) == 1
+    assert "pip install 'perceptloss[compare]'" in capsys.readouterr().err
+
+
+def test_unexpected_errors_exit_with_1_and_a_trace(photos, capsys, monkeypatch):
+    monkeypatch.setattr("perceptloss.compare.run.read", lambda file: 1 / 0)
+    assert main(["score", "good", "--ref", "gt", "-c", "ssim"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "internal error" in err
+    assert "ZeroDivisionError" in err
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        (["score", "a", "--crop-boarder", "4"], ["unknown flag --crop-boarder; did you mean '--crop-border'"]),
+        (["compare", "--outptu=x", "--basline", "y"], ["did you mean '--output'", "did you mean '--baseline'"]),
+        (["score", "a", "-c", "ssim", "--rec"], ["unknown flag --rec"]),
+        (["compair", "a=b"], ["unknown command 'compair'; did you mean 'compare'"]),
+        (["score", "a", "-c", "ssin"], ["unknown critic 'ssin'; did you mean 'ssim'"]),
+        (["score", "a", "-c", "ssim", "--batch", "many"], ["expected auto or a number, got 'many'"]),
+        (["score", "a", "-c", "ssim", "--tile", "0", "--crop-border", "-1"], ["tile must be", "crop_border must be"]),
+        (["score", "a", "-c", "ssim", "--device", "warp"], ["device 'warp' cannot be used"]),
+        (["weights", "ftech"], ["invalid choice: 'ftech'"]),
+        ([], ["required: COMMAND"]),
+    ],
+)
+def test_what_is_not_known_is_refused_with_a_hint(given, parts, capsys):
+    assert main(given) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    for part in parts:
+        assert part in err
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colour_only_on_a_terminal_and_without_no_color(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert paint("x", "red", Terminal()) == "\x1b[31mx\x1b[0m"
+    assert paint("x", "red", io.StringIO()) == "x"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert paint("x", "red", Terminal()) == "x"
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert paint("x", "red", Terminal()) == "x"
+
+
+def test_progress_is_for_terminals(photos, monkeypatch, capsys):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert main(["score", "good", "--ref", "gt", "-c", "ssim"]) == 0
+    assert "3/3 scores" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r\x1b[K")
+    monkeypatch.setattr(sys, "stderr", quiet := Terminal())
+    assert main(["score", "good", "--ref", "gt", "-c", "ssim", "--quiet"]) == 0
+    assert quiet.getvalue() == ""
+
+
+def test_arrows_do_not_break_a_plain_terminal():
+    raw = io.BytesIO()
+    plain = io.TextIOWrapper(raw, encoding="ascii")
+    write(plain, "ssim ↑ −0.1 ü\n")
+    plain.flush()
+    assert raw.getvalue() == b"ssim ^ -0.1 \\xfc\n"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    run = subprocess.run(
+        [sys.executable, "-m", "perceptloss", "show", "ssim"], cwd=ROOT, capture_output=True, env=environment
+    )
+    assert run.returncode == 0
+    assert b"higher ^" in run.stdout

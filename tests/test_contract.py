@@ -1,0 +1,262 @@
+"""What every registered critic must keep: score, direction, gradient, frozenness, copies, and a card that is true.
+
+All tests run for every card of the registry, now and later; see `conftest.py` for the fixture `critic`.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import math
+import pickle
+from itertools import pairwise
+
+import pytest
+import torch
+from images import LADDERS, ladder, pair, photographs
+from torch import Tensor, nn
+
+from perceptloss import Critic, create_critic, get_card
+from perceptloss.card import Card
+from perceptloss.critic import TrunkCritic
+from perceptloss.errors import InputError
+
+
+def side(card: Card, least: int = 32) -> int:
+    """A legal side of at least `least` pixels."""
+    return -(-max(card.min_size, least) // card.multiple_of) * card.multiple_of
+
+
+def judge(critic: Critic, x: Tensor, y: Tensor) -> Tensor:
+    return critic(x, y if critic.card.needs_reference else None)
+
+
+def images(critic: Critic, n: int = 2, dtype: torch.dtype = torch.float32, seed: int = 0) -> tuple[Tensor, Tensor]:
+    size = side(critic.card)
+    return pair(n, size, size + critic.card.multiple_of, channels=critic.card.channels, seed=seed, dtype=dtype)
+
+
+def better(card: Card, first: Tensor, second: Tensor) -> Tensor:
+    return first > second if card.better == "higher" else first < second
+
+
+def equal(first: Tensor, second: Tensor, tolerance: float = 1e-9) -> None:
+    torch.testing.assert_close(first, second, rtol=tolerance, atol=tolerance)
+
+
+def behind_the_last_tap(critic: Critic) -> list[nn.Parameter]:
+    """Parameters of a trunk that a checkpoint brings but the critic never runs."""
+    if not isinstance(critic, TrunkCritic):
+        return []
+    last = max(critic.trunk.tap_at[tap] for tap in critic.taps)
+    return [p for layer in critic.trunk.features[last + 1 :] for p in layer.parameters()]
+
+
+class TestCard:
+    def test_is_complete(self, critic):
+        card = critic.card
+        assert get_card(card.name) == card
+        for fact in (card.summary, card.paper, card.source, card.licence_code):
+            assert len(fact.strip()) > 2, f"{card.name}: a card names summary, paper, source and licence"
+        assert any(year in card.paper for year in map(str, range(1990, 2031))), "the paper has a year"
+        assert card.domains
+        assert bool(card.weights) == (card.licence_weights is not None), "weights come with a licence"
+        low, high = card.bounds
+        assert low < high
+        assert card.identity is None or low <= card.identity <= high
+        assert card.min_size >= 1
+        assert card.min_size % card.multiple_of == 0, "the smallest side must itself be legal"
+        json.dumps(card.to_dict(), allow_nan=False)
+        assert critic.signature.startswith(f"{card.name}|weights:")
+
+    def test_smallest_size_is_true(self, critic64):
+        card = critic64.card
+        x, y = pair(2, card.min_size, card.min_size + 2 * card.multiple_of, channels=card.channels, dtype=torch.float64)
+        score = judge(critic64, x.requires_grad_(), y)
+        (gradient,) = torch.autograd.grad(score.sum(), x)
+        assert torch.isfinite(score).all()
+        assert torch.isfinite(gradient).all()
+        assert gradient.abs().sum() > 0
+        if card.min_size > 1:
+            small = card.min_size - 1
+            with pytest.raises(InputError, match=rf"(?s)at least {card.min_size}x{card.min_size}.*{small}x"):
+                judge(critic64, x[..., :small, :].detach(), y[..., :small, :])
+
+    def test_multiple_is_true(self, critic):
+        card = critic.card
+        size = side(card)
+        if card.multiple_of == 1:
+            for extra in (1, 2, 3):
+                x, y = pair(1, size, size + extra, channels=card.channels)
+                assert torch.isfinite(judge(critic, x, y)).all()
+        else:
+            x, y = pair(1, size, size + 1, channels=card.channels)
+            with pytest.raises(InputError, match=rf"(?s)multiples of {card.multiple_of}.*{size}x{size + 1}"):
+                judge(critic, x, y)
+
+    def test_tiling_claim_is_true(self, critic64):
+        card = critic64.card
+        if card.tiling != "exact":
+            pytest.skip(f"the card claims no exactness (tiling {card.tiling!r})")
+        size = side(card)
+        x, y = pair(1, 2 * size, channels=card.channels, dtype=torch.float64)
+        tiles = [(slice(a, a + size), slice(b, b + size)) for a in (0, size) for b in (0, size)]
+        parts = torch.stack([judge(critic64, x[..., rows, cols], y[..., rows, cols]) for rows, cols in tiles])
+        equal(parts.mean(0), judge(critic64, x, y))
+
+
+class TestScore:
+    def test_one_score_per_image_whatever_the_batch(self, critic64):
+        x, y = images(critic64, 3, torch.float64)
+        score = judge(critic64, x, y)
+        assert score.shape == (3,)
+        assert score.dtype == torch.float64
+        order = torch.tensor([2, 0, 1])
+        equal(judge(critic64, x[order], y[order]), score[order])
+        if not critic64.card.couples_batch:
+            equal(torch.cat([judge(critic64, x[i : i + 1], y[i : i + 1]) for i in range(3)]), score)
+
+    def test_repeats_to_the_bit_with_and_without_a_graph(self, critic):
+        x, y = images(critic)
+        first = judge(critic, x, y)
+        assert torch.equal(judge(critic, x, y), first)
+        assert torch.equal(judge(critic, x.clone().requires_grad_(), y).detach(), first)
+        with torch.no_grad():
+            assert torch.equal(judge(critic, x, y), first)
+
+    def test_no_image_beats_the_reference(self, critic64):
+        card = critic64.card
+        if not card.needs_reference:
+            pytest.skip("no reference to be equal to")
+        x, y = images(critic64, 4, torch.float64)
+        itself = judge(critic64, y, y)
+        if card.identity is not None:
+            equal(itself, torch.full_like(itself, card.identity), 1e-6)
+        assert better(card, itself, judge(critic64, x, y)).all()
+
+    @pytest.mark.parametrize("kind", LADDERS)
+    def test_stronger_degradation_scores_worse(self, critic, kind):
+        card = critic.card
+        if critic.weights_id == "random":
+            pytest.skip("random weights: the direction means nothing (default weights are not on this machine)")
+        if "natural" not in card.domains:
+            pytest.skip(f"made for {', '.join(sorted(card.domains))} images, not for this ladder")
+        y = photographs(side(card, 96)).repeat(1, card.channels // 3, 1, 1)
+        scores = [judge(critic, x, y) for x in ladder(kind, y)]
+        for milder, stronger in pairwise(scores):
+            assert better(card, milder, stronger).all(), [s.tolist() for s in scores]
+
+
+class TestGradient:
+    def test_reaches_the_image_and_nothing_else(self, critic):
+        x, y = images(critic)
+        x.requires_grad_()
+        y.requires_grad_()
+        judge(critic, x, y).sum().backward()
+        assert torch.isfinite(x.grad).all()
+        assert (x.grad.flatten(1).norm(dim=1) > 0).all(), "an image gets no gradient"
+        assert y.grad is None
+        assert all(p.grad is None and not p.requires_grad for p in critic.parameters())
+
+    def test_is_the_slope_of_the_score(self, critic64):
+        x, y = images(critic64, 1, torch.float64)
+        x = (0.9 * x + 0.05).requires_grad_()  # away from the ends of the range
+        along = torch.randn(x.shape, generator=torch.Generator().manual_seed(5), dtype=x.dtype)
+        (gradient,) = torch.autograd.grad(judge(critic64, x, y).sum(), x)
+        step = 1e-8  # small enough to cross next to no kink of a ReLU or a maximum
+        with torch.no_grad():
+            ahead, behind = (judge(critic64, x + sign * step * along, y) for sign in (1, -1))
+        slope = ((ahead - behind) / (2 * step)).item()
+        assert slope == pytest.approx((gradient * along).sum().item(), rel=1e-4, abs=1e-4 * gradient.norm().item())
+
+    def test_does_not_depend_on_memory_layout(self, critic64):
+        x, y = images(critic64, 2, torch.float64)
+        height, width = x.shape[2:]
+        plain = x.clone().requires_grad_()
+        last = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+        strided = x.new_zeros(2, x.shape[1], 2 * height, width + 3)[:, :, ::2, 3:].copy_(x).requires_grad_()
+        scores = [judge(critic64, image, y) for image in (plain, last, strided)]
+        gradients = [torch.autograd.grad(s.sum(), i)[0] for s, i in zip(scores, (plain, last, strided), strict=True)]
+        for score, gradient in zip(scores[1:], gradients[1:], strict=True):
+            equal(score, scores[0])
+            equal(gradient, gradients[0])
+        equal(judge(critic64, x, y.contiguous(memory_format=torch.channels_last)), scores[0])
+
+
+class TestFrozen:
+    def test_training_a_parent_leaves_it_alone(self, critic):
+        x, y = images(critic, 1)
+        ours = copy.deepcopy(critic)
+        parent = nn.ModuleDict({"critic": ours, "restorer": nn.Conv2d(3, 3, 1)}).train()
+        assert parent.training
+        assert not any(m.training for m in ours.modules())
+        parent.requires_grad_(True)
+        assert torch.equal(judge(ours, x, y), judge(critic, x, y))
+        assert not any(p.requires_grad for p in ours.parameters())
+
+    def test_parameters_created_late_are_frozen_too(self, critic):
+        ours = copy.deepcopy(critic)
+        ours.late = nn.Parameter(torch.ones(1))
+        judge(ours, *images(critic, 1))
+        assert not ours.late.requires_grad
+
+    def test_unfreezing_lets_every_parameter_learn_and_freezing_stops_it(self, critic):
+        ours = copy.deepcopy(critic).unfreeze()
+        x, y = images(critic, 2)
+        judge(ours, x.requires_grad_(), y).sum().backward()
+        behind = {id(p) for p in behind_the_last_tap(ours)}
+        without = [name for name, p in ours.named_parameters() if p.grad is None and id(p) not in behind]
+        assert not without
+        assert ours.train().training
+        ours.freeze()
+        assert not ours.training
+        assert not any(p.requires_grad for p in ours.parameters())
+
+
+class TestCopies:
+    def test_deepcopy_and_pickle_keep_the_scores(self, critic):
+        x, y = images(critic, 1)
+        expected = judge(critic, x, y)
+        for twin in (copy.deepcopy(critic), pickle.loads(pickle.dumps(critic))):
+            assert twin is not critic
+            assert torch.equal(judge(twin, x, y), expected)
+            assert twin.signature == critic.signature
+
+    def test_state_dict_carries_everything(self, critic):
+        x, y = images(critic, 1)
+        other = copy.deepcopy(critic)
+        for tensor in other.state_dict().values():
+            tensor.mul_(1.5).add_(0.01)
+        if critic.state_dict():
+            assert not torch.equal(judge(other, x, y), judge(critic, x, y))
+        buffer = io.BytesIO()
+        torch.save(critic.state_dict(), buffer)
+        buffer.seek(0)
+        other.load_state_dict(torch.load(buffer, weights_only=True))
+        assert torch.equal(judge(other, x, y), judge(critic, x, y))
+
+    def test_random_weights_are_the_same_each_time(self, critic):
+        torch.manual_seed(99)
+        before = torch.get_rng_state()
+        first, second = (create_critic(critic.card.name, weights=None).state_dict() for _ in range(2))
+        assert torch.equal(torch.get_rng_state(), before), "building a critic moved the global random state"
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+    def test_compiles(self, critic):
+        torch._dynamo.reset()
+        x, y = images(critic, 1)
+        compiled = torch.compile(critic, backend="eager")
+        ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+        score, expected = judge_compiled(compiled, critic.card, ours, y), judge(critic, theirs, y)
+        equal(score, expected, 1e-6)
+        score.sum().backward()
+        expected.sum().backward()
+        scale = theirs.grad.abs().max().item()
+        assert math.isfinite(scale)
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5 * scale)
+
+
+def judge_compiled(compiled: nn.Module, card: Card, x: Tensor, y: Tensor) -> Tensor:
+    return compiled(x, y) if card.needs_reference else compiled(x)

@@ -1,0 +1,99 @@
+"""What the README claims about critics, files and configs is what the code says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import piq
+import pytest
+import torch
+import yaml
+
+from perceptloss import create_critic, get_card, list_critics
+from perceptloss.terms import parse_terms
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def rows(header: str) -> list[list[str]]:
+    lines = TEXT[TEXT.index(header) :].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_critic_table_lists_every_critic_as_its_card_says():
+    table = {row[0].strip("`"): row[1:] for row in rows("| critic | kind |")}
+    assert sorted(table) == [card.name for card in list_critics()]
+    for name, (kind, better, bounds, smallest, weights, fidelity, licences) in table.items():
+        card = get_card(name)
+        assert kind == card.kind, name
+        assert better == f"{card.better} {card.arrow}", name
+        assert bounds.replace("∞", "inf") == f"{card.bounds[0]:g} … {card.bounds[1]:g}", name
+        assert smallest == str(card.min_size), name
+        assert weights == (", ".join(card.weights) or "none"), name
+        assert fidelity == card.fidelity, name
+        assert licences == " / ".join(filter(None, (card.licence_code, card.licence_weights))), name
+
+
+PIQ = {
+    "ssim": piq.ssim,
+    "ssim-full": lambda x, y: piq.ssim(x, y, downsample=False),
+    "ms-ssim": piq.multi_scale_ssim,
+    "vif": piq.vif_p,
+    "fsim": lambda x, y: piq.fsim(x, y, chromatic=False),
+    "fsimc": piq.fsim,
+    "vsi": piq.vsi,
+    "gmsd": piq.gmsd,
+    "ms-gmsd": piq.multi_scale_gmsd,
+    "ms-gmsdc": lambda x, y: piq.multi_scale_gmsd(x, y, chromatic=True),
+    "mdsi": piq.mdsi,
+    "haarpsi": piq.haarpsi,
+}
+PIQ_ROWS = {name: row[4] for row in rows("| critic | in piq |") for name in re.findall(r"`(.+?)`", row[0])}
+
+
+def patches() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    photo = torch.rand(1, 3, 168, 168, generator=torch.Generator().manual_seed(0))
+    black, grey = torch.zeros_like(photo), torch.full_like(photo, 0.5)
+    return {"equal": (photo, photo), "black": (black, black), "flat": (grey, grey), "black x": (black, photo)}
+
+
+def is_finite(function, x: torch.Tensor, y: torch.Tensor) -> bool:
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(function(leaf, y).sum(), leaf)
+    return bool(gradient.isfinite().all())
+
+
+@pytest.mark.parametrize("name", PIQ_ROWS)
+def test_piq_table_tells_where_gradients_are_nan(name):
+    claim = PIQ_ROWS[name]
+    bad = {kind for kind, pair in patches().items() if not is_finite(PIQ[name], *pair)}
+    assert all(is_finite(create_critic(name), *pair) for pair in patches().values())
+    if claim == "yes":
+        assert bad == set()
+    elif claim == "NaN for two black patches":
+        assert bad == {"black"}
+    else:
+        assert "black" in bad
+        assert ("equal" in bad) == ("x = y" in claim)
+
+
+def test_every_formula_critic_is_in_the_piq_table():
+    assert sorted(PIQ_ROWS) == sorted(card.name for card in list_critics(weight_free=True))
+
+
+def test_files_named_in_the_readme_exist():
+    links = re.findall(r"\]\(([\w./-]+)\)", TEXT)
+    paths = re.findall(r"\b(?:recipes|weights|benchmarks)/[\w/.-]*\w", TEXT)
+    assert {name for name in {*links, *paths} if not (ROOT / name).exists()} == set()
+
+
+def test_terms_in_the_yaml_examples_are_valid():
+    found = 0
+    for block in re.findall(r"```yaml\n(.+?)```", TEXT, re.S):
+        tree = yaml.safe_load(block)
+        for section in (tree, *(value for value in tree.values() if isinstance(value, dict))):
+            if "critics" in section:
+                found += len(parse_terms(section["critics"]))
+    assert found >= 3
