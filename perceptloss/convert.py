@@ -31,13 +31,14 @@ class Rule:
 
     Attributes:
         pattern: Regular expression that must match the whole key.
-        target: The critic's own key (may use groups, `\1`), or None to leave the tensor out.
+        target: The critic's own key (may use groups, `\1`), several keys that start from the same tensor, or
+            None to leave the tensor out.
         reason: Why it may be left out; required when `target` is None.
         check: What a left-out tensor must satisfy, such as being the constant that we use too.
     """
 
     pattern: str
-    target: str | None
+    target: str | tuple[str, ...] | None
     reason: str = ""
     check: Callable[[Any, Tensor], bool] | None = None
 
@@ -64,10 +65,10 @@ STAGED_L2_TRUNK = (
 """Layout of a VGG16 with L2 pooling, cut into stages, as DISTS and DeepWSD store it."""
 
 
-def _place(critic: Critic, key: str, tensor: Tensor, own: Mapping[str, Tensor]) -> str | None:
-    """The critic's key for a foreign one; None if it is left out for a reason."""
+def _places(critic: Critic, key: str, tensor: Tensor, own: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """The critic's keys for a foreign one; none if it is left out for a reason."""
     if key in own:
-        return key
+        return (key,)
     for rule in critic.rules:
         match = re.fullmatch(rule.pattern, key)
         if match is None:
@@ -75,11 +76,12 @@ def _place(critic: Critic, key: str, tensor: Tensor, own: Mapping[str, Tensor]) 
         if rule.target is None:
             if rule.check is not None and not _passes(rule.check, critic, tensor):
                 raise WeightsError(f"{key}: expected {rule.reason}, got other values")
-            return None
-        target = match.expand(rule.target)
-        if target not in own:
-            raise WeightsError(f"{key}: no layer of this critic is called {target!r}")
-        return target
+            return ()
+        targets = tuple(match.expand(t) for t in ((rule.target,) if isinstance(rule.target, str) else rule.target))
+        for target in targets:
+            if target not in own:
+                raise WeightsError(f"{key}: no layer of this critic is called {target!r}")
+        return targets
     raise WeightsError(f"{key}: unknown key of shape {tuple(tensor.shape)}")
 
 
@@ -118,13 +120,11 @@ def convert(critic: Critic, state: Mapping[str, Tensor], where: str = "checkpoin
     problems: list[str] = []
     for key, tensor in state.items():
         try:
-            target = _place(critic, key, tensor, own)
-            if target is None:
-                continue
-            value = _fit(key, tensor, own[target])
-            if target in found and not torch.equal(found[target], value):
-                raise WeightsError(f"{key}: contradicts another tensor for {target!r}")
-            found[target] = value
+            for target in _places(critic, key, tensor, own):
+                value = _fit(key, tensor, own[target])
+                if target in found and not torch.equal(found[target], value):
+                    raise WeightsError(f"{key}: contradicts another tensor for {target!r}")
+                found[target] = value
         except WeightsError as error:
             problems.append(str(error))
     if problems:

@@ -1,4 +1,4 @@
-"""Parts that two critics or more use, and frozen layers that keep little for the backward pass."""
+"""Parts that two critics or more use."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
 
-__all__ = ["L2Pool", "conv_relu_lean", "max_pool_lean", "moments", "pixels", "unit_distance", "unit_norm"]
+__all__ = ["L2Pool", "moments", "pixels", "unit_distance", "unit_norm"]
 
 
 _EPS = 1e-10  # LPIPS adds it to every norm
@@ -129,37 +128,40 @@ def unit_distance(fx: Tensor, fy: Tensor, weight: Tensor) -> Tensor:
 
 
 class L2Pool(nn.Module):
-    """Anti-aliased pooling of DISTS and DeepWSD: sqrt(blur(x^2) + 1e-12), stride 2.
+    """Anti-aliased pooling of DISTS, DeepWSD and TReS: sqrt(blur(x^2) + 1e-12).
 
-    Halves the sides (rounding up). The 3x3 kernel is binomial; a constant c stays c inside.
+    Divides the sides by the stride (rounding up). The 3x3 kernel is binomial; a constant c stays |c| inside.
     """
 
     eps = 1e-12
     filter: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, stride: int = 2) -> None:
         super().__init__()
+        self.stride = stride
         row = torch.tensor([1.0, 2.0, 1.0])
         kernel = (row[:, None] * row[None, :] / 16).expand(channels, 1, 3, 3).contiguous()
         self.register_buffer("filter", kernel, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _L2Pool.apply(x, self.filter.to(x.dtype), self.eps)
+        return _L2Pool.apply(x, self.filter.to(x.dtype), self.eps, self.stride)
 
 
 class _L2Pool(torch.autograd.Function):
     """Keeps only its input and its result, which the neighbouring layers keep anyway."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, eps: float) -> Tensor:
-        out = F.conv2d(x.square(), kernel, stride=2, padding=1, groups=x.shape[1]).add_(eps).sqrt_()
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, eps: float, stride: int) -> Tensor:
+        out = F.conv2d(x.square(), kernel, stride=stride, padding=1, groups=x.shape[1]).add_(eps).sqrt_()
         ctx.save_for_backward(x, kernel, out)
+        ctx.stride = stride
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         x, kernel, out = ctx.saved_tensors
-        return x * conv2d_input(x.shape, kernel, grads[0] / out, stride=2, padding=1, groups=x.shape[1]), None, None
+        squared = conv2d_input(x.shape, kernel, grads[0] / out, stride=ctx.stride, padding=1, groups=x.shape[1])
+        return x * squared, None, None, None
 
 
 class _Moments(torch.autograd.Function):
@@ -213,55 +215,3 @@ def moments(fx: Tensor, fy: Tensor) -> tuple[Tensor, ...]:
     if torch.is_grad_enabled() and fy.requires_grad:
         return _moments_plain(fx, fy)
     return _Moments.apply(fx, fy)
-
-
-class _LeanConvReLU(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, h: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...], padding: tuple[int, ...]
-    ) -> Tensor:
-        out = F.conv2d(h, weight, bias, stride, padding).relu_()
-        ctx.save_for_backward(weight, out > 0)
-        ctx.shape, ctx.stride, ctx.padding = h.shape, stride, padding
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        weight, mask = ctx.saved_tensors
-        gradient = conv2d_input(ctx.shape, weight, grad * mask, ctx.stride, ctx.padding)
-        return gradient, None, None, None, None
-
-
-def conv_relu_lean(h: Tensor, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """ReLU of a frozen convolution that keeps one byte per output for the backward, not the output."""
-    return _LeanConvReLU.apply(h, weight, bias, conv.stride, conv.padding)
-
-
-class _LeanMaxPool(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, h: Tensor, kernel: int, stride: int, ceil: bool) -> Tensor:
-        out, index = F.max_pool2d(h, kernel, stride, ceil_mode=ceil, return_indices=True)
-        row, column = index // h.shape[3], index % h.shape[3]
-        row -= torch.arange(out.shape[2], device=h.device)[:, None] * stride
-        column -= torch.arange(out.shape[3], device=h.device) * stride
-        ctx.save_for_backward((row * kernel + column).to(torch.uint8))
-        ctx.shape, ctx.kernel, ctx.stride = h.shape, kernel, stride
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        (local,) = ctx.saved_tensors
-        n, c, height, width = ctx.shape
-        local = local.long()
-        row = local // ctx.kernel + torch.arange(grad.shape[2], device=grad.device)[:, None] * ctx.stride
-        column = local % ctx.kernel + torch.arange(grad.shape[3], device=grad.device) * ctx.stride
-        out = grad.new_zeros(n, c, height * width)
-        out.scatter_add_(2, (row * width + column).flatten(2), grad.flatten(2))
-        return out.view(n, c, height, width), None, None, None
-
-
-def max_pool_lean(h: Tensor, pool: nn.MaxPool2d) -> Tensor:
-    """Max pooling that keeps an 8-bit position per output for the backward."""
-    return _LeanMaxPool.apply(h, pool.kernel_size, pool.stride, pool.ceil_mode)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ __all__ = [
     "frequencies",
     "gaussian",
     "halve",
+    "imresize",
     "mix_channels",
     "root",
     "shrink_factor",
@@ -156,3 +158,39 @@ def frequencies(height: int, width: int) -> tuple[Tensor, Tensor]:
         return torch.fft.fftfreq(n, dtype=torch.float64, device="cpu") * (n / (n - 1) if n % 2 else 1)
 
     return along(height)[:, None], along(width)[None, :]
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def _cubic_taps(
+    length: int, size: int, scale: float, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Source index and weight of every tap of every output, (taps * size,) and (taps, size)."""
+    shrink = min(scale, 1.0)
+    taps = math.ceil(4 / shrink) + 2
+    centre = (torch.arange(size, dtype=torch.float64, device="cpu") + 0.5) / scale - 0.5
+    place = centre.floor() + torch.arange(taps, dtype=torch.float64, device="cpu")[:, None] - (taps // 2 - 1)
+    away = shrink * (centre - place).abs()
+    near, far = (1.5 * away - 2.5) * away.square() + 1, ((2.5 - 0.5 * away) * away - 4) * away + 2
+    weight = torch.where(away <= 1, near, torch.where(away <= 2, far, 0))
+    used = (weight != 0).any(1)
+    mirrored = place[used].long() % (2 * length)
+    index = torch.minimum(mirrored, 2 * length - 1 - mirrored)
+    return index.flatten().to(device), (weight / weight.sum(0))[used].to(device, dtype)
+
+
+def imresize(x: Tensor, size: tuple[int, int], scale: tuple[float, float]) -> Tensor:
+    """Bicubic resampling of Matlab's `imresize`: antialiased when shrinking, borders mirrored.
+
+    Args:
+        x: Maps, (..., H, W).
+        size: Height and width of the result.
+        scale: Vertical and horizontal zoom; not exactly the ratio of the sizes where that was rounded.
+
+    Returns:
+        The maps at the new size, (..., *size).
+    """
+    for n, zoom in zip(size, scale, strict=True):  # rows, then columns: each turn transposes
+        index, weight = _cubic_taps(x.shape[-2], n, zoom, x.dtype, x.device)
+        x = (x.mT.index_select(-1, index).unflatten(-1, weight.shape) * weight).sum(-2)
+    return x

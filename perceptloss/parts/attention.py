@@ -1,0 +1,44 @@
+"""Multi-head attention, written out: torch's fused kernels have no second derivative."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+__all__ = ["EncoderLayer", "attend"]
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention, head by head.
+
+    Args:
+        query: Projected queries, (N, T, D), with D a multiple of `heads`.
+        key: Projected keys, (N, S, D).
+        value: Projected values, (N, S, D).
+        heads: Number of heads; each has D / heads channels.
+        bias: Added to the scaled products before the softmax, if given; broadcast to (N, heads, T, S).
+
+    Returns:
+        The heads' results side by side, (N, T, D).
+    """
+    q, k, v = (tokens.unflatten(-1, (heads, -1)).transpose(1, 2) for tokens in (query, key, value))
+    logits = q @ k.mT * q.shape[-1] ** -0.5
+    weights = (logits if bias is None else logits + bias).softmax(-1)
+    return (weights @ v).transpose(1, 2).flatten(2)
+
+
+class EncoderLayer(nn.Module):
+    """Transformer layer (Vaswani et al., NeurIPS 2017) with the normalisation before each branch."""
+
+    def __init__(self, width: int, heads: int, inner: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.feed = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Dropout(dropout), nn.Linear(inner, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Tokens (N, T, width) to the same shape."""
+        q, k, v = self.qkv(self.norm_1(h)).chunk(3, -1)
+        h = h + self.dropout(self.out(attend(q, k, v, self.heads)))
+        return h + self.dropout(self.feed(self.norm_2(h)))
