@@ -6,8 +6,9 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Card", "Shape"]
+__all__ = ["Card", "Direction", "Shape"]
 
+Direction = Literal["higher", "lower"]
 Kind = Literal["fr", "nr", "stereo-fr", "stereo-nr"]
 Shape = Literal["distance", "deficit", "hinge", "softplus", "sigmoid"]
 Fidelity = Literal["official-parity", "paper", "after-paper"]
@@ -45,7 +46,7 @@ class Card:
     name: str
     summary: str
     kind: Kind
-    better: Literal["higher", "lower"]
+    better: Direction
     bounds: tuple[float, float]
     identity: float | None
     shape: Shape

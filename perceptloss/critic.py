@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from perceptloss.backbones import Keep, Trunk
-from perceptloss.card import Card
+from perceptloss.card import Card, Direction
 from perceptloss.convert import Rule
 from perceptloss.errors import InputError, PerceptlossError
 
@@ -34,7 +34,16 @@ class Critic(nn.Module):
     """
 
     rules: ClassVar[tuple[Rule, ...]] = ()
+    unused: ClassVar[tuple[str, ...]] = ()
+    """Patterns that match, whole, the names of parameters that a published checkpoint holds but that the published
+    score does not depend on."""
+    map_direction: ClassVar[Direction | None] = None
+    """Which way the quality map goes, for classes whose map does not go the way of the score."""
     overshoot: Overshoot = "raise"
+    is_turned: bool = False
+    hold_weights: bool = True
+    """Whether learned pooling weights are constants of the gradient, so that a restorer cannot win by moving
+    attention away from its errors. False gives the exact derivative of the score."""
 
     def __init__(self, card: Card) -> None:
         super().__init__()
@@ -53,6 +62,23 @@ class Critic(nn.Module):
             Scores in natural units, (N,); never reduced over the batch, clamped or detached.
         """
         raise NotImplementedError
+
+    def linear(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """What relative losses read: the score before a flat end of the published head, if there is one, (N,)."""
+        return self.score(x, y)
+
+    def squash(self, linear: Tensor) -> Tensor:
+        """The published, increasing end of the head: linear read-out to natural score."""
+        return linear
+
+    def read(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`score` and `linear` together."""
+        linear = self.linear(x, y)
+        return self.squash(linear), linear
+
+    def held(self, weights: Tensor) -> Tensor:
+        """Learned pooling weights as `hold_weights` wants them; a critic that learns must learn them too."""
+        return weights.detach() if self.hold_weights and self.is_frozen else weights
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Check the inputs, then `score` outside autocast in the critic's own precision.
@@ -143,7 +169,21 @@ class Critic(nn.Module):
         from perceptloss import __version__
 
         precision = str(self.dtype or torch.float32).replace("torch.float", "fp")
-        return f"{self.card.name}|weights:{self.weights_id}|rgb|{precision}|perceptloss:{__version__}"
+        turned = f"|better:{self.card.better}" if self.is_turned else ""
+        return f"{self.card.name}|weights:{self.weights_id}{turned}|rgb|{precision}|perceptloss:{__version__}"
+
+    def turn(self, better: Direction) -> None:
+        """Say which way the scores of these weights go: one network learns opinions (MOS) or their loss (DMOS).
+
+        Raises:
+            ValueError: if the card's shape does not go with the direction.
+        """
+        if better != self.card.better:
+            self.card, self.is_turned = replace(self.card, better=better), not self.is_turned
+
+    def as_published(self: C) -> C:
+        """For reports: the published number to the last digit, where a critic is smoother by default."""
+        return self
 
     def freeze(self: C) -> C:
         """Stop learning: no parameter asks for a gradient, evaluation mode for good."""
@@ -172,8 +212,27 @@ class Critic(nn.Module):
                 parameter.requires_grad_(False)
 
     def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Quality map, (N, 1, H, W), for critics that have one."""
-        raise PerceptlossError(f"critic {self.card.name!r} has no native quality map.")
+        """The critic's own quality map, (N, 1, h, w), in its natural units, differentiable; see `has_maps`.
+
+        The docstring of the class that has one says what a cell covers. `map_better` says its direction.
+
+        Raises:
+            PerceptlossError: if the critic has none.
+        """
+        raise PerceptlossError(
+            f"critic {self.card.name!r} has no quality map of its own; perceptloss.attribution.attribution(critic, x, "
+            "y) shows where its score comes from."
+        )
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether `maps` gives a quality map; `perceptloss.attribution` explains the score of any critic."""
+        return type(self).maps is not Critic.maps
+
+    @property
+    def map_better(self) -> Direction:
+        """Whether higher or lower values of `maps` are better: as for the score, unless the class says otherwise."""
+        return self.map_direction or self.card.better
 
 
 class TrunkCritic(Critic):
@@ -191,7 +250,7 @@ class TrunkCritic(Critic):
         return image
 
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
-        """Scores (N,) from images and their taps.
+        """Scores (N,) from images and their taps; linear read-outs, if the critic defines `squash`.
 
         Args:
             x: Judged images (not what `prepare` made of them).
@@ -201,13 +260,24 @@ class TrunkCritic(Critic):
         """
         raise NotImplementedError
 
+    def read_taps(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> tuple[Tensor, Tensor]:
+        """Score and linear read-out; to be overridden where the score is more than `squash` of the read-out."""
+        linear = self.compare(x, y, fx, fy)
+        return self.squash(linear), linear
+
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.read(x, y)[0]
+
+    def linear(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.read(x, y)[1]
+
+    def read(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         fx = features(self.trunk, self.prepare(x), self.taps, self.precision)
-        if y is None:
-            return self.compare(x, None, fx, {})
-        with torch.no_grad():
+        if y is None or not self.card.needs_reference:
+            return self.read_taps(x, None, fx, {})
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):  # both arms teach a trunk
             fy = features(self.trunk, self.prepare(y), self.taps, self.precision)
-        return self.compare(x, y, fx, fy)
+        return self.read_taps(x, y, fx, fy)
 
 
 def features(

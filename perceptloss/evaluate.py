@@ -17,6 +17,7 @@ from perceptloss.terms import Term, shaped
 
 __all__ = ["Box", "Result", "crop_box", "evaluate", "share_trunks"]
 
+_OF_NATURAL = ("distance", "deficit")
 Box = tuple[int, int, int, int]  # top, left, height, width
 
 
@@ -135,30 +136,30 @@ def _arms(
 def _judge(term: Term, x: Tensor, y: Tensor | None, arm: _Arms | None, keep: Keep) -> Result:
     critic, card = term.critic, term.critic.card
     is_nr = not card.needs_reference
-    run: Callable[..., Tensor]
+    run: Callable[..., tuple[Tensor, Tensor]]
     arguments: tuple[Any, ...]
     if arm is None:
-        run, arguments = critic.score, (x, None if is_nr else y)
+        run, arguments = critic.read, (x, None if is_nr else y)
     else:
         assert isinstance(critic, TrunkCritic) and arm.fx is not None and arm.fy is not None
-        run, arguments = critic.compare, (x, None if is_nr else y, arm.fx, {} if is_nr else arm.fy)
+        run, arguments = critic.read_taps, (x, None if is_nr else y, arm.fx, {} if is_nr else arm.fy)
     if keep == "stages" and torch.is_grad_enabled():
-        score = checkpoint(run, *arguments, use_reentrant=False)
+        score, linear = checkpoint(run, *arguments, use_reentrant=False)
     else:
-        score = run(*arguments)
+        score, linear = run(*arguments)
     anchor: Tensor | float = 0.0
     if term.is_relative:
         anchor = card.identity if card.identity is not None else _anchor(critic, y, arm)
-    return Result(score, shaped(term.spec, score, anchor))
+    return Result(score, shaped(term.spec, score if term.spec.shape in _OF_NATURAL else linear, anchor))
 
 
 def _anchor(critic: Critic, y: Tensor | None, arm: _Arms | None) -> Tensor:
-    """Score of the references themselves, (N,), without a graph."""
+    """Linear read-out of the references themselves, (N,), without a graph."""
     assert y is not None
     reference = y if critic.card.needs_reference else None
     with torch.no_grad():
         if arm is None:
-            return critic.score(y, reference)
+            return critic.linear(y, reference)
         assert isinstance(critic, TrunkCritic) and arm.fy is not None
         return critic.compare(y, reference, arm.fy, {} if reference is None else arm.fy)
 

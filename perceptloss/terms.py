@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.card import Card, Shape
+from perceptloss.card import Card, Direction, Shape
 from perceptloss.critic import Critic, Overshoot, Precision
 from perceptloss.errors import ConfigError, UnknownCritic, near
 from perceptloss.registry import DEFAULT, create_critic, get_card, set_precision
@@ -20,7 +20,7 @@ __all__ = ["GradMode", "OnNonFinite", "Term", "TermSpec", "build_terms", "option
 GradMode = Literal["autograd", "checkpoint", "fused"]
 OnNonFinite = Literal["skip", "raise"]
 
-_KEYS = ("critic", "weight", "name", "shape", "tolerance", "start", "ramp", "crop", "precision", "weights")
+_KEYS = ("critic", "weight", "name", "shape", "tolerance", "start", "ramp", "crop", "precision", "weights", "better")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,7 @@ class TermSpec:
         crop: Side of the random square it looks at, None for the whole image.
         precision: Of the critic's trunk.
         weights: As for `create_critic`.
+        better: As for `create_critic`.
     """
 
     critic: str | Critic
@@ -51,6 +52,7 @@ class TermSpec:
     crop: int | None = None
     precision: Precision = "fp32"
     weights: Any = DEFAULT
+    better: Direction | None = None
 
 
 @dataclass(frozen=True)
@@ -176,14 +178,29 @@ def _parse_term(raw: dict[str, Any], problems: list[str]) -> TermSpec | None:
         "ramp": _count(raw, "ramp", problems) or 0,
         "crop": _count(raw, "crop", problems),
     }
+    if "better" in raw:
+        card = _turned(card, raw["better"], problems)
     shape, precision = raw.get("shape", card.shape), raw.get("precision", getattr(critic, "precision", "fp32"))
     _check_against_card(card, shape, precision, values, problems)
     if isinstance(critic, Critic) and "weights" in raw:
         problems.append("'weights' goes with a critic's name, but this critic is built already")
+    if isinstance(critic, Critic) and "better" in raw:
+        problems.append("'better' goes with a critic's name; this critic is built already, call its turn()")
     if problems:
         return None
-    weights = raw.get("weights", DEFAULT)
-    return TermSpec(critic=critic, label=label, card=card, shape=shape, precision=precision, weights=weights, **values)
+    values |= {"weights": raw.get("weights", DEFAULT), "better": raw.get("better")}
+    return TermSpec(critic=critic, label=label, card=card, shape=shape, precision=precision, **values)
+
+
+def _turned(card: Card, better: Any, problems: list[str]) -> Card:
+    if better not in get_args(Direction):
+        problems.append(f"'better' must be 'higher' or 'lower', got {better!r}")
+        return card
+    try:
+        return replace(card, better=better)
+    except ValueError as error:
+        problems.append(str(error))
+        return card
 
 
 def _check_against_card(card: Card, shape: Any, precision: Any, values: dict[str, Any], problems: list[str]) -> None:
@@ -239,7 +256,13 @@ def build_terms(specs: Sequence[TermSpec]) -> list[Term]:
             critic = spec.critic
             set_precision(critic, spec.precision)
         else:
-            critic = create_critic(spec.critic, spec.weights, precision=spec.precision)
+            critic = create_critic(spec.critic, spec.weights, precision=spec.precision, better=spec.better)
+            spec = replace(spec, card=critic.card)  # its weight file may say another direction
+            if spec.shape == "distance" and critic.card.better == "higher":
+                problem = (
+                    f"{spec.label}: shape 'distance' minimises the score, but its weights say that higher is better"
+                )
+                raise ConfigError([problem], "critics")
         terms.append(Term(spec, critic))
     return terms
 
