@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Final
@@ -15,25 +17,48 @@ import torch
 from torch import Tensor
 
 from perceptloss.errors import WeightsError
+from perceptloss.model_files import READERS
 
-__all__ = ["SUFFIXES", "WRAPPERS", "plain_tensors", "read_state"]
+__all__ = ["SUFFIXES", "WRAPPERS", "plain_tensors", "read_facts", "read_state"]
 
-SUFFIXES: Final = (".safetensors", ".pth", ".pt", ".ckpt", ".tar")
+SUFFIXES: Final = (".safetensors", ".pth", ".pt", ".pkl", ".ckpt", ".tar", *READERS)
 # what training frameworks call the weights beside optimiser and counters; the first one present is taken
 WRAPPERS: Final = ("params_ema", "state_dict", "model_state_dict", "params", "model", "net")
+_PART: Final = "_model_state_dict"  # of networks that were saved beside each other, `NAME_model_state_dict`
 _PREFIXES: Final = ("module.", "_orig_mod.")  # DataParallel, torch.compile
-_NOTES: Final = (bool, int, float, str, type(None))
 _SHOWN: Final = 8
 _SAFE: Final = "Ask its authors for a state dict or a .safetensors file, or save one yourself from code that you trust."
 
 logger = logging.getLogger(__name__)
 
 
+class _Number:
+    """Stands in for a number of numpy, such as a training loss beside the weights: nothing of numpy is run."""
+
+    def __init__(self, *parts: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+_STAND_INS: Final = [
+    type(name, (_Number,), {"__module__": module})
+    for module, name in (
+        ("numpy", "dtype"),
+        ("numpy.core.multiarray", "scalar"),
+        ("numpy._core.multiarray", "scalar"),
+    )
+]
+_NOTES: Final = (bool, int, float, str, type(None), _Number)
+
+
 def read_state(path: str | PathLike[str]) -> dict[str, Tensor]:
     """Tensors of a checkpoint file, on the CPU.
 
     Files ending in `.pth`, `.pt`, `.ckpt` and `.tar` are read by torch's restricted unpickler only,
-    then reduced to tensors as `plain_tensors` describes.
+    then reduced to tensors as `plain_tensors` describes; tensors without names are called `0`, `1` and so
+    on. The other kinds are described in `perceptloss.model_files`.
 
     Raises:
         WeightsError: if the file is missing, empty, damaged, of an unknown kind, holds something
@@ -52,8 +77,33 @@ def read_state(path: str | PathLike[str]) -> dict[str, Tensor]:
     except OSError as error:
         raise WeightsError(f"cannot read {file}: {error.strerror or error}") from error
     _check_head(file, head)
-    content = _read_safetensors(file) if file.suffix.lower() == ".safetensors" else _read_pickle(file, head)
-    return plain_tensors(content, str(file))
+    suffix = file.suffix.lower()
+    if suffix in READERS:
+        return plain_tensors(READERS[suffix](file), str(file))
+    content = _read_safetensors(file) if suffix == ".safetensors" else _read_pickle(file, head)
+    return plain_tensors(_numbered(content), str(file))
+
+
+def read_facts(path: str | PathLike[str]) -> dict[str, object]:
+    """What perceptloss wrote into the metadata of a .safetensors file; empty for any other file."""
+    file = Path(path).expanduser()
+    if file.suffix.lower() != ".safetensors":
+        return {}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            facts = json.loads((opened.metadata() or {}).get("perceptloss", "{}"))
+    except (SafetensorError, OSError, ValueError):
+        return {}  # read_state says what is wrong with the file
+    return facts if isinstance(facts, dict) else {}
+
+
+def _numbered(content: object) -> object:
+    """Tensors saved in a row, under their positions; anything else as it is."""
+    if isinstance(content, (list, tuple)) and content and all(isinstance(value, Tensor) for value in content):
+        return {str(position): value for position, value in enumerate(content)}
+    return content
 
 
 def _check_head(file: Path, head: bytes) -> None:
@@ -86,10 +136,22 @@ def _read_pickle(file: Path, head: bytes) -> object:
     if _is_program(file):
         raise WeightsError(f"{file} was refused: it is a TorchScript program, not a set of tensors. {_SAFE}")
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with _numbers_stood_in_for():
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes raise nearly anything
         problem = _refusal(file, head, str(error))
     raise WeightsError(problem)  # outside the handler: torch's own message advises to switch the protection off
+
+
+@contextmanager
+def _numbers_stood_in_for() -> Iterator[None]:
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals([*before, *_STAND_INS])
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def _is_program(file: Path) -> bool:
@@ -116,9 +178,10 @@ def plain_tensors(content: object, where: str) -> dict[str, Tensor]:
     """Reduce what a checkpoint holds to a flat dict of tensors.
 
     A wrapper (`WRAPPERS`, in this order, at most two deep, e.g. `{"model": {"state_dict": ...}}`) is
-    opened, and what lies beside it, optimiser and counters, is left out. A prefix `module.` or
-    `_orig_mod.` that all keys share is removed. Numbers and strings among the tensors are notes
-    and are left out as well; anything else is an error.
+    opened, and what lies beside it, optimiser and counters, is left out. Networks that were saved
+    beside each other as `{"a_model_state_dict": ..., "b_model_state_dict": ...}` are joined, their keys
+    as `a.key` and `b.key`. A prefix `module.` or `_orig_mod.` that all keys share is removed. Numbers
+    and strings among the tensors are notes and are left out as well; anything else is an error.
 
     Args:
         content: What was loaded, or a state dict in memory.
@@ -136,6 +199,8 @@ def plain_tensors(content: object, where: str) -> dict[str, Tensor]:
         beside = ", ".join(repr(key) for key in content if key != wrapper)
         logger.info("%s: reading %r%s", where, wrapper, f", leaving out {beside}" if beside else "")
         content = content[wrapper]
+    if isinstance(content, Mapping):
+        content = _joined(content, where)
     if not isinstance(content, Mapping):
         raise WeightsError(f"{where} holds {_kind(content)}; expected names with tensors (a state dict).")
     problems = [f"{key!r}: {_kind(value)}" for key, value in content.items() if not _is_entry(key, value)]
@@ -150,6 +215,19 @@ def plain_tensors(content: object, where: str) -> dict[str, Tensor]:
     if not state:
         raise WeightsError(f"{where} holds no tensors.")
     return _without_prefix(state)
+
+
+def _joined(content: Mapping[object, object], where: str) -> Mapping[object, object]:
+    """Networks saved beside each other as one state; the content itself if it holds none."""
+    parts = [
+        key for key in content if isinstance(key, str) and key.endswith(_PART) and isinstance(content[key], Mapping)
+    ]
+    if not parts:
+        return content
+    beside = ", ".join(repr(key) for key in content if key not in parts)
+    logger.info("%s: reading %s%s", where, " and ".join(parts), f", leaving out {beside}" if beside else "")
+    states = {part.removesuffix(_PART): plain_tensors(content[part], f"{where}, {part!r},") for part in parts}
+    return {f"{name}.{key}": tensor for name, state in states.items() for key, tensor in state.items()}
 
 
 def _is_entry(key: object, value: object) -> bool:

@@ -30,23 +30,28 @@ class WeightFile:
         name: Name of the table; cards list these.
         file: Plain file name.
         urls: Pinned addresses of the same bytes, in order of preference.
-        bytes: Exact size.
-        sha256: Exact hash, 64 lower-case hex digits.
+        bytes: Exact size; 0 if unknown.
+        sha256: Hash in lower-case hex digits, all 64 or the first ones if no more is published (torch puts
+            eight into file names); empty if nothing is known.
         licence: Licence of the file.
         origin: Where it comes from.
         about: What it holds, and in which layout.
         holds: First parts of the names that it fills in a critic's state dict; empty if any.
+        package: Path inside an installed package that brings the file too, such as `basicsr/metrics/file.npz`.
+        obtain: For a file without a pinned address: how a person gets it. Needs no bytes and no sha256.
     """
 
     name: str
     file: str
     urls: tuple[str, ...]
-    bytes: int
-    sha256: str
     licence: str
     origin: str
     about: str
+    bytes: int = 0
+    sha256: str = ""
     holds: tuple[str, ...] = ()
+    package: str = ""
+    obtain: str = ""
 
 
 def home() -> Path | None:
@@ -123,9 +128,10 @@ def _entries(tables: dict[str, dict[str, Any]]) -> tuple[dict[str, WeightFile], 
 def _problems(table: dict[str, Any]) -> list[str]:
     known = {field.name: field for field in fields(WeightFile) if field.name != "name"}
     found = [f"{key}: unknown key{near(key, known)}" for key in table if key not in known]
+    pinned = () if "obtain" in table else ("bytes", "sha256")
     for key, field in known.items():
         if key not in table:
-            found += [f"{key}: missing"] if field.default is MISSING else []
+            found += [f"{key}: missing"] if field.default is MISSING or key in pinned else []
         elif problem := _problem(key, table[key]):
             found.append(f"{key}: expected {problem}, got {table[key]!r}")
     return found
@@ -143,8 +149,8 @@ def _problem(key: str, value: object) -> str:
         return "" if type(value) is int and value > 0 else "a positive whole number"
     if not isinstance(value, str) or not value:
         return "some text"
-    if key == "sha256" and not re.fullmatch(r"[0-9a-f]{64}", value):
-        return "64 lower-case hex digits"
+    if key == "sha256" and not re.fullmatch(r"[0-9a-f]{8,64}", value):
+        return "64 lower-case hex digits, or the first eight or more of them"
     if key == "file" and (Path(value).name != value or "\\" in value):
         return "a file name without folders"
     return ""

@@ -1,7 +1,8 @@
 """Weight files: where they are looked for, checking them, and fetching what is missing.
 
-Order: `PERCEPTLOSS_HOME`, shipped with perceptloss, the cache, torch hub's cache (read only), then
-download. Every file that is found is checked against the sha256 of the manifest.
+Order: `PERCEPTLOSS_HOME`, shipped with perceptloss, the cache, torch hub's cache and another package
+that brings the file (both read only), then download. Every file that is found is checked against
+the sha256 of the manifest.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from typing import Final, Literal
@@ -42,7 +44,7 @@ __all__ = [
 ]
 
 Source = str | PathLike[str] | Mapping[str, Tensor]
-Kind = Literal["PERCEPTLOSS_HOME", "shipped", "cache", "torch hub"]
+Kind = Literal["PERCEPTLOSS_HOME", "shipped", "cache", "torch hub", "package"]
 _REMEMBERED: Final = 1 << 20  # hashes of files from this size on are kept between processes
 
 logger = logging.getLogger(__name__)
@@ -94,6 +96,11 @@ def places(entry: WeightFile) -> list[Place]:
     found.append(Place("shipped", shipped() / entry.file))
     found.append(Place("cache", cache_folder() / entry.file))
     found.append(Place("torch hub", Path(torch.hub.get_dir()) / "checkpoints" / entry.file))
+    if entry.package:
+        package, _, inside = entry.package.partition("/")
+        spec = find_spec(package)  # does not import it
+        folders = (spec and spec.submodule_search_locations) or ()
+        found += [Place("package", Path(folder) / inside) for folder in folders]
     return found
 
 
@@ -176,17 +183,18 @@ def check(entry: WeightFile, place: Place, *, rehash: bool = False) -> None:
     Raises:
         WeightsError: if the bytes are not the expected ones.
     """
-    if not place.is_checked:
+    if not (place.is_checked and entry.sha256):
         _tell_unchecked(entry.name, place.path)
         return
     found = _hash(place.path, rehash)
-    if found == entry.sha256:
+    if found.startswith(entry.sha256):
         return
     advice = {
         "PERCEPTLOSS_HOME": f"Replace it. If it is meant to be another file, give its hash in "
         f"PERCEPTLOSS_HOME/manifest.toml, or name it {entry.name}.safetensors",
         "shipped": "Install perceptloss again",
         "cache": f"`perceptloss weights fetch {entry.name}` replaces it",
+        "package": "Install that package again, in the version that the manifest names",
         "torch hub": f"Delete it, or run `perceptloss weights fetch {entry.name}`: perceptloss's own cache comes first",
     }[place.kind]
     raise WeightsError(
@@ -259,14 +267,15 @@ def _report(entry: WeightFile, reason: str) -> str:
     looked = [f"{place.kind}: {place.path}" for place in places(entry)]
     if home() is None:
         looked.insert(0, "PERCEPTLOSS_HOME: not set")
-    by_hand = "\n             ".join(entry.urls) or "install perceptloss again; this file ships with it"
+    by_hand = "\n             ".join(entry.urls) or entry.obtain or "install perceptloss again; this file ships with it"
+    to_fetch = "" if entry.obtain else f"  to fetch   perceptloss weights fetch {entry.name}\n"
     places_text = "\n             ".join(looked)
     return (
         f"weights {entry.name!r} are not on this machine, and {reason}\n"
-        f"  file       {entry.file}, {human(entry.bytes)}\n"
-        f"  sha256     {entry.sha256}\n"
+        f"  file       {entry.file}, {human(entry.bytes) if entry.bytes else 'size unknown'}\n"
+        f"  sha256     {entry.sha256 or 'unknown'}\n"
         f"  looked at  {places_text}\n"
-        f"  to fetch   perceptloss weights fetch {entry.name}\n"
+        f"{to_fetch}"
         f"  by hand    {by_hand}\n"
         f"             then put it, under its file name, in {cache_folder()} or in a folder named by PERCEPTLOSS_HOME"
     )

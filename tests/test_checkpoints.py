@@ -10,6 +10,7 @@ import pickle
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -28,6 +29,26 @@ class Hostile:
 
     def __reduce__(self):
         return os.makedirs, (str(self.path),)
+
+
+class Renamed:
+    """Stands for the module pickle, and writes numpy's scalars as coming from this module."""
+
+    def __init__(self, module: str) -> None:
+        class Pickler(pickle._Pickler):
+            def save_global(self, obj, name=None):
+                if getattr(obj, "__name__", "") == "scalar":
+                    self.write(pickle.GLOBAL + f"{module}\nscalar\n".encode())
+                else:
+                    super().save_global(obj, name)
+
+        self.Pickler = Pickler
+
+    def __getattr__(self, name):
+        return getattr(pickle, name)
+
+    def dump(self, obj, file, protocol=2):
+        self.Pickler(file, protocol).dump(obj)
 
 
 def same(state: dict, other: dict = STATE) -> bool:
@@ -59,6 +80,49 @@ def test_wrappers_nest_twice_but_not_thrice():
     assert same(plain_tensors({"model": {"state_dict": STATE}}, "x"))
     with pytest.raises(WeightsError, match="'model': a mapping of 2 entries"):
         plain_tensors({"model": {"state_dict": {"model": STATE}}}, "x")
+
+
+PARTS = {"a_model_state_dict": {"weight": STATE["a.weight"]}, "b_model_state_dict": {"bias": STATE["a.bias"]}}
+JOINED = {"a.weight": STATE["a.weight"], "b.bias": STATE["a.bias"]}
+
+
+def test_networks_saved_beside_each_other_are_joined(tmp_path):
+    beside = {"epoch": 3, "optimizer_state_dict": {"lr": [0.1]}, "scheduler_state_dict": {"T_max": 50}}
+    torch.save({**beside, **PARTS}, tmp_path / "net.pth")
+    assert same(read_state(tmp_path / "net.pth"), JOINED)
+
+
+def test_each_of_them_may_have_its_own_wrapper_and_prefix():
+    wrapped = {"module.weight": STATE["a.weight"]}
+    assert same(plain_tensors({**PARTS, "a_model_state_dict": wrapped}, "x"), JOINED)
+    assert same(plain_tensors({"model": {**PARTS, "a_model_state_dict": {"params": wrapped}}}, "x"), JOINED)
+
+
+def test_what_is_wrong_in_one_of_them_is_told_with_its_name():
+    with pytest.raises(WeightsError, match=r"net.pth, 'b_model_state_dict', holds entries.*\n.*'bias': an obj"):
+        plain_tensors({**PARTS, "b_model_state_dict": {"bias": [1]}}, "net.pth")
+
+
+def test_a_wrapper_comes_before_them():
+    assert same(plain_tensors({**PARTS, "state_dict": STATE}, "x"))
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
+def test_numbers_of_numpy_are_notes_too(tmp_path, is_zip, module):
+    """As a training loop leaves them beside the weights, written by numpy 1 or 2."""
+    path = tmp_path / "net.pth"
+    numbers = {"loss": np.float64(0.5), "best": np.float32(0.1), "step": np.int64(7)}
+    torch.save({**STATE, **numbers}, path, _use_new_zipfile_serialization=is_zip, pickle_module=Renamed(module))
+    assert module.encode() in path.read_bytes()
+    before = torch.serialization.get_safe_globals()
+    assert same(read_state(path))
+    assert set(torch.serialization.get_safe_globals()) == set(before)
+
+
+def test_an_array_of_numpy_is_refused(tmp_path):
+    torch.save({**STATE, "history": np.ones(3)}, tmp_path / "net.pth")
+    refused(tmp_path / "net.pth", r"'numpy.*_reconstruct'")
 
 
 def test_the_averaged_weights_come_first():

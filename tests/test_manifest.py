@@ -6,11 +6,13 @@ import re
 from urllib.parse import urlparse
 
 import pytest
-from machine import SHA, TABLE, make_machine, toml
+from machine import GOOD, SHA, TABLE, make_machine, toml
 
 from perceptloss import list_critics
-from perceptloss.errors import ConfigError
+from perceptloss.cli import main
+from perceptloss.errors import ConfigError, MissingWeights, WeightsError
 from perceptloss.manifest import manifest
+from perceptloss.weights import find
 
 
 @pytest.fixture
@@ -22,11 +24,14 @@ def test_shipped_urls_are_pinned_and_names_unique():
     entries = manifest()
     for entry in entries.values():
         for url in entry.urls:
-            is_commit = re.search(r"/[0-9a-f]{40}/", url)
+            is_commit = re.search(r"/[0-9a-f]{40}/|/releases/download/", url)
             assert urlparse(url).scheme == "https"
             assert is_commit or entry.sha256[:8] in url, f"{url} may change"
     assert len({entry.file for entry in entries.values()}) == len(entries)
-    assert len({entry.sha256 for entry in entries.values()}) == len(entries)
+    hashes = [entry.sha256 for entry in entries.values() if entry.sha256]
+    assert len(set(hashes)) == len(hashes)
+    for entry in entries.values():
+        assert bool(entry.obtain) != bool(entry.urls), f"{entry.name}: either addresses, or how a person gets it"
 
 
 def test_every_card_names_files_of_the_manifest():
@@ -68,3 +73,45 @@ def test_a_manifest_that_is_none(machine, text, problem):
     (machine / "home" / "manifest.toml").write_text(text)
     with pytest.raises(ConfigError, match=problem):
         manifest()
+
+
+def test_a_file_without_an_address_tells_how_to_get_it(tmp_path, monkeypatch):
+    table = {"file": "net.pth", "urls": [], "licence": "MIT", "origin": "us", "about": "a net", "obtain": "ask us"}
+    make_machine(tmp_path, monkeypatch, net=table)
+    with pytest.raises(MissingWeights, match=r"(?s)size unknown.*sha256     unknown.*by hand    ask us") as caught:
+        find("net")
+    assert "to fetch" not in str(caught.value)
+    (tmp_path / "home" / "net.pth").write_bytes(b"anything")
+    assert find("net") == tmp_path / "home" / "net.pth"
+
+
+def test_a_short_hash_is_checked_as_far_as_it_goes(tmp_path, monkeypatch):
+    make_machine(tmp_path, monkeypatch, net=TABLE | {"sha256": SHA[:8]})
+    file = tmp_path / "home" / "net.pth"
+    file.write_bytes(GOOD)
+    assert find("net") == file
+    file.write_bytes(b"other weights")
+    with pytest.raises(WeightsError, match=f"expected  sha256 {SHA[:8]}"):
+        find("net")
+
+
+def test_a_file_of_another_package_is_found_there_without_importing_it(tmp_path, monkeypatch):
+    table = TABLE | {"package": "neighbour/data/net.pth"}
+    make_machine(tmp_path, monkeypatch, net=table)
+    (tmp_path / "site" / "neighbour" / "data").mkdir(parents=True)
+    (tmp_path / "site" / "neighbour" / "__init__.py").write_text("raise RuntimeError('imported')")
+    (tmp_path / "site" / "neighbour" / "data" / "net.pth").write_bytes(GOOD)
+    with pytest.raises(MissingWeights):
+        find("net")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert find("net") == tmp_path / "site" / "neighbour" / "data" / "net.pth"
+    (tmp_path / "site" / "neighbour" / "data" / "net.pth").write_bytes(b"other")
+    with pytest.raises(WeightsError, match="Install that package again"):
+        find("net")
+
+
+def test_show_and_where_tell_how_to_get_a_file_by_hand(capsys):
+    assert main(["show", "ahiq"]) == 0
+    assert "not here; by hand: the authors' README links it" in capsys.readouterr().out
+    main(["weights", "where", "ahiq"])
+    assert "by hand           the authors' README links it" in capsys.readouterr().out

@@ -77,6 +77,13 @@ def signature_pattern(card: Card) -> str:
     return f"{card.name}|weights:{weights}|rgb|fp32|perceptloss:{__version__}"
 
 
+def _how_to_get(file: str, card: Card) -> str:
+    from perceptloss.weights import get_file
+
+    by_hand = get_file(file).obtain
+    return f"not here; by hand: {by_hand}" if by_hand else f"not here; perceptloss weights fetch {card.name}"
+
+
 def _lines(card: Card, files: dict[str, str | None]) -> list[str]:
     facts = {**_use(card), **_needs(card), **_origin(card)}
     width = max(map(len, facts))
@@ -84,8 +91,8 @@ def _lines(card: Card, files: dict[str, str | None]) -> list[str]:
     lines += [f"{name:{width}}  {value}" for name, value in facts.items()]
     if files:
         lines += ["", "weights"]
-        missing = f"not here; perceptloss weights fetch {card.name}"
-        lines += [f"  {name:{max(map(len, files))}}  {path or missing}" for name, path in files.items()]
+        width = max(map(len, files))
+        lines += [f"  {name:{width}}  {path or _how_to_get(name, card)}" for name, path in files.items()]
     if card.notes:
         lines += ["", "notes", *(f"  - {note}" for note in card.notes)]
     return lines

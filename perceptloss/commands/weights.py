@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Final
 
 from perceptloss import __version__
+from perceptloss.card import Direction
 from perceptloss.commands.terminal import result
 from perceptloss.convert import convert, load_states
 from perceptloss.download import sha256_of
 from perceptloss.errors import ConfigError, UnknownCritic, WeightsError, near
 from perceptloss.manifest import WeightFile, home, manifest
 from perceptloss.progress import human
-from perceptloss.registry import create_critic, get_card, list_critics
+from perceptloss.registry import create_critic, get_card, list_critics, set_direction
 from perceptloss.weights import fetch, locate, places, read_state, resolve
 
 __all__ = ["add_parser", "save_converted"]
@@ -59,6 +60,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     action.add_argument("files", nargs="+", metavar="FILE", help="checkpoints or manifest names; together complete")
     action.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.safetensors")
     action.add_argument("--force", action="store_true", help="replace an existing file")
+    action.add_argument(
+        "--better",
+        choices=("higher", "lower"),
+        help="direction of these weights' scores, if not the card's; stays with the file",
+    )
 
 
 def _action(
@@ -114,9 +120,9 @@ def _list(args: argparse.Namespace) -> int:
         if place is not None:
             where = f"{place.kind}: {place.path}"
             size = place.path.stat().st_size
-            if place.is_checked and size != entry.bytes:
+            if place.is_checked and entry.bytes and size != entry.bytes:
                 where += f" (damaged: {size} bytes instead of {entry.bytes})"
-        rows.append((entry.name, human(entry.bytes), entry.licence, where))
+        rows.append((entry.name, human(entry.bytes) if entry.bytes else "?", entry.licence, where))
     _table(rows)
     return 0
 
@@ -124,7 +130,7 @@ def _list(args: argparse.Namespace) -> int:
 def _fetch(args: argparse.Namespace) -> int:
     if args.all == bool(args.names):
         raise ConfigError(["name the files or critics to fetch, or give --all, not both"], "perceptloss weights fetch")
-    entries = list(manifest().values()) if args.all else _entries(args.names)
+    entries = [e for e in manifest().values() if not e.obtain] if args.all else _entries(args.names)
     failed = 0
     for entry in entries:
         try:
@@ -141,7 +147,7 @@ def _verify(args: argparse.Namespace) -> int:
     for entry in entries:
         try:
             place = locate(entry, rehash=True)
-            if place is not None and not place.is_checked:
+            if place is not None and not (place.is_checked and entry.sha256):
                 read_state(place.path)
         except WeightsError as error:
             logger.error("%s", error)
@@ -149,7 +155,8 @@ def _verify(args: argparse.Namespace) -> int:
             bad += 1
             continue
         if place is not None:
-            rows.append((entry.name, "ok" if place.is_checked else "readable, hash unknown", str(place.path)))
+            is_known = place.is_checked and bool(entry.sha256)
+            rows.append((entry.name, "ok" if is_known else "readable, hash unknown", str(place.path)))
         elif not args.here:
             rows.append((entry.name, "missing", f"perceptloss weights fetch {entry.name}"))
             bad += 1
@@ -160,7 +167,7 @@ def _verify(args: argparse.Namespace) -> int:
 def _where(args: argparse.Namespace) -> int:
     missing = 0
     for entry in _entries(args.names):
-        _say(f"{entry.name}: {entry.file}, {human(entry.bytes)}, {entry.about}")
+        _say(f"{entry.name}: {entry.file}, {human(entry.bytes) if entry.bytes else 'size unknown'}, {entry.about}")
         if home() is None:
             _say("     PERCEPTLOSS_HOME  not set")
         hit = False
@@ -170,6 +177,8 @@ def _where(args: argparse.Namespace) -> int:
             _say(f"  {mark} {place.kind:16}  {place.path}")
         for url in entry.urls:
             _say(f"     {'download':16}  {url}")
+        if entry.obtain:
+            _say(f"     {'by hand':16}  {entry.obtain}")
         missing += not hit
     return _UNAVAILABLE if missing else 0
 
@@ -185,16 +194,17 @@ def _convert(args: argparse.Namespace) -> int:
         problems.append(f"critic {args.critic!r} has no weights to convert")
     if problems:
         raise ConfigError(problems, "perceptloss weights convert")
-    save_converted(args.critic, [resolve(file) for file in args.files], output)
+    save_converted(args.critic, [resolve(file) for file in args.files], output, args.better)
     _say(str(output))
     return 0
 
 
-def save_converted(critic: str, files: Sequence[Path], output: Path) -> None:
+def save_converted(critic: str, files: Sequence[Path], output: Path, better: Direction | None = None) -> None:
     """Write a critic's complete weights from foreign checkpoints, for `create_critic(critic, weights=output)`.
 
-    The metadata entry `perceptloss` holds, as JSON, the critic, our version, and name and sha256 of
-    each source. It is a single entry because safetensors writes several in random order.
+    The metadata entry `perceptloss` holds, as JSON, the critic, our version, name and sha256 of each
+    source, and the direction of the scores where it was given. It is a single entry because
+    safetensors writes several in random order.
 
     Raises:
         UnknownCritic: with the nearest names.
@@ -206,12 +216,15 @@ def save_converted(critic: str, files: Sequence[Path], output: Path) -> None:
     model = create_critic(critic, weights=None)
     states = [convert(model, read_state(file), str(file)) for file in files]
     load_states(model, states, [str(file) for file in files])
-    facts = {
+    facts: dict[str, object] = {
         "critic": critic,
         "version": __version__,
         "weights_id": model.weights_id,
         "sources": [{"file": file.name, "sha256": sha256_of(file)} for file in files],
     }
+    if better is not None:
+        set_direction(model, better)  # refuses what does not go with the critic
+        facts["better"] = better
     tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
     draft = output.with_name(f"{output.name}.{os.getpid()}.part")
     try:
