@@ -3,54 +3,104 @@
 from __future__ import annotations
 
 import importlib
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.metadata import entry_points
-from os import PathLike
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import torch
-from torch import Tensor
 
-from perceptloss.card import Card, Kind
-from perceptloss.checkpoints import plain_tensors
-from perceptloss.convert import convert, load_states
+from perceptloss.card import Card, Direction, Kind
 from perceptloss.critic import Critic, Entry, Precision, TrunkCritic
-from perceptloss.errors import ConfigError, MissingWeights, UnknownCritic, WeightsError, near
-from perceptloss.weights import Source, find, get_file, read_state, resolve
+from perceptloss.errors import ConfigError, UnknownCritic, near
+from perceptloss.loading import direction_in, load, load_default
+from perceptloss.weights import Source
 
 __all__ = ["DEFAULT", "create_critic", "get_card", "list_critics", "register_critic"]
 
 # critic name -> module of perceptloss.critics that holds its entry
 _TABLE: Final = {
+    "ahiq": "ahiq",
+    "aipq-dists": "aipq",
+    "aipq-lpips": "aipq",
+    "aipq-lpips-l2pool": "aipq",
+    "asna": "asna",
+    "biqa4k": "biqa4k",
+    "biqa4k-fr": "biqa4k",
+    "brisque": "brisque",
+    "censeoqoe-fr": "censeoqoe",
+    "censeoqoe-nr": "censeoqoe",
+    "dacnn": "dacnn",
+    "ddbnet": "ddbnet",
+    "deepdc": "deepdc",
+    "deepdc-imagenet": "deepdc",
     "deepwsd": "deepwsd",
+    "dfss": "dfss",
+    "dfss-deviation": "dfss",
     "dists": "dists",
+    "dss": "dss",
+    "fgiqa": "fgiqa",
+    "fpr": "fpr",
+    "fpr-feature": "fpr",
+    "fr-nr": "fr_nr",
+    "fr-nr-additive": "fr_nr",
     "fsim": "fsim",
     "fsimc": "fsim",
     "gmsd": "gmsd",
+    "gsn": "gsn",
     "haarpsi": "haarpsi",
+    "hyperiqa": "hyperiqa",
+    "iqa-conformer": "iqa_conformer",
+    "iqt": "iqt",
+    "iqt-port": "iqt",
+    "iw-ssim": "iw_ssim",
+    "jspl": "jspl",
     "lpips-alex": "lpips",
     "lpips-squeeze": "lpips",
     "lpips-vgg": "lpips",
+    "maniqa": "maniqa",
     "mdsi": "mdsi",
+    "monotonic": "monotonic",
+    "monotonic-strict": "monotonic",
     "ms-gmsd": "gmsd",
     "ms-gmsdc": "gmsd",
     "ms-ssim": "ssim",
+    "niqe": "niqe",
+    "nlpd": "nlpd",
+    "pieapp": "pieapp",
+    "pmos": "pmos",
+    "pmos-map": "pmos",
+    "psnr": "pixel",
+    "radn": "radn",
+    "ranker": "ranker",
+    "reblur": "reblur",
+    "reqa": "reqa",
+    "sr-sim": "srsim",
+    "sr-simc": "srsim",
     "ssim": "ssim",
     "ssim-full": "ssim",
+    "tres": "tres",
+    "tres-resnet18": "tres",
+    "tres-resnet34": "tres",
+    "tv": "pixel",
+    "tv-l1": "pixel",
+    "tv-l2-squared": "pixel",
+    "uciqe": "uciqe",
+    "uiqm": "uiqm",
+    "unified-fr": "unified",
+    "unified-nr": "unified",
+    "uranker": "uranker",
     "vgg-content": "vgg_content",
     "vgg-style": "vgg_content",
     "vif": "vif",
     "vsi": "vsi",
+    "wresnet": "wresnet",
 }
 _GROUP: Final = "perceptloss.critics"  # entry points of third-party critics; each names an Entry
 _registered: dict[str, Entry] = {}
 
 Weights = Source | Sequence[Source] | None
-
-logger = logging.getLogger(__name__)
 
 
 class _Default:
@@ -126,7 +176,13 @@ def list_critics(
     ]
 
 
-def create_critic(name: str, weights: Weights | _Default = DEFAULT, *, precision: Precision = "fp32") -> Critic:
+def create_critic(
+    name: str,
+    weights: Weights | _Default = DEFAULT,
+    *,
+    precision: Precision = "fp32",
+    better: Direction | None = None,
+) -> Critic:
     """Build a frozen critic.
 
     Args:
@@ -136,10 +192,13 @@ def create_critic(name: str, weights: Weights | _Default = DEFAULT, *, precision
             torchvision's trunk, our own format; what they leave open is filled from the card's
             files. None: random, seeded.
         precision: Of the trunk; `bf16` or `fp16` where the card allows it.
+        better: Direction of the scores of these weights. Left out: what the file's own metadata says
+            (`perceptloss weights convert --better`), else what the card says.
 
     Raises:
         UnknownCritic: with the nearest names.
         WeightsError: if a file is missing or does not fit.
+        ConfigError: if the direction is none, or does not go with the critic.
     """
     entry = _entry(name)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
@@ -147,14 +206,32 @@ def create_critic(name: str, weights: Weights | _Default = DEFAULT, *, precision
         critic = entry.build(entry.card)
     critic.freeze()
     set_precision(critic, precision)
+    paths: list[Path] = []
     if isinstance(weights, _Default):
         if entry.card.weights:
-            paths = _files_of(entry.card)
-            load_states(critic, [read_state(path) for path in paths], [str(path) for path in paths])
+            paths = load_default(critic)
     elif weights is not None:
         is_many = isinstance(weights, Sequence) and not isinstance(weights, str)
-        _load(critic, weights if is_many else [weights])  # type: ignore[list-item,arg-type]
+        paths = load(critic, weights if is_many else [weights])  # type: ignore[list-item,arg-type]
+    if better is None and critic.card.shape != "distance":  # a distance made from the same weights has its own
+        better = direction_in(paths)
+    if better is not None:
+        set_direction(critic, better)
     return critic
+
+
+def set_direction(critic: Critic, better: Direction) -> None:
+    """Turn a critic; see `Critic.turn`.
+
+    Raises:
+        ConfigError: if the direction is none, or does not go with the critic.
+    """
+    if better not in get_args(Direction):
+        raise ConfigError([f"better must be 'higher' or 'lower', got {better!r}"], critic.card.name)
+    try:
+        critic.turn(better)
+    except ValueError as error:
+        raise ConfigError([str(error)], critic.card.name) from None
 
 
 def set_precision(critic: Critic, precision: Precision) -> None:
@@ -172,58 +249,3 @@ def set_precision(critic: Critic, precision: Precision) -> None:
     if not (critic.card.low_precision and isinstance(critic, TrunkCritic)):
         raise ConfigError([f"this critic runs in fp32 only, got precision={precision!r}"], critic.card.name)
     critic.precision = precision
-
-
-def _files_of(card: Card) -> list[Path]:
-    try:
-        return [find(file) for file in card.weights]
-    except MissingWeights as error:
-        advice = f"`perceptloss weights fetch {card.name}` fetches all {len(card.weights)} files of this critic."
-        raise MissingWeights(f"{error}\n{advice}") from None
-
-
-def _load(critic: Critic, sources: Sequence[Source]) -> None:
-    """Load what the user gives, and what that leaves open from the card's files."""
-    if not sources:
-        raise WeightsError(
-            f"weights of critic {critic.card.name!r} are an empty list; leave them out for the files of its card, "
-            "or give None for random ones."
-        )
-    parts: dict[str, dict[str, Tensor]] = {}
-    for number, source in enumerate(sources, 1):
-        if isinstance(source, Mapping):
-            name = f"state dict {number} of {len(sources)}"
-            state = plain_tensors(source, name)
-        elif isinstance(source, (str, PathLike)):
-            path = resolve(source)
-            name, state = str(path), read_state(path)
-        else:
-            raise WeightsError(f"weights must be paths or state dicts, got {type(source).__name__}.")
-        parts[name] = convert(critic, state, name)
-    _fill(critic, parts)
-    load_states(critic, list(parts.values()), list(parts))
-
-
-def _fill(critic: Critic, parts: dict[str, dict[str, Tensor]]) -> None:
-    """Add the tensors that are still open; asks for no file that is not needed."""
-    missing = set(critic.state_dict()).difference(*parts.values())
-
-    def is_unlikely(name: str) -> bool:
-        holds = get_file(name).holds
-        return bool(holds) and not any(key.split(".")[0] in holds for key in missing)
-
-    given = ", ".join(parts)
-    for name in sorted(critic.card.weights, key=is_unlikely) if missing else ():
-        if not missing:
-            break
-        try:
-            path = find(name)
-        except MissingWeights as error:
-            left = f"{given}: leave {len(missing)} tensors of critic {critic.card.name!r} open, such as {min(missing)}"
-            raise MissingWeights(f"{left}.\n{error}") from error
-        found = convert(critic, read_state(path), str(path))
-        fresh = {key: tensor for key, tensor in found.items() if key in missing}
-        if fresh:
-            logger.info("critic %r: %d tensors, which %s lacks, are from %s", critic.card.name, len(fresh), given, path)
-            parts[str(path)] = fresh
-            missing.difference_update(fresh)

@@ -17,8 +17,11 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "xdist_group(name): tests that run in one process")
     os.environ["PERCEPTLOSS_OFFLINE"] = "1"
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", min(2, os.cpu_count() or 1))))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    cores = max(1, (os.cpu_count() or 1) // workers)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", min(2, cores))))
 
 
 def pytest_generate_tests(metafunc):
@@ -27,6 +30,15 @@ def pytest_generate_tests(metafunc):
         from perceptloss import list_critics
 
         metafunc.parametrize("critic", [card.name for card in list_critics()], indirect=True, scope="module")
+
+
+def pytest_collection_modifyitems(items):
+    """Under xdist, keep together what shares a fixture: the tests of a file, of one critic, of one parity case."""
+    for item in items:
+        chosen = getattr(item, "callspec", None)
+        shared = chosen.params.get("critic", chosen.params.get("row", "")) if chosen else ""
+        shared = shared[0] if isinstance(shared, tuple) else shared
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.name}-{shared}"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,15 +57,18 @@ def _seed():
 def critic(request):
     """A registered critic in fp32, with its default weights where they are on this machine, else random ones.
 
-    Shared by the tests of a module: a test that changes it takes a copy.
+    A large one without weights is a small build of its class (`small.py`). Shared by the tests of a
+    module: a test that changes it takes a copy.
     """
+    from small import SMALL, build_small
+
     from perceptloss import create_critic
     from perceptloss.errors import MissingWeights
 
     try:
         return create_critic(request.param)
     except MissingWeights:
-        return create_critic(request.param, weights=None)
+        return build_small(request.param) if request.param in SMALL else create_critic(request.param, weights=None)
 
 
 @pytest.fixture(scope="module")

@@ -28,8 +28,11 @@ MODES: dict[str, dict[str, Any]] = {
 TERMS = {"ssim": 0.3, "lpips-squeeze": {"weight": 1.0, "weights": None}}
 
 
-def loss_of(critic: Critic, **options: Any) -> CriticLoss:
-    return CriticLoss([{"critic": critic, "weight": 0.7}], share_every=0, **options)
+def loss_of(critic: Critic, precision: str = "fp32", **options: Any) -> CriticLoss:
+    term: dict[str, Any] = {"critic": critic, "weight": 0.7, "precision": precision}
+    if critic.card.shape == "hinge":  # whose slope may be 0 for a head that has not learned
+        term["shape"] = "softplus"
+    return CriticLoss([term], share_every=0, **options)
 
 
 def value_and_gradient(loss_fn: CriticLoss, x: Tensor, y: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -101,7 +104,7 @@ class TestEveryCritic:
             pytest.skip("the card allows fp32 only")
         x, y = images(critic, 2)
         expected = value_and_gradient(loss_of(critic), x, y)
-        low = CriticLoss([{"critic": copy.deepcopy(critic), "weight": 0.7, "precision": "bf16"}], share_every=0)
+        low = loss_of(copy.deepcopy(critic), precision="bf16")
         value, gradient = value_and_gradient(low, x, y)
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, expected[0], rtol=0.1, atol=0.01)

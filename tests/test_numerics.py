@@ -12,7 +12,7 @@ from torch import Tensor
 
 from perceptloss import Critic
 from perceptloss.errors import ConfigError, InputError
-from perceptloss.layers import unit_distance, unit_norm
+from perceptloss.parts.layers import unit_distance, unit_norm
 from perceptloss.registry import set_precision
 
 STEEPEST = 1e3  # norm of a gradient per image; ordinary ones are below 10, and clipping at 1 is usual
@@ -203,4 +203,4 @@ class TestRefusals:
             with pytest.raises(InputError, match=r"reference.*critic\(x, y\)"):
                 critic(x)
         with pytest.raises(InputError, match=r"(?s)one shape.*got \(1, .*Crop or resize"):
-            critic(x, y[..., :-1])
+            critic(x, y[..., : -critic.card.multiple_of])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -47,3 +48,9 @@ def test_public_names_exist_and_others_do_not():
 def test_no_file_of_the_package_is_longer_than_300_lines():
     lengths = {p: len(p.read_text().splitlines()) for p in (ROOT / "perceptloss").rglob("*.py")}
     assert {str(p): n for p, n in lengths.items() if n > 300} == {}
+
+
+def test_critics_never_import_each_other():
+    files = (ROOT / "perceptloss" / "critics").glob("*.py")
+    importing = {f.name for f in files if re.search(r"^\s*(from|import) perceptloss\.critics", f.read_text(), re.M)}
+    assert importing == set()

@@ -8,37 +8,15 @@ images are never resized.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-
-from perceptloss.backbones import vgg16
 from perceptloss.card import Card
-from perceptloss.convert import STAGED_L2_TRUNK, TORCHVISION_TRUNK, Rule
-from perceptloss.critic import Entry, Features, TrunkCritic
-from perceptloss.layers import moments
+from perceptloss.convert import STAGED_L2_TRUNK, TORCHVISION_TRUNK
+from perceptloss.critic import Entry
+from perceptloss.parts.distances import IMAGENET_RULES, TextureStructureCritic
 
-__all__ = ["DISTS", "ENTRIES", "texture_and_structure"]
-
-_CHANNELS = (3, 64, 128, 256, 512, 512)
+__all__ = ["DISTS", "ENTRIES"]
 
 
-def texture_and_structure(fx: Tensor, fy: Tensor, c: float = 1e-6) -> tuple[Tensor, Tensor]:
-    """Similarity of spatial means and of centred features, per channel.
-
-    Args:
-        fx: Features of the judged images, (N, C, H, W).
-        fy: Features of the references, same shape.
-        c: Stabiliser of both ratios, in squared feature units.
-
-    Returns:
-        Texture and structure similarity, each (N, C), at most 1.
-    """
-    mx, my, vx, vy, covariance = moments(fx, fy)
-    texture = (2 * mx * my + c) / (mx.square() + my.square() + c)
-    return texture, (2 * covariance + c) / (vx + vy + c)
-
-
-class DISTS(TrunkCritic):
+class DISTS(TextureStructureCritic):
     """DISTS distance; lower is better, 0 for equal images.
 
     Example:
@@ -47,38 +25,7 @@ class DISTS(TrunkCritic):
         >>> critic(x, torch.rand(1, 3, 128, 128)).sum().backward()
     """
 
-    taps = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
-    rules = (
-        *STAGED_L2_TRUNK,
-        *TORCHVISION_TRUNK,
-        Rule(
-            r"mean",
-            None,
-            "the ImageNet mean",
-            lambda critic, t: torch.allclose(t.flatten().float(), critic.trunk.mean.flatten().float(), atol=1e-6),
-        ),
-        Rule(
-            r"std",
-            None,
-            "the ImageNet deviation",
-            lambda critic, t: torch.allclose(t.flatten().float(), critic.trunk.std.flatten().float(), atol=1e-6),
-        ),
-    )
-
-    def __init__(self, card: Card) -> None:
-        super().__init__(card)
-        self.trunk = vgg16(pool="l2")
-        total = sum(_CHANNELS)
-        self.alpha = nn.Parameter(0.1 + 0.01 * torch.randn(total))
-        self.beta = nn.Parameter(0.1 + 0.01 * torch.randn(total))
-
-    def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
-        assert y is not None
-        levels = [texture_and_structure(x, y), *(texture_and_structure(fx[t], fy[t]) for t in self.taps)]
-        texture = torch.cat([level[0] for level in levels], 1)
-        structure = torch.cat([level[1] for level in levels], 1)
-        total = self.alpha.sum() + self.beta.sum()
-        return 1 - (texture @ self.alpha + structure @ self.beta) / total
+    rules = (*STAGED_L2_TRUNK, *TORCHVISION_TRUNK, *IMAGENET_RULES)
 
 
 _CARD = Card(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from perceptloss.card import Card
 from perceptloss.critic import Critic, Entry
-from perceptloss.functional import PREWITT, YIQ, edge_magnitude, halve, mix_channels, root, similarity
+from perceptloss.parts.functional import PREWITT, YIQ, edge_magnitude, halve, mix_channels, root, similarity
 
 __all__ = ["ENTRIES", "GMSD", "MSGMSD", "SCALE_WEIGHTS", "gmsd", "gradient_similarity", "ms_gmsd"]
 
@@ -100,6 +100,8 @@ class GMSD(Critic):
         >>> x = torch.rand(2, 3, 64, 64, requires_grad=True)
         >>> critic(x, torch.rand(2, 3, 64, 64)).sum().backward()
     """
+
+    map_direction = "higher"
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return gmsd(x, y)  # type: ignore[arg-type]

@@ -12,18 +12,17 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor, nn
 
 from perceptloss.backbones import Trunk, alexnet, squeezenet, vgg16
 from perceptloss.card import Card
 from perceptloss.convert import TORCHVISION_TRUNK, Rule
-from perceptloss.critic import Critic, Entry, Features, TrunkCritic
-from perceptloss.layers import unit_distance
+from perceptloss.critic import Critic, Entry
+from perceptloss.parts.distances import VGG16_CHANNELS, UnitDistanceCritic
 
 __all__ = ["ENTRIES", "LPIPS"]
 
 
-class LPIPS(TrunkCritic):
+class LPIPS(UnitDistanceCritic):
     """LPIPS distance; lower is better, 0 for equal images.
 
     Example:
@@ -50,23 +49,8 @@ class LPIPS(TrunkCritic):
         ),
     )
 
-    def __init__(self, card: Card, trunk: Callable[[], Trunk], taps: dict[str, int]) -> None:
-        super().__init__(card)
-        self.trunk = trunk()
-        self.taps = tuple(taps)
-        self.heads = nn.ParameterList([torch.rand(channels) / channels for channels in taps.values()])
-
-    def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
-        return self.distances(fx, fy).sum(0)
-
-    def distances(self, fx: Features, fy: Features) -> Tensor:
-        """Weighted distance of each tap, (taps, N)."""
-        pairs = zip(self.taps, self.heads, strict=True)
-        return torch.stack([unit_distance(fx[tap], fy[tap], head) for tap, head in pairs])
-
 
 _ALEX = {"relu1": 64, "relu2": 192, "relu3": 384, "relu4": 256, "relu5": 256}
-_VGG = {"relu1_2": 64, "relu2_2": 128, "relu3_3": 256, "relu4_3": 512, "relu5_3": 512}
 _SQUEEZE = {"relu1": 64, "fire3": 128, "fire5": 256, "fire6": 384, "fire7": 384, "fire8": 512, "fire9": 512}
 
 
@@ -101,5 +85,5 @@ def _entry(
 ENTRIES = {
     "lpips-alex": _entry("alex", alexnet, _ALEX, ("alexnet", "lpips-alex"), 8.05, 35),
     "lpips-squeeze": _entry("squeeze", squeezenet, _SQUEEZE, ("squeezenet1_1", "lpips-squeeze"), 11.32, 32),
-    "lpips-vgg": _entry("vgg", vgg16, _VGG, ("vgg16", "lpips-vgg"), 6.63, 32),
+    "lpips-vgg": _entry("vgg", vgg16, VGG16_CHANNELS, ("vgg16", "lpips-vgg"), 6.63, 32),
 }

@@ -18,36 +18,12 @@ from torch import Tensor
 
 from perceptloss.card import Card
 from perceptloss.critic import Critic, Entry
-from perceptloss.functional import blur, bounded_power, gaussian, shrink_factor
+from perceptloss.parts.functional import bounded_power, shrink_factor
+from perceptloss.parts.windows import SCALE_WEIGHTS, TAPS, ssim_maps
 
-__all__ = ["ENTRIES", "MSSSIM", "SCALE_WEIGHTS", "SSIM", "ms_ssim", "ssim", "ssim_maps"]
+__all__ = ["ENTRIES", "MSSSIM", "SSIM", "ms_ssim", "ssim"]
 
-SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-_TAPS = 11
-_C1, _C2 = 0.01**2, 0.03**2
 _FLOOR = 1e-3  # of a scale's similarity, below which the slope of its power is held
-
-
-def ssim_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Luminance and contrast-structure terms under a Gaussian window of 11 taps, sigma 1.5.
-
-    .. math::
-        l = \frac{2 \mu_x \mu_y + c_1}{\mu_x^2 + \mu_y^2 + c_1}, \quad
-        cs = \frac{2 \sigma_{xy} + c_2}{\sigma_x^2 + \sigma_y^2 + c_2}
-
-    Args:
-        x: Judged images, (N, C, H, W), in [0, 1].
-        y: Reference images, same shape.
-
-    Returns:
-        Both maps, each (N, C, H - 10, W - 10); SSIM is their product.
-    """
-    window = gaussian(_TAPS, 1.5)
-    mx, xx, xy = blur(torch.stack([x, x * x, x * y]), window)
-    my, yy = blur(torch.stack([y, y * y]), window)
-    mxx, myy, mxy = mx * mx, my * my, mx * my
-    luminance = (2 * mxy + _C1) / (mxx + myy + _C1)
-    return luminance, (2 * (xy - mxy) + _C2) / ((xx - mxx) + (yy - myy) + _C2)
 
 
 def shrink(x: Tensor) -> Tensor:
@@ -156,7 +132,7 @@ _SSIM = _card(
     name="ssim",
     summary="Structural similarity of luminance, contrast and structure in 11x11 windows, as published.",
     bounds=(-1.0, 1.0),
-    min_size=_TAPS,
+    min_size=TAPS,
     tiling="never",
     paper=_WANG,
     notes=(
@@ -170,7 +146,7 @@ _SSIM_FULL = _card(
     name="ssim-full",
     summary="Structural similarity at full resolution, whatever the size of the image or crop.",
     bounds=(-1.0, 1.0),
-    min_size=_TAPS,
+    min_size=TAPS,
     paper=_WANG,
     notes=("mean of the three RGB channels; no conversion to grey", _FLAT, _BOUND),
 )
@@ -178,7 +154,7 @@ _MS_SSIM = _card(
     name="ms-ssim",
     summary="Structural similarity at five scales; the usual companion of a pixel loss.",
     bounds=(0.0, 1.0),
-    min_size=(_TAPS - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1,
+    min_size=(TAPS - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1,
     paper="Wang et al., Multi-scale Structural Similarity for Image Quality Assessment, Asilomar 2003",
     notes=(
         "0 with no gradient for a channel in which one scale is anticorrelated (an untrained output): "

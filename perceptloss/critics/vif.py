@@ -14,50 +14,15 @@ from torch import Tensor
 
 from perceptloss.card import Card
 from perceptloss.critic import Critic, Entry
-from perceptloss.functional import YIQ, blur, gaussian, mix_channels, slide, soften
+from perceptloss.parts.functional import YIQ, blur, gaussian, mix_channels, soften
+from perceptloss.parts.windows import window_moments
 
-__all__ = ["ENTRIES", "VIF", "vif", "window_moments"]
+__all__ = ["ENTRIES", "VIF", "vif"]
 
 _NOISE = 2.0  # variance of the visual noise, 0-255 scale
 _EPS = 1e-8  # variance below which a window is flat, and stabiliser of the ratio
 _QUIET = 1e-3  # information of the reference per pixel, below which the gradient fades
 _TAPS = (17, 9, 5, 3)
-
-
-def _centre(
-    x: Tensor, y: Tensor, moments: tuple[Tensor, ...], window: tuple[float, ...], dim: int
-) -> tuple[Tensor, ...]:
-    """One separable step of centred moments along `dim`: (means x, y) and (xx, yy, xy) to the five of wider windows."""
-    mx, my = slide(x, window, dim), slide(y, window, dim)
-    xx, yy, xy = (slide(v, window, dim) for v in moments)
-    for i, weight in enumerate(window):
-        dx, dy = x.narrow(dim, i, mx.shape[dim]) - mx, y.narrow(dim, i, mx.shape[dim]) - my
-        xx.addcmul_(dx, dx, value=weight)
-        yy.addcmul_(dy, dy, value=weight)
-        xy.addcmul_(dx, dy, value=weight)
-    return mx, my, xx, yy, xy
-
-
-def window_moments(x: Tensor, y: Tensor, window: tuple[float, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Variances of both images and their covariance in every window.
-
-    Args:
-        x: Judged images, (N, 1, H, W).
-        y: Reference images, same shape.
-        window: Taps of the separable window, k of them.
-
-    Returns:
-        Variance of x, of y, and covariance, each (N, 1, H - k + 1, W - k + 1). The values are
-        centred; the gradient is that of E[ab] - E[a]E[b], which needs no tensor per tap.
-    """
-    mx, exx, exy = blur(torch.stack([x, x * x, x * y]), window)
-    my, eyy = blur(torch.stack([y, y * y]), window)
-    raw = exx - mx * mx, eyy - my * my, exy - mx * my
-    with torch.no_grad():
-        mx, my, *rows = _centre(x, y, (torch.zeros_like(x),) * 3, window, -1)
-        _, _, *centred = _centre(mx, my, tuple(rows), window, -2)
-    xx, yy, xy = (r + (c - r).detach() for r, c in zip(raw, centred, strict=True))
-    return xx, yy, xy
 
 
 def _information(xx: Tensor, yy: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,145 @@
+"""PSNR and total variation: the plainest reference and the plainest prior.
+
+Rudin, Osher, Fatemi: "Nonlinear Total Variation Based Noise Removal Algorithms", Physica D 1992.
+Numbers follow https://github.com/photosynthesis-team/piq 0.8.0 (Apache-2.0). Ours: the gradient of
+the root in `tv` is 0 on a flat image, where the original gives NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from perceptloss.card import Card
+from perceptloss.critic import Critic, Entry
+from perceptloss.parts.functional import root
+
+__all__ = ["ENTRIES", "PSNR", "TotalVariation", "psnr", "total_variation"]
+
+Norm = Literal["l1", "l2", "l2_squared"]
+_EPS = 1e-8  # added to the mean squared error
+
+
+def psnr(x: Tensor, y: Tensor) -> Tensor:
+    r"""Peak signal-to-noise ratio in dB, -10 \log_{10}(\operatorname{MSE} + 10^{-8}), at most 80; 80 is best.
+
+    Args:
+        x: Judged images, (N, C, H, W), in [0, 1].
+        y: Reference images, same shape.
+
+    Returns:
+        One score per image, (N,); the error is a mean over pixels and channels.
+    """
+    return -10 * torch.log10((x - y).square().mean((1, 2, 3)) + _EPS)
+
+
+def total_variation(x: Tensor, norm: Norm = "l2") -> Tensor:
+    r"""Differences d of neighbours, summed over image and channels, 0 or more; 0 is a flat image.
+
+    Args:
+        x: Images, (N, C, H, W).
+        norm: `l2` for \sqrt{\sum d^2}, `l2_squared` for \sum d^2, `l1` for \sum |d|.
+
+    Returns:
+        One value per image, (N,).
+    """
+    steps = x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
+    if norm == "l1":
+        down, across = (d.abs().sum((1, 2, 3)) for d in steps)
+    else:
+        down, across = (d.square().sum((1, 2, 3)) for d in steps)
+    return root(down + across) if norm == "l2" else down + across
+
+
+class PSNR(Critic):
+    """Peak signal-to-noise ratio in dB; higher is better, 80 for equal images.
+
+    Example:
+        >>> critic = create_critic("psnr")
+        >>> x = torch.rand(2, 3, 16, 16, requires_grad=True)
+        >>> (80 - critic(x, torch.rand(2, 3, 16, 16))).sum().backward()
+    """
+
+    def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return psnr(x, y)  # type: ignore[arg-type]
+
+
+class TotalVariation(Critic):
+    """Total variation, 0 or more; lower is smoother. Judges without a reference.
+
+    Example:
+        >>> critic = create_critic("tv")
+        >>> x = torch.rand(2, 3, 16, 16, requires_grad=True)
+        >>> critic(x).sum().backward()
+    """
+
+    def __init__(self, card: Card, *, norm: Norm = "l2") -> None:
+        super().__init__(card)
+        self.norm = norm
+
+    def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return total_variation(x, self.norm)
+
+
+_PIQ = "https://github.com/photosynthesis-team/piq 0.8.0 (Apache-2.0)"
+_PSNR = Card(
+    name="psnr",
+    summary="Peak signal-to-noise ratio of the RGB values in dB.",
+    kind="fr",
+    better="higher",
+    bounds=(0.0, 80.0),  # black against white is at -4e-8
+    identity=80.0,
+    shape="deficit",
+    min_size=1,
+    licence_code="Apache-2.0 (piq)",
+    paper="of old; see Huynh-Thu and Ghanbari, Scope of Validity of PSNR in Image/Video Quality Assessment, "
+    "Electronics Letters 2008",
+    source=_PIQ,
+    notes=(
+        "1e-8 is added to the squared error, so equal images score 80 dB instead of infinity",
+        "as a loss, (80 - dB) / 80: its slope is that of the logarithm of the error, so small errors weigh as much "
+        "as large ones, up to an error of 1e-4",
+        "all three channels at the size given; no border is cut and no luminance taken, unlike most tables",
+    ),
+)
+_tv = partial(
+    Card,
+    kind="nr",
+    better="lower",
+    bounds=(0.0, math.inf),
+    identity=None,
+    shape="distance",
+    domains=frozenset({"piecewise-constant"}),
+    min_size=2,
+    tiling="never",
+    licence_code="Apache-2.0 (piq)",
+    paper="Rudin et al., Nonlinear Total Variation Based Noise Removal Algorithms, Physica D 1992",
+    source=_PIQ,
+)
+_FLAT = "a prior, not a judge of quality: blur improves it and a flat image is its optimum; give it a small weight"
+_TV = _tv(
+    name="tv",
+    summary="Root of the summed squared differences of neighbours; a smoothness prior.",
+    notes=(_FLAT, "one root over the whole image: grows with the root of its pixels, and is not the isotropic TV"),
+)
+_TV_L1 = _tv(
+    name="tv-l1",
+    summary="Sum of the absolute differences of neighbours; a smoothness prior that spares edges.",
+    notes=(_FLAT, "a sum, not a mean: it and its gradient grow with the image; choose the weight for the crop size"),
+)
+_TV_L2_SQUARED = _tv(
+    name="tv-l2-squared",
+    summary="Sum of the squared differences of neighbours; a smoothness prior.",
+    notes=(_FLAT, "a sum, not a mean: it and its gradient grow with the image; choose the weight for the crop size"),
+)
+
+ENTRIES = {
+    "psnr": Entry(_PSNR, PSNR),
+    "tv": Entry(_TV, TotalVariation),
+    "tv-l1": Entry(_TV_L1, partial(TotalVariation, norm="l1")),
+    "tv-l2-squared": Entry(_TV_L2_SQUARED, partial(TotalVariation, norm="l2_squared")),
+}
