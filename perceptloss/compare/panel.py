@@ -147,11 +147,11 @@ def _build(entry: Asked, settings: Settings, random_weights: bool) -> Critic:
     card = entry.card
     precision = settings.precision if card.low_precision else "fp32"
     if entry.weights:
-        return create_critic(card.name, list(entry.weights), precision=precision)
+        return create_critic(card.name, list(entry.weights), precision=precision).as_published()
     if random_weights and card.weights:
         _log.warning("%s has random weights: its scores mean nothing", card.name)
-        return create_critic(card.name, None, precision=precision)
-    return create_critic(card.name, precision=precision)
+        return create_critic(card.name, None, precision=precision).as_published()
+    return create_critic(card.name, precision=precision).as_published()
 
 
 def _with_unique_labels(scorers: list[Scorer]) -> list[Scorer]:

@@ -18,7 +18,7 @@ from perceptloss.backbones import vgg16
 from perceptloss.card import Card
 from perceptloss.convert import TORCHVISION_TRUNK
 from perceptloss.critic import Entry, Features, TrunkCritic
-from perceptloss.layers import pixels
+from perceptloss.parts.layers import pixels
 
 __all__ = ["ENTRIES", "VGGContent", "VGGStyle", "gram"]
 

@@ -86,7 +86,7 @@ def _critic(options: Mapping[str, Any]) -> Critic:
 
 @cache
 def _built(name: str, weights: Any, precision: Any, device: str) -> Critic:
-    return create_critic(name, weights, precision=precision).to(device)
+    return create_critic(name, weights, precision=precision).as_published().to(device)
 
 
 def _check(entry: Mapping[str, Any]) -> tuple[Card | None, list[str]]:

@@ -50,7 +50,7 @@ def psnr_y(x: Tensor, y: Tensor) -> Tensor:
 def build_metrics(trained: Sequence[Critic], judges: Sequence[str], device: torch.device) -> list[Metric]:
     """PSNR, then judges, then the critics trained on, each once."""
     metrics = [Metric("psnr-y", "higher", "fidelity", psnr_y, "psnr-y|bt601|peak:255")]
-    watching = [create_critic(name).to(device) for name in judges]
+    watching = [create_critic(name).as_published().to(device) for name in judges]
     for role, critics in (("judge", watching), ("critic", trained)):
         for critic in critics:
             if critic.card.name not in [metric.name for metric in metrics]:
