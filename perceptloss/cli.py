@@ -38,6 +38,7 @@ _COMMANDS: Final = {
     "show": "everything about one critic",
     "score": "score the images of one system",
     "compare": "score the outputs of several systems on the same images",
+    "map": "show where in an image a critic sees what",
     "weights": "list, fetch, verify, find and convert weight files",
     "doctor": "versions, devices, and which critics can be used here",
 }

@@ -26,7 +26,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--licence", choices=("commercial", "any"), default="any", help="commercial: code and weights allow it"
     )
-    parser.add_argument("--json", action="store_true", help="the cards as a JSON list")
+    parser.add_argument("--weight-free", action="store_true", help="only critics that need no weight file")
+    parser.add_argument("--json", action="store_true", help="the cards as a JSON list; short for --format json")
+    parser.add_argument("--format", choices=("table", "json", "md"), default="table", help="md: a Markdown table")
     parser.set_defaults(run=run)
 
 
@@ -42,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
             [f"no critic is for the domain {args.domain!r}{hint} Domains: {', '.join(domains)}"], "--domain"
         )
     chosen = [card for card in cards if _fits(card, args)]
-    if args.json:
+    if args.format == "md":
+        result("\n".join(_markdown(chosen)) + "\n")
+    elif args.json or args.format == "json":
         result(json.dumps([card.to_dict() for card in chosen], indent=1, ensure_ascii=False) + "\n")
     else:
         result("\n".join(_table(chosen)) + "\n")
@@ -52,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
 def _fits(card: Card, args: argparse.Namespace) -> bool:
     kind = args.kind is None or card.kind == args.kind or (args.kind == "stereo" and card.kind.startswith("stereo"))
     domain = args.domain is None or args.domain in card.domains
-    return kind and domain and (args.licence == "any" or card.is_commercial)
+    licence = args.licence == "any" or card.is_commercial
+    return kind and domain and licence and not (args.weight_free and card.weights)
 
 
 def _table(cards: list[Card]) -> list[str]:
@@ -74,3 +79,20 @@ def _table(cards: list[Card]) -> list[str]:
             )
         )
     return align(rows)
+
+
+def _markdown(cards: list[Card]) -> list[str]:
+    head = ["critic", "kind", "better", "bounds", "smallest side", "weights", "fidelity", "code / weights licence"]
+    lines = [head, ["---"] * len(head)]
+    for card in cards:
+        bounds = " … ".join(f"{bound:g}".replace("inf", "∞") for bound in card.bounds)
+        licences = " / ".join(filter(None, (card.licence_code, card.licence_weights)))
+        facts = (
+            card.kind,
+            f"{card.better} {card.arrow}",
+            bounds,
+            str(card.min_size),
+            ", ".join(card.weights) or "none",
+        )
+        lines.append([f"`{card.name}`", *facts, card.fidelity, licences])
+    return [f"| {' | '.join(line)} |" for line in lines]

@@ -1,10 +1,10 @@
-"""What `score` and `compare` have in common: their flags, and running a plan."""
+"""What `score`, `compare` and `map` have in common: their flags, planning, and running a plan."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from perceptloss.compare.results import Results
     from perceptloss.compare.thresholds import Threshold
 
-__all__ = ["add_common", "execute"]
+__all__ = ["add_common", "add_computing", "add_inputs", "execute", "one_system", "plan_of"]
 
 NOT_FINITE, THRESHOLD = 1, 4
 _log = logging.getLogger("perceptloss.compare")
@@ -30,6 +30,20 @@ EXIT_CODES: Final = (
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Add the flags for critics, pairing, reading, scoring and output."""
     parser.epilog = EXIT_CODES
+    add_inputs(parser)
+    scoring = parser.add_argument_group("scoring")
+    add_computing(scoring, tile="score tiles of at most N pixels a side (auto: 1024) and average them by area")
+    scoring.add_argument(
+        "--batch", type=_count("auto"), default="auto", metavar="auto|N", help="images of equal size at once"
+    )
+    scoring.add_argument(
+        "--cache", metavar="FOLDER", help="keep scores there as they come, and do not compute them twice"
+    )
+    _add_output(parser.add_argument_group("output"))
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for critics, pairing and reading."""
     critics = parser.add_argument_group("critics")
     critics.add_argument(
         "-c",
@@ -42,8 +56,6 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     critics.add_argument("--random-weights", action="store_true", help="untrained networks, to try things out only")
     _add_pairing(parser.add_argument_group("pairing"))
     _add_reading(parser.add_argument_group("images"))
-    _add_scoring(parser.add_argument_group("scoring"))
-    _add_output(parser.add_argument_group("output"))
 
 
 def _add_pairing(group: argparse._ArgumentGroup) -> None:
@@ -71,23 +83,12 @@ def _add_reading(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--grey", choices=("refuse", "replicate"), default="refuse", help="images with one channel")
 
 
-def _add_scoring(group: argparse._ArgumentGroup) -> None:
+def add_computing(group: argparse._ArgumentGroup, tile: str) -> None:
+    """Add the flags for device, precision and tiles; `tile` says what is done with these."""
     group.add_argument("--device", metavar="NAME", help="such as cpu or cuda:1 (default: the GPU if there is one)")
-    group.add_argument(
-        "--batch", type=_count("auto"), default="auto", metavar="auto|N", help="images of equal size at once"
-    )
-    group.add_argument(
-        "--tile",
-        type=_count("never", "auto"),
-        default="never",
-        metavar="never|auto|N",
-        help="score tiles of at most N pixels a side (auto: 1024) and average them by area",
-    )
+    group.add_argument("--tile", type=_count("never", "auto"), default="never", metavar="never|auto|N", help=tile)
     group.add_argument(
         "--precision", choices=("fp32", "bf16"), default="fp32", help="of the networks, where cards allow it"
-    )
-    group.add_argument(
-        "--cache", metavar="FOLDER", help="keep scores there as they come, and do not compute them twice"
     )
 
 
@@ -116,6 +117,15 @@ def _count(*words: str) -> Callable[[str], str | int]:
             raise argparse.ArgumentTypeError(f"expected {', '.join(words)} or a number, got {text!r}") from None
 
     return parse
+
+
+def one_system(paths: Sequence[str]) -> dict[str, Images]:
+    """The images of a command that takes one system, under a name for messages."""
+    if len(paths) > 1:
+        return {"images": paths}
+    path = Path(paths[0])
+    name = path.resolve().name if path.is_dir() else path.stem
+    return {name or "images": paths[0]}
 
 
 def execute(args: argparse.Namespace, systems: Mapping[str, Images], baseline: str | None = None) -> int:
@@ -160,9 +170,7 @@ def _check(
     args: argparse.Namespace, systems: Mapping[str, Images], baseline: str | None
 ) -> tuple[Plan, list[Threshold]]:
     """The plan and the thresholds: all that can be wrong is found before the first score."""
-    from perceptloss.compare.panel import parse_critics, pick_device
-    from perceptloss.compare.plan import make_plan
-    from perceptloss.compare.settings import Pairing, Settings
+    from perceptloss.compare.panel import parse_critics
     from perceptloss.compare.thresholds import parse_thresholds
 
     wrong = _wrong_output(args)
@@ -170,6 +178,20 @@ def _check(
         raise ConfigError(wrong, "the command line")
     names = [entry.card.name for entry in parse_critics(args.critic)]
     thresholds = parse_thresholds(args.fail_if, names, has_baseline=len(systems) > 1)
+    return plan_of(args, systems, baseline), thresholds
+
+
+def plan_of(args: argparse.Namespace, systems: Mapping[str, Images], baseline: str | None = None) -> Plan:
+    """What the flags of `add_inputs` and `add_computing` ask for, checked.
+
+    Raises:
+        ConfigError: listing what is wrong with critics and flags.
+        PairingError: listing what is wrong with the images.
+    """
+    from perceptloss.compare.panel import pick_device
+    from perceptloss.compare.plan import make_plan
+    from perceptloss.compare.settings import Pairing, Settings
+
     settings = Settings(
         crop_border=args.crop_border,
         colour=args.colour,
@@ -183,8 +205,7 @@ def _check(
     )
     pick_device(args.device)
     rules = Pairing(strip=tuple(args.strip), recursive=args.recursive, allow_missing=args.allow_missing)
-    plan = make_plan(systems, args.ref, args.critic, baseline=baseline, rules=rules, settings=settings)
-    return plan, thresholds
+    return make_plan(systems, args.ref, args.critic, baseline=baseline, rules=rules, settings=settings)
 
 
 def _wrong_output(args: argparse.Namespace) -> list[str]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from perceptloss.commands.options import add_common, execute
+from perceptloss.commands.options import add_common, execute, one_system
 
 __all__ = ["add_parser"]
 
@@ -22,8 +21,4 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Score and print."""
-    if len(args.images) > 1:
-        return execute(args, {"images": args.images})
-    path = Path(args.images[0])
-    name = path.resolve().name if path.is_dir() else path.stem
-    return execute(args, {name or "images": args.images[0]})
+    return execute(args, one_system(args.images))

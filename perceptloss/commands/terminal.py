@@ -36,26 +36,28 @@ def result(text: str) -> None:
 
 
 class Progress:
-    """A line on a terminal's stderr that says how many scores are done; silent elsewhere.
+    """A line on a terminal's stderr that says how much is done; silent elsewhere.
 
     Args:
         quiet: Show nothing.
+        what: Is counted.
     """
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, *, quiet: bool, what: str = "scores") -> None:
+        self._what = what
         self._stream = sys.stderr
         self._show = not quiet and self._stream.isatty()
         self._begun = time.monotonic()
         self._drawn = 0.0
 
     def __call__(self, done: int, total: int) -> None:
-        """Show that `done` of `total` scores are there."""
+        """Show that `done` of `total` are there."""
         now = time.monotonic()
         if not self._show or (now - self._drawn < _EVERY and done < total):
             return
         self._drawn = now
         left = (now - self._begun) * (total - done) / done
-        self._stream.write(f"\r{done}/{total} scores, {left:.0f} s left\x1b[K")
+        self._stream.write(f"\r{done}/{total} {self._what}, {left:.0f} s left\x1b[K")
         self._stream.flush()
 
     def clear(self) -> None:

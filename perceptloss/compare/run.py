@@ -23,7 +23,7 @@ from perceptloss.compare.store import Store
 from perceptloss.critic import Critic
 from perceptloss.errors import ConfigError, InputError
 
-__all__ = ["compare", "run_plan", "score", "score_pairs"]
+__all__ = ["compare", "file_jobs", "run_plan", "score", "score_pairs"]
 
 Progress = Callable[[int, int], None]
 Pair = tuple[str, Tensor, Tensor | None]
@@ -164,7 +164,7 @@ def run_plan(
             progress(done, plan.scores)
 
     try:
-        found = score_jobs(list(_file_jobs(plan)), scorers, plan.settings, device, stores, count)
+        found = score_jobs(list(file_jobs(plan)), scorers, plan.settings, device, stores, count)
     finally:
         for store in stores:
             store.close()
@@ -194,7 +194,8 @@ def _rules(plan: Plan) -> dict[str, Any]:
     return {"strip": list(rules.strip), "recursive": rules.recursive, "allow_missing": rules.allow_missing}
 
 
-def _file_jobs(plan: Plan) -> Iterator[Job]:
+def file_jobs(plan: Plan) -> Iterator[Job]:
+    """The images of a plan, system by system for each, read when their turn comes."""
     last = lru_cache(maxsize=2)(read)  # systems share a reference, one after another
     for index, (record, sizes) in enumerate(zip(plan.images, plan.sizes, strict=True)):
         for system, file in enumerate(record.outputs):

@@ -15,10 +15,10 @@ from torch import Tensor
 from perceptloss.compare.panel import Scorer
 from perceptloss.compare.settings import Settings
 from perceptloss.compare.store import Key, Store
-from perceptloss.compare.tiles import tiled
 from perceptloss.errors import PerceptlossError
+from perceptloss.tiles import tiled
 
-__all__ = ["Job", "Progress", "Slot", "score_jobs"]
+__all__ = ["Job", "Progress", "Slot", "score_jobs", "true_fp32"]
 
 Slot = tuple[int, int, int]  # system, critic, image
 Progress = Callable[[int], None]
@@ -76,7 +76,7 @@ def score_jobs(
     for group in groups:
         for _, scorer in group:
             scorer.critic.to(device)
-        with torch.no_grad(), _true_fp32(device):
+        with torch.no_grad(), true_fp32(device):
             for batch, todo in _batches(_open_jobs(jobs, group, stores, found, report), group, settings, device):
                 _score_batch(batch, [(c, s) for c, s in group if c in todo], settings, device, found)
                 _keep(batch, todo, stores, found)
@@ -98,7 +98,7 @@ def _groups(scorers: list[tuple[int, Scorer]], device: torch.device) -> list[lis
 
 
 @contextmanager
-def _true_fp32(device: torch.device) -> Iterator[None]:
+def true_fp32(device: torch.device) -> Iterator[None]:
     """Keep cuDNN from rounding fp32 convolutions to TF32 meanwhile, which moves a score's fourth digit."""
     if device.type != "cuda":
         yield

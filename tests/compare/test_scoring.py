@@ -14,9 +14,9 @@ from PIL import Image
 from perceptloss import create_critic
 from perceptloss.compare import Settings, compare, join, score, score_pairs
 from perceptloss.compare.images import luma
-from perceptloss.compare.tiles import edges, tiled
 from perceptloss.critic import Critic
 from perceptloss.errors import ConfigError, InputError
+from perceptloss.tiles import edges, tiled
 
 
 @pytest.fixture
