@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: `python -m benchmarks [costs|precision] [options]`."""
+"""Command line of the benchmarks: `python -m benchmarks [costs|critics|precision|reference] [options]`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from typing import Any
 
 import torch
 
+from benchmarks import reference
 from benchmarks.cases import CASES, images
+from benchmarks.critics import measure as measure_critics
+from benchmarks.critics import render as render_critics
 from benchmarks.flops import count
 from benchmarks.memory import footprint
 from benchmarks.precision import CRITICS, table
 from benchmarks.table import Row, render
 from benchmarks.targets import count_checks, time_checks
 from benchmarks.timing import interleaved
+from perceptloss import list_critics
 
 _SIZES = [(4, 192, 192), (1, 512, 512)]
 _QUICK = [(2, 64, 64)]
@@ -37,7 +41,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="What a critic loss costs, beside its peers."
     )
-    parser.add_argument("what", nargs="?", choices=("costs", "precision"), default="costs")
+    parser.add_argument("what", nargs="?", choices=("costs", "critics", "precision", "reference"), default="costs")
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="for `reference`: the published pictures")
+    parser.add_argument("--critic", action="append", help="for `critics`: repeatable; all if left out")
     parser.add_argument("--case", action="append", choices=sorted(CASES), help="repeatable; all if left out")
     parser.add_argument(
         "--size", action="append", type=_size, help="NxHxW, repeatable; 4x192x192 and 1x512x512 if left out"
@@ -50,6 +56,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.repeat < 1 or (options.threads is not None and options.threads < 1):
         parser.error("--repeat and --threads must be at least 1")
+    if options.what == "reference" and (options.pictures is None or not options.pictures.is_dir()):
+        parser.error("reference needs --pictures FOLDER; docs/reference-scores.md says what belongs into it")
     options.device = torch.device(options.device)
     if options.device.type == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no GPU")
@@ -103,6 +111,14 @@ def _costs(options: argparse.Namespace) -> dict[str, Any]:
     return {"rows": [asdict(row) for row in rows], "checks": checks}
 
 
+def _critics(options: argparse.Namespace) -> dict[str, Any]:
+    names = options.critic or [card.name for card in list_critics()]
+    side = _QUICK[0][1] if options.quick else 256
+    rows = list(measure_critics(names, options.device, 1 if options.quick else options.repeat, side))
+    print(render_critics(rows), flush=True)
+    return {"critics": [asdict(row) for row in rows]}
+
+
 def _precision(options: argparse.Namespace) -> dict[str, Any]:
     sizes = options.size or (_QUICK if options.quick else [(4, 96, 96)])
     found = {}
@@ -110,6 +126,12 @@ def _precision(options: argparse.Namespace) -> dict[str, Any]:
         text, found["x".join(map(str, size))] = table(CRITICS, size, options.device)
         print(text, end="\n\n", flush=True)
     return {"cosines": found}
+
+
+def _reference(options: argparse.Namespace) -> dict[str, Any]:
+    results = list(reference.run(options.pictures))
+    print(reference.render(results), flush=True)
+    return {"reference": [asdict(result) for result in results]}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,7 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(options.threads)
     where = environment(options.device)
     print(", ".join(f"{key} {value}" for key, value in where.items()), end="\n\n")
-    results = (_costs if options.what == "costs" else _precision)(options)
+    results = {"costs": _costs, "critics": _critics, "precision": _precision, "reference": _reference}[options.what](
+        options
+    )
     if options.json:
         options.json.write_text(json.dumps({"environment": where, **results}, indent=1) + "\n")
     return 0

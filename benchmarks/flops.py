@@ -12,9 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.memory import Loss
-from perceptloss.backbones import Trunk
+from perceptloss.backbones.plain import PlainTrunk
 
-__all__ = ["Flops", "count", "least", "trunk_forward"]
+__all__ = ["Flops", "count", "count_forward", "least", "trunk_forward"]
 
 _CONVOLUTIONS = (torch.ops.aten.convolution, torch.ops.aten.convolution_backward)
 
@@ -62,7 +62,14 @@ def count(loss: Loss, x: Tensor, y: Tensor) -> Flops:
     return Flops(sum(found[operator] for operator in _CONVOLUTIONS), found.total())
 
 
-def trunk_forward(trunk: Trunk, shape: torch.Size, last: int | None = None) -> int:
+def count_forward(score: Loss, x: Tensor, y: Tensor) -> int:
+    """Operations of a call alone, matrix products included."""
+    with _Operations() as operations:
+        score(x, y)
+    return operations.by_operator.total()
+
+
+def trunk_forward(trunk: PlainTrunk, shape: torch.Size, last: int | None = None) -> int:
     """Operations of the convolutions of one forward: 2 N h w (kernel) C_in C_out each, summed.
 
     Args:
@@ -83,7 +90,7 @@ def trunk_forward(trunk: Trunk, shape: torch.Size, last: int | None = None) -> i
     return operations
 
 
-def least(trunk: Trunk, shape: torch.Size) -> int:
+def least(trunk: PlainTrunk, shape: torch.Size) -> int:
     """Least a loss through a trunk can take: x forward, y forward, and x backward to its input.
 
     The gradient with respect to the input of a convolution takes what its forward takes.

@@ -12,6 +12,7 @@ from benchmarks.flops import count, least
 from benchmarks.memory import Loss, footprint
 from benchmarks.peers import PEERS, offline
 from benchmarks.table import MIB, Row, size_text
+from perceptloss.backbones.plain import PlainTrunk
 from perceptloss.critics.lpips import LPIPS
 from perceptloss.registry import create_critic
 
@@ -66,7 +67,7 @@ def peer_checks(size: Size, device: torch.device) -> Iterator[Check]:
 def flop_checks(size: Size, device: torch.device) -> Iterator[Check]:
     """No mode does more convolutions than forward(x) + forward(y) + gradient(x), shared by all terms of a trunk."""
     critic = create_critic("lpips-vgg", weights=None)
-    assert isinstance(critic, LPIPS)
+    assert isinstance(critic, LPIPS) and isinstance(critic.trunk, PlainTrunk)
     bound = least(critic.trunk, torch.Size((size[0], 3, *size[1:])))
     x, y = images(size, device)
     for names in (("lpips-vgg",), THREE):

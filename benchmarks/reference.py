@@ -1,0 +1,180 @@
+"""Published scores of published picture pairs, beside ours: `python -m benchmarks reference FOLDER`.
+
+The pictures belong to their authors and are not shipped; `docs/reference-scores.md` says where each
+lies. What a critic's weights are missing for is listed with the command that fetches them.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.table import align
+from perceptloss import create_critic, get_card
+from perceptloss.critics.gmsd import gms_map
+from perceptloss.critics.mdsi import MDSI
+from perceptloss.critics.nlpd import NLPD
+from perceptloss.critics.srsim import SRSIM
+from perceptloss.errors import MissingWeights
+from perceptloss.parts.windows import ssim_maps
+
+__all__ = ["Published", "Result", "published", "render", "run"]
+
+_FILE = Path(__file__).with_name("reference_scores.csv")
+Score = Callable[[Tensor, Tensor], Tensor]
+
+
+def _clipped_ssim(x: Tensor, y: Tensor) -> Tensor:
+    """SSIM with negative structure counted as none."""
+    luminance, structure = ssim_maps(x, y)
+    return (luminance * structure.relu()).mean()
+
+
+def _channelwise_gmsd(x: Tensor, y: Tensor) -> Tensor:
+    """GMSD of the maps of red, green and blue together, with the unbiased deviation."""
+    maps = [gms_map(*(image[:, c : c + 1].expand(-1, 3, -1, -1) for image in (x, y))) for c in range(3)]
+    return torch.cat(maps).std()
+
+
+# what a publisher computed that no registered critic computes
+_VARIANTS: Mapping[str, Score] = {
+    "mdsi:combination=mult": MDSI(get_card("mdsi"), combination="mult"),
+    "sr-sim:gaussian_size=9": SRSIM(get_card("sr-sim"), gaussian_size=9),
+    "nlpd:form=bilinear": NLPD(get_card("nlpd"), form="bilinear"),
+    "ssim-full:clipped": _clipped_ssim,
+    "gmsd:channelwise": _channelwise_gmsd,
+}
+_MATLAB = (0.2989, 0.5870, 0.1140)
+_ROUNDING = {"grey": 0.5, "grey-floor": 0.0}  # added before the luma is cut off
+
+
+@dataclass(frozen=True)
+class Published:
+    """A row of `reference_scores.csv`.
+
+    Attributes:
+        critic: Registry name, perhaps with an option behind a colon.
+        prepare: What the publisher did to the pictures first: `rgb` nothing; `bgr` exchanged red and
+            blue; `grey` MATLAB's rounded luma, copied to three channels; `grey-floor` the same, cut off
+            instead of rounded; `short-224` shrank the short side to 224; `noise-20` added noise of
+            deviation 20 to the reference, as scikit-image's test does.
+        reference: Picture, relative to the folder.
+        distorted: Picture, relative to the folder.
+        value: Published score.
+        tolerance: Largest difference that counts as agreement.
+        source: Who published it.
+    """
+
+    critic: str
+    prepare: str
+    reference: str
+    distorted: str
+    value: float
+    tolerance: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """Our score for a published one, or what was missing."""
+
+    row: Published
+    ours: float | None
+    missing: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the difference is within the tolerance; False if there is no score."""
+        return self.ours is not None and abs(self.ours - self.row.value) <= self.row.tolerance
+
+
+def published() -> list[Published]:
+    """All rows of the file."""
+    with _FILE.open(encoding="utf-8") as file:
+        return [
+            Published(**{**row, "value": float(row["value"]), "tolerance": float(row["tolerance"])})  # type: ignore[arg-type]
+            for row in csv.DictReader(file)
+        ]
+
+
+@lru_cache
+def _score(name: str) -> Score:
+    return _VARIANTS[name] if ":" in name else create_critic(name).as_published().double()
+
+
+def _picture(path: Path) -> Tensor:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)[None].double()
+
+
+def _prepared(row: Published, folder: Path) -> tuple[Tensor, Tensor]:
+    """Distorted picture and reference, (1, 3, H, W) in [0, 1], float64."""
+    y, x = (_picture(folder / name) for name in (row.reference, row.distorted))
+    if row.prepare == "noise-20":
+        grain = np.random.RandomState(5).randn(*y.shape[2:])
+        x = (y + torch.from_numpy(20 * grain)).clamp(0, 255).to(torch.uint8).double()
+    elif row.prepare in _ROUNDING:
+        weights, offset = torch.tensor(_MATLAB, dtype=torch.float64).view(1, 3, 1, 1), _ROUNDING[row.prepare]
+        x, y = (((image * weights).sum(1, keepdim=True) + offset).floor().expand(-1, 3, -1, -1) for image in (x, y))
+    elif row.prepare == "short-224":
+        x, y = _shrunk(x), _shrunk(y)
+    elif row.prepare == "bgr":
+        x, y = x.flip(1), y.flip(1)
+    return x / 255, y / 255
+
+
+def _shrunk(image: Tensor) -> Tensor:
+    """As torchvision's resize of a PIL picture: bilinear with antialiasing, in 8 bits."""
+    height, width = image.shape[2:]
+    factor = 224 / min(height, width)
+    if factor >= 1:
+        return image
+    size = (round(height * factor), round(width * factor))
+    return torch.nn.functional.interpolate(image, size, mode="bilinear", antialias=True).round()
+
+
+def run(folder: Path, rows: Sequence[Published] | None = None) -> Iterator[Result]:
+    """Score every row whose pictures and weights are there; fetches nothing."""
+    os.environ["PERCEPTLOSS_OFFLINE"] = "1"
+    for row in published() if rows is None else rows:
+        lacking = [name for name in (row.reference, row.distorted) if not (folder / name).is_file()]
+        if lacking:
+            yield Result(row, None, f"no picture {lacking[0]}")
+            continue
+        try:
+            score = _score(row.critic)
+        except MissingWeights:
+            yield Result(row, None, f"perceptloss weights fetch {row.critic}")
+            continue
+        x, y = _prepared(row, folder)
+        with torch.no_grad():
+            yield Result(row, score(x, y).item())
+
+
+def render(results: Sequence[Result]) -> str:
+    """The results as text, missing ones last, and a count."""
+    head = ["critic", "reference", "distorted", "published", "ours", "difference", "tolerance", ""]
+    body = []
+    for result in sorted(results, key=lambda result: result.ours is None):
+        row = result.row
+        cells = [row.critic, row.reference, row.distorted, f"{row.value:.6g}"]
+        if result.ours is None:
+            cells += ["", "", f"{row.tolerance:g}", result.missing]
+        else:
+            verdict = "agrees" if result.agrees else "DIFFERS"
+            cells += [f"{result.ours:.6g}", f"{abs(result.ours - row.value):.1e}", f"{row.tolerance:g}", verdict]
+        body.append(cells)
+    scored = [result for result in results if result.ours is not None]
+    agreed = sum(result.agrees for result in scored)
+    count = f"{agreed} of {len(scored)} agree; {len(results) - len(scored)} need pictures or weights"
+    return f"{align(head, body)}\n\n{count}"
