@@ -80,24 +80,13 @@ def _exact_piq(monkeypatch: pytest.MonkeyPatch) -> None:
 @by_theirs
 @pytest.mark.parametrize(("height", "width"), [(168, 176), (163, 181), (388, 400)])
 def test_score_and_gradient_are_those_of_piq(name: str, height: int, width: int) -> None:
-    y = picture(height, width, seed=3)
-    x = damaged(y)
-    score, gradient = value_and_gradient(create_critic(name), x, y)
-    expected, slope = value_and_gradient(THEIRS[name], x, y)
-    torch.testing.assert_close(score, expected, rtol=1e-6, atol=1e-8)
-    torch.testing.assert_close(gradient, slope, rtol=1e-6, atol=1e-10)
-    torch.testing.assert_close(gradient.norm(), slope.norm(), rtol=1e-6, atol=0)
+    shared.check_score_and_gradient(name, THEIRS[name], picture(height, width, seed=3))
 
 
 @by_theirs
 @pytest.mark.parametrize("extra", [(0, 0), (0, 5), (1, 2)])
 def test_the_smallest_sizes_agree_with_piq(name: str, extra: tuple[int, int]) -> None:
-    critic = create_critic(name)
-    y = picture(critic.card.min_size + extra[0], critic.card.min_size + extra[1])
-    x = damaged(y)
-    score, gradient = value_and_gradient(critic, x, y)
-    torch.testing.assert_close(score, THEIRS[name](x, y), rtol=1e-6, atol=1e-8)
-    assert gradient.abs().max() > 0
+    shared.check_smallest_size(name, THEIRS[name], extra)
 
 
 @every

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from perceptloss.card import Card
 from perceptloss.convert import Rule
-from perceptloss.critic import Critic, Entry
+from perceptloss.critic import Entry
 from perceptloss.parts.functional import YIQ, imresize, mix_channels
-from perceptloss.parts.nss import SHAPES, fits, mscn, offset, rounded, shape_of
+from perceptloss.parts.nss import SHAPES, StatisticsCritic, fits, mscn, offset, rounded, shape_of
 
 __all__ = ["BRISQUE", "ENTRIES", "RANGES", "features"]
 
@@ -63,7 +63,7 @@ def features(grey: Tensor, *, table: bool = False) -> Tensor:
     return torch.cat(found, 1)
 
 
-class BRISQUE(Critic):
+class BRISQUE(StatisticsCritic):
     r"""Predicted difference of opinions, about 0 to 100; lower is better, below 0 happens.
 
     .. math:: s = \sum_k c_k \exp(-\gamma \|f - v_k\|^2) - \rho
@@ -102,27 +102,14 @@ class BRISQUE(Critic):
         ranges: Tensor | None = None,
         table: bool = False,
     ) -> None:
-        super().__init__(card)
-        self.gamma, self.rho, self.table = gamma, rho, table
+        super().__init__(card, table=table)
+        self.gamma, self.rho = gamma, rho
         if ranges is None:
             ranges = torch.tensor([pair for group in RANGES for pair in group], dtype=torch.float64)
         self.register_buffer("ranges", ranges.double(), persistent=False)
         signs = torch.randn(vectors, dtype=torch.float64)
         self.coefficients = nn.Parameter(4 * (signs - signs.mean()) / math.sqrt(vectors))
         self.vectors = nn.Parameter(2 * torch.rand(vectors, _COUNT, dtype=torch.float64) - 1)
-
-    @property
-    def dtype(self) -> None:
-        """None: it computes in float64 and answers in the type of the images."""
-
-    def as_published(self) -> BRISQUE:
-        """Rounded luminance and tabulated shapes, as the published codes have them."""
-        self.table = True
-        return self
-
-    @property
-    def signature(self) -> str:
-        return f"{super().signature}|{'table' if self.table else 'smooth'}"
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         grey = mix_channels(255 * x.double(), YIQ[:1])

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from perceptloss.card import Card
 from perceptloss.convert import Rule
-from perceptloss.critic import Critic, Entry
+from perceptloss.critic import Entry
 from perceptloss.parts.functional import gaussian, imresize, mix_channels, root
-from perceptloss.parts.nss import fits, mscn, offset, rounded
+from perceptloss.parts.nss import StatisticsCritic, fits, mscn, offset, rounded
 
 __all__ = ["ENTRIES", "NIQE", "block_features", "distance", "features", "moments"]
 
@@ -87,7 +87,7 @@ def moments(found: Tensor, defined: Tensor) -> tuple[Tensor, Tensor]:
     return mean, away.mT @ away / (count - 1).clamp_min(1)
 
 
-class NIQE(Critic):
+class NIQE(StatisticsCritic):
     """Distance from natural statistics, 0 or more; lower is better, about 3 to 8 for photographs.
 
     Args:
@@ -116,8 +116,8 @@ class NIQE(Critic):
     )
 
     def __init__(self, card: Card, *, block: int = 96, table: bool = False) -> None:
-        super().__init__(card)
-        self.block, self.table = block, table
+        super().__init__(card, table=table)
+        self.block = block
         spread = torch.randn(36, 36, dtype=torch.float64) / 12
         self.register_buffer("mean", torch.rand(36, dtype=torch.float64))
         self.register_buffer("covariance", spread @ spread.mT + 0.1 * torch.eye(36, dtype=torch.float64))
@@ -127,19 +127,6 @@ class NIQE(Critic):
         """The window of the local mean and deviation, (7, 7)."""
         taps = torch.tensor(gaussian(7, 7 / 6), dtype=torch.float64)
         return taps[:, None] * taps
-
-    @property
-    def dtype(self) -> None:
-        """None: it computes in float64 and answers in the type of the images."""
-
-    def as_published(self) -> NIQE:
-        """Rounded luminance and tabulated shapes, as the published codes have them."""
-        self.table = True
-        return self
-
-    @property
-    def signature(self) -> str:
-        return f"{super().signature}|{'table' if self.table else 'smooth'}"
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         grey = mix_channels(x.double(), _LUMA) + 16

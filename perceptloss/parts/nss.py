@@ -10,15 +10,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from perceptloss.card import Card
+from perceptloss.critic import Critic
 from perceptloss.parts.functional import blur, gaussian, root, soften
 
-__all__ = ["NEIGHBOURS", "SHAPES", "Fits", "fits", "log_ratio", "mscn", "offset", "rounded", "shape_of"]
+__all__ = [
+    "NEIGHBOURS",
+    "SHAPES",
+    "Fits",
+    "StatisticsCritic",
+    "fits",
+    "log_ratio",
+    "mscn",
+    "offset",
+    "rounded",
+    "shape_of",
+]
+
+S = TypeVar("S", bound="StatisticsCritic")
 
 SHAPES = (0.2, 10.0)
 """Smallest and largest shape of the published tables; their step is 0.001."""
@@ -181,3 +196,31 @@ def fits(v: Tensor, *, table: bool = False) -> Fits:
     alpha = shape_of(evened, table=table)
     alpha = alpha.where(both, alpha.new_tensor(SHAPES[0]))
     return Fits(alpha, left, right, has_left, has_right, power, ratio)
+
+
+class StatisticsCritic(Critic):
+    """A critic of these statistics: smooth as a loss, tabulated in reports; computes in float64.
+
+    Args:
+        card: Its card.
+        table: Round the luminance to whole grey levels and the shapes to thousandths, as the published codes do.
+            For numbers to report; the slope then is that of the unrounded form. May be set at any time.
+    """
+
+    def __init__(self, card: Card, *, table: bool = False) -> None:
+        super().__init__(card)
+        self.table = table
+
+    @property
+    def dtype(self) -> None:
+        """None: it computes in float64 and answers in the type of the images."""
+
+    def as_published(self: S) -> S:
+        """Rounded luminance and tabulated shapes, as the published codes have them."""
+        self.table = True
+        return self
+
+    @property
+    def signature(self) -> str:
+        """As of any critic, and which form it has."""
+        return f"{super().signature}|{'table' if self.table else 'smooth'}"
