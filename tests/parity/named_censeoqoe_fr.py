@@ -8,7 +8,7 @@ from perceptloss.critic import Critic
 from perceptloss.critics.censeoqoe import CenseoQoEFR
 
 from .named import NamedCase, Reader, System, gradient
-from .named_censeoqoe_nr import CLIPS, LOSSES, WHY, clips
+from .named_censeoqoe_nr import CLIPS, LOSS_READERS, clips
 
 
 def _images(case: NamedCase, name: str) -> tuple[Tensor, Tensor]:
@@ -71,6 +71,6 @@ SYSTEM = System(
         "clip_frame_outputs": _frames,
         "clip_scores": _clip_scores,
         "output_if_fed_RGB_by_mistake": _fed_rgb,
+        **LOSS_READERS,
     },
-    left={LOSSES: WHY},
 )

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from perceptloss.critic import Critic
 from perceptloss.critics.censeoqoe import CenseoQoENR
+from perceptloss.training.objectives import gap_weights, rank_hinge
 
-from .named import NamedCase, Reader, System, gradient
+from .named import DTYPES, NamedCase, Reader, System, gradient
 
 CLIPS = (("a", "b", "ref"), ("b", "b", "a"))
-LOSSES = r"loss_l1.*"
-WHY = "a training objective, not part of the critic"
+_PREDICTIONS, _LABELS = (0.62, 0.31, 0.66, 0.58, 0.2), (0.7, 0.3, 0.65, 0.8, 0.3)
+
+
+def _loss(l1: float, rank: float, has_margin: bool, threshold: float) -> dict[bool, Reader]:
+    """Readers of a loss on fixed lists (false) and its derivative (true); pairs differ by less than the threshold."""
+
+    def read(critic: Critic, case: NamedCase, name: str, *, is_derivative: bool) -> Tensor:
+        q, y = (torch.tensor(v, dtype=DTYPES[case.dtype], requires_grad=True) for v in (_PREDICTIONS, _LABELS))
+        gaps = gap_weights(y)
+        hinge = rank_hinge(q, y, gaps if has_margin else 0.0, mask=gaps < threshold, over="all")
+        loss = l1 * (q - y.detach()).abs().mean() + rank * hinge
+        return torch.autograd.grad(loss, q)[0] if is_derivative else loss
+
+    return {which: partial(read, is_derivative=which) for which in (False, True)}
+
+
+LOSS_READERS: dict[str, Reader] = {
+    f"loss_{name}{'_derivative' if is_derivative else ''}": read
+    for name, settings in {
+        "l1": (1, 0, False, 1),
+        "l1_rank": (1, 1, False, 1),
+        "l1_rank_margin": (1, 1, True, 1),
+        "l1_rank_weighted": (2, 0.5, True, 0.3),
+    }.items()
+    for is_derivative, read in _loss(*settings).items()
+}
 
 
 def clips(case: NamedCase, *names: tuple[str, ...]) -> Tensor:
@@ -50,6 +77,6 @@ SYSTEM = System(
         "clip_frame_outputs": lambda critic, case, name: critic(clips(case, *CLIPS).flatten(0, 1)) / 5,
         "clip_scores": _clip_scores,
         "output_if_fed_RGB_by_mistake": lambda critic, case, name: critic(case.image(name).flip(1)) / 5,
+        **LOSS_READERS,
     },
-    left={LOSSES: WHY},
 )

@@ -12,6 +12,7 @@ from perceptloss import get_card
 from perceptloss.convert import load_states
 from perceptloss.critic import Critic
 from perceptloss.critics.dfss import DFSS
+from perceptloss.training.objectives import triplet_margin
 
 from .named import DTYPES, NamedCase, Reader, System, gradient
 
@@ -76,6 +77,13 @@ def _logits(critic: Critic, case: NamedCase, name: str) -> Tensor:
     return whole.classify(_stacks(whole, case, ("dist", "dist2"))[1])
 
 
+def _triplet(critic: Critic, case: NamedCase, name: str) -> Tensor:
+    """The reference's content should be nearer to the distorted image's than to that of another reference."""
+    assert isinstance(critic, DFSS)
+    stacks = (_stacks(critic, case, (image, f"{image}2")) for image in ("ref", "dist", "other"))
+    return triplet_margin(*(content.mean(1) for content, _ in stacks), margin=1.0)
+
+
 SYSTEM = System(
     "dfss",
     readers={
@@ -97,6 +105,9 @@ SYSTEM = System(
             "other", "other2", lambda critic, content, statistics: critic.deviate(statistics)
         ),
         "class_logits": _logits,
+        "loss_triplet": _triplet,
     },
-    left={r"(grad_)?loss_.*": "how the network is trained, which is no part of the critic"},
+    left={
+        r"loss_(?!triplet).*|grad_loss_.*": "terms on the statistics and classes inside the network: its own training",
+    },
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from perceptloss.critic import Critic
 from perceptloss.critics.monotonic import DATASETS, Monotonic, bilinear
+from perceptloss.training.objectives import norm_in_norm
 
 from .named import DTYPES, NamedCase, Reader, System, gradient
 
@@ -60,6 +63,16 @@ def _slope(critic: Critic, x: Tensor) -> Tensor:
     return critic(x)
 
 
+def _norm_in_norm(of: Callable[[Tensor, Tensor], Tensor]) -> Reader:
+    """For two columns that the case's notes give."""
+
+    def read(critic: Critic, case: NamedCase, name: str) -> Tensor:
+        p = torch.tensor([2.5, 1, 4.75, 3, 7.25, 6, 5.5], dtype=DTYPES[case.dtype])
+        return of(p, torch.tensor([2, 1.5, 6, 3.5, 8, 5, 4], dtype=p.dtype))
+
+    return read
+
+
 SYSTEM = System(
     "monotonic",
     readers={
@@ -72,9 +85,11 @@ SYSTEM = System(
         "grad_q": gradient(_slope),
         **{f"head_{number}_on_grid": _on_grid(number) for number in range(1, 7)},
         "heads": _heads,
+        "norm_in_norm_batch_first": _norm_in_norm(lambda p, t: norm_in_norm(p, t, 2, 2)),
+        "norm_in_norm_affine": _norm_in_norm(lambda p, t: norm_in_norm(3 * p + 2, t, 2, 2)),
+        "norm_in_norm_perfect": _norm_in_norm(lambda p, t: (norm_in_norm(3 * t - 1, t, 2, 2) < 1e-6).double()),
     },
     left={
-        r"(grad_)?loss_.*": "a training objective, not part of the critic",
-        r"norm_in_norm_.*": "a training objective, not part of the critic",
+        r"(grad_)?loss_.*": "by a mistake of shapes their norm-in-norm is a plain L1; ours refuses such shapes",
     },
 )

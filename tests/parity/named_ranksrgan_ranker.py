@@ -1,12 +1,14 @@
-"""The RankSRGAN ranker: scores, and the outputs of two convolutions before their normalisation."""
+"""The RankSRGAN ranker: scores, the outputs of two convolutions before their normalisation, and what taught it."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceptloss.critic import Critic
 from perceptloss.critics.ranker import Ranker
+from perceptloss.training.objectives import rank_hinge
 
 from .named import NamedCase, Reader, System, gradient
 
@@ -28,6 +30,16 @@ def _convolution(name: str, before: str) -> Reader:
     return read
 
 
+def _margin(first: int, second: int, label: int) -> Reader:
+    """With label +1 the first of two images is the worse one: it should have the larger score."""
+
+    def read(critic: Critic, case: NamedCase, name: str) -> Tensor:
+        quality = -critic(case.image(name))[[first, second]]
+        return rank_hinge(quality, torch.tensor([-label, 0]), 0.5, clamp=5)
+
+    return read
+
+
 SYSTEM = System(
     critic="ranker",
     readers={
@@ -35,9 +47,12 @@ SYSTEM = System(
         "conv0_1": _convolution("conv0_1", "conv0_0"),
         "conv4_1": _convolution("conv4_1", "conv4_0"),
         "grad_score": gradient(lambda critic, x: critic(x)),
+        "loss_margin_ab_label+1": _margin(0, 1, 1),
+        "loss_margin_ab_label-1": _margin(0, 1, -1),
+        "loss_margin_ac_label+1": _margin(0, 2, 1),
+        "loss_margin_bc_label-1": _margin(1, 2, -1),
     },
     left={
-        r"loss_margin_.*": "a training objective, not part of the critic",
         r"(grad_)?loss_for_generator": "the authors' training objective; ours averages over the batch",
         r"score_batch_statistics": "a score must not depend on the rest of the batch",
     },

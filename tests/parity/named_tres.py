@@ -1,8 +1,8 @@
-"""How the cases of TReS are read; this one is that of ResNet-50."""
+"""How the cases of TReS are read, and the losses that taught it; this one is that of ResNet-50."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -10,10 +10,24 @@ from torch import Tensor
 from perceptloss.critic import Critic
 from perceptloss.critics.tres import TReS
 from perceptloss.parts.layers import unit_norm
+from perceptloss.training.objectives import consistency, extreme_triplets, tres_loss
 
 from .named import NamedCase, Reader, System, gradient
+from .teaching import Losses, loss_readers
 
-_TRAINING = "a training objective, not part of the critic"
+_LABELS = (62.5, 11.25, 40.0, 87.75)
+_LOSSES = (
+    "loss_l1",
+    "loss_l1_mirror",
+    "loss_consistency",
+    "loss_consistency_mirror",
+    "loss_triplet_low",
+    "loss_triplet_high",
+    "loss_triplet_low_mirror",
+    "loss_triplet_high_mirror",
+    "loss_ranking_agreement",
+    "loss_total",
+)
 
 
 def _map(tokens: Tensor) -> Tensor:
@@ -36,6 +50,48 @@ def _consistency(critic: Critic, case: NamedCase, name: str) -> Tensor:
         return critic.consistency(case.image(name)).mean()
 
 
+def _teach(critic: Critic, case: NamedCase, images: Mapping[str, Tensor]) -> Losses:
+    """Parts of the loss with the help of its weights: what is left of it where all others are 0."""
+    assert isinstance(critic, TReS)
+
+    def look(x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        taps = critic.trunk(x, critic.taps)
+        tokens = critic.encode(taps)
+        whole = torch.cat([critic.reduce(tokens.mean(1)), taps["layer4"].mean((2, 3))], 1)
+        return critic.head(whole)[:, 0], [_map(tokens), taps["layer4"]]
+
+    x = images["abcd"]
+    (q, maps), (mirrored, others) = look(x), look(x.flip(-1))
+    y = torch.tensor(_LABELS, dtype=q.dtype)
+    low, high = extreme_triplets(q, y)
+    low_mirror, high_mirror = extreme_triplets(mirrored, y)
+    alone = tres_loss(q, mirrored, y, ranking=0, agreement=0)
+    found = {
+        "loss_l1": tres_loss(q, q, y, ranking=0, agreement=0) / 2,
+        "loss_l1_mirror": tres_loss(mirrored, mirrored, y, ranking=0, agreement=0) / 2,
+        "loss_consistency": consistency(maps, others, flip_back=False),
+        "loss_consistency_mirror": consistency(others, maps, flip_back=False),
+        "loss_triplet_low": low,
+        "loss_triplet_high": high,
+        "loss_triplet_low_mirror": low_mirror,
+        "loss_triplet_high_mirror": high_mirror,
+        "loss_ranking_agreement": tres_loss(q, mirrored, y, ranking=0, agreement=1) - alone,
+    }
+    total = tres_loss(q, mirrored, y) + found["loss_consistency"] + found["loss_consistency_mirror"]
+    return found | {"loss_total": total}
+
+
+LOSS_READERS = loss_readers(
+    _teach,
+    ("abcd",),
+    _LOSSES,
+    "grad_loss_total",
+    {
+        "grad_loss_total_wrt:fc.weight": "head.weight",
+        "grad_loss_total_wrt:transformer.encoder.layers.0.linear1.weight": "layers.0.linear1.weight",
+    },
+)
+
 READERS: dict[str, Reader] = {
     "score": lambda critic, case, name: critic(case.image(name))[:, None],
     "score_mirror": lambda critic, case, name: critic(case.image(name).flip(-1))[:, None],
@@ -48,6 +104,8 @@ READERS: dict[str, Reader] = {
     "fc2": _of_taps(lambda critic, taps: critic.reduce(critic.encode(taps).mean(1))),
     "grad_score": gradient(lambda critic, x: critic(x)),
 }
-LEFT = {r"loss_.*": _TRAINING, r"grad_loss_.*": _TRAINING}
-
-SYSTEM = System("tres", READERS, LEFT)
+SYSTEM = System(
+    "tres",
+    READERS,
+    {r"(grad_)?loss_.*": "read with ResNet-18, whose arithmetic is a tenth; the code is the same"},
+)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from .named import System
-from .named_tres import LEFT, READERS
+from .named_tres import LOSS_READERS, READERS
 
 _CROPS = {
     "score_per_crop": READERS["score"],
     "score_mean_over_crops": lambda critic, case, name: critic(case.image(name)).mean(),
 }
 
-SYSTEM = System("tres-resnet18", {**READERS, **_CROPS}, LEFT)
+SYSTEM = System("tres-resnet18", {**READERS, **_CROPS, **LOSS_READERS})

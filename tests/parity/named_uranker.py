@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from perceptloss import CriticLoss
 from perceptloss.critic import Critic
 from perceptloss.critics.uranker import URanker, histogram, padded
+from perceptloss.training.objectives import rank_hinge
 
 from .named import NamedCase, Reader, System, gradient
 
@@ -45,6 +46,13 @@ def _for_generator(critic: Critic, x: Tensor) -> Tensor:
     return CriticLoss([{"critic": critic, "weight": 1.0, "shape": "sigmoid"}], grad="autograd")(x)
 
 
+def _margin(critic: Critic, case: NamedCase, name: str) -> Tensor:
+    """Of a ranking such as `a_better_than_b`."""
+    better, worse = name.split("_better_than_")
+    scores = torch.cat([critic(case.image(image)) for image in (better, worse)])
+    return rank_hinge(scores, torch.tensor([1, 0]), 0.5, clamp=5)
+
+
 SYSTEM = System(
     "uranker",
     readers={
@@ -64,6 +72,6 @@ SYSTEM = System(
         "grad_score": gradient(lambda critic, x: critic(x)),
         "loss_for_generator": lambda critic, case, name: _for_generator(critic, case.image(name)),
         "grad_loss_for_generator": gradient(_for_generator),
+        "loss_margin": _margin,
     },
-    left={"loss_margin": "how the ranker is trained, which is no part of the critic"},
 )
