@@ -89,8 +89,10 @@ def sharding_problems(accelerator: Accelerator, *, has_baseline: bool, has_ema: 
     return problems
 
 
-def claim(config: RunOptions, folder: Path) -> bool:
+def claim(config: RunOptions, folder: Path, free: Sequence[str] = ()) -> bool:
     """Save the configuration in the folder; True if a run with it has finished there already. Main process only.
+
+    `free` are prefixes of options that may change between the parts of a run, besides those of every recipe.
 
     Raises:
         ConfigError: if another run is there, or checkpoints that `resume=none` would ignore.
@@ -102,7 +104,7 @@ def claim(config: RunOptions, folder: Path) -> bool:
     saved, is_finished = folder / "config.yaml", (folder / "results.json").exists()
     if is_finished or any(checkpoints(home / "checkpoints") for home in (folder, folder / "l1")):
         before = options.from_mapping(type(config), read_yaml(saved), str(saved))
-        if changed := options.differences(before, config, _FREE_TO_CHANGE):
+        if changed := options.differences(before, config, (*_FREE_TO_CHANGE, *free)):
             hint = "give another --output, or --overwrite to replace that run"
             raise ConfigError([*changed, hint], f"{folder}, which holds a run with other options")
         if config.resume == "none" and not is_finished:
