@@ -18,6 +18,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "xdist_group(name): tests that run in one process")
+    config.addinivalue_line("markers", "every_name: also run for critics that are variants of one class")
     os.environ["PERCEPTLOSS_OFFLINE"] = "1"
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     cores = max(1, (os.cpu_count() or 1) // workers)
@@ -25,11 +26,23 @@ def pytest_configure(config):
 
 
 def pytest_generate_tests(metafunc):
-    """Run a test that asks for `critic` once per registered critic, all tests of one critic together."""
-    if "critic" in metafunc.fixturenames:
-        from perceptloss import list_critics
+    """Run a test that asks for `critic` once per kind of critic, all tests of one critic together.
 
-        metafunc.parametrize("critic", [card.name for card in list_critics()], indirect=True, scope="module")
+    Names of one class whose cards claim the same differ by a trunk or a constant: one of them runs
+    everything, the others the tests marked `every_name`. A test may name its critics itself.
+    """
+    if "critic" not in metafunc.fixturenames or any(
+        mark.args[0] == "critic" for mark in metafunc.definition.iter_markers("parametrize")
+    ):
+        return
+    from small import kind_of
+
+    from perceptloss import list_critics
+
+    cards = list_critics()
+    if not metafunc.definition.get_closest_marker("every_name"):
+        cards = list({kind_of(card): card for card in reversed(cards)}.values())[::-1]
+    metafunc.parametrize("critic", [card.name for card in cards], indirect=True, scope="module")
 
 
 def pytest_collection_modifyitems(items):

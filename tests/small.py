@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 
 from perceptloss import get_card
 from perceptloss.card import Card
 from perceptloss.critic import Critic
+from perceptloss.registry import _entry
 
-__all__ = ["SMALL", "build_small", "is_small", "small_card"]
+__all__ = ["SMALL", "build_small", "is_small", "kind_of", "small_card"]
 
 
 def small_card(name: str, min_size: int) -> Card:
@@ -226,3 +228,11 @@ def build_small(name: str) -> Critic:
 def is_small(critic: Critic) -> bool:
     """Whether it takes smaller images than its published form."""
     return critic.card.name in SMALL and critic.card.min_size != get_card(critic.card.name).min_size
+
+
+def kind_of(card: Card) -> tuple[object, ...]:
+    """The class, or function, that builds a critic, and what its card claims of size, batch, range and precision."""
+    build = _entry(card.name).build
+    made_by = build.func if isinstance(build, partial) else build
+    claims = (card.kind, card.channels, card.multiple_of, card.tiling, card.shape, card.better, card.bounds)
+    return (made_by, *claims, card.low_precision, card.couples_batch, card.identity)

@@ -1,6 +1,7 @@
 """What every registered critic must keep: score, direction, gradient, frozenness, copies, and a card that is true.
 
-All tests run for every card of the registry, now and later; see `conftest.py` for the fixture `critic`.
+All tests run for every class of the registry, now and later, the marked ones for every name; see `conftest.py` for
+the fixture `critic`.
 """
 
 from __future__ import annotations
@@ -8,24 +9,21 @@ from __future__ import annotations
 import copy
 import io
 import json
-import math
 import pickle
 import re
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 
 import pytest
 import torch
 from images import LADDERS, ladder, pair, photographs
-from small import is_small
+from small import SMALL, is_small
 from torch import Tensor, nn
 
-from perceptloss import Critic, create_critic, get_card, list_critics
+from perceptloss import Critic, create_critic, get_card
 from perceptloss.card import Card
-from perceptloss.critic import TrunkCritic
+from perceptloss.critic import Entry, TrunkCritic
 from perceptloss.errors import InputError
-from perceptloss.registry import _entry
 
 
 def side(card: Card, least: int = 32) -> int:
@@ -58,6 +56,7 @@ def behind_the_last_tap(critic: Critic) -> list[nn.Parameter]:
 
 
 class TestCard:
+    @pytest.mark.every_name
     def test_is_complete(self, critic):
         card = critic.card
         published = get_card(card.name)
@@ -75,6 +74,7 @@ class TestCard:
         json.dumps(card.to_dict(), allow_nan=False)
         assert critic.signature.startswith(f"{card.name}|weights:")
 
+    @pytest.mark.every_name
     def test_smallest_size_is_true(self, critic64):
         card = critic64.card
         x, y = pair(2, card.min_size, card.min_size + 2 * card.multiple_of, channels=card.channels, dtype=torch.float64)
@@ -88,6 +88,7 @@ class TestCard:
             with pytest.raises(InputError, match=rf"(?s)at least {card.min_size}x{card.min_size}.*{small}x"):
                 judge(critic64, x[..., :small, :].detach(), y[..., :small, :])
 
+    @pytest.mark.every_name
     def test_multiple_is_true(self, critic):
         card = critic.card
         size = side(card)
@@ -122,6 +123,7 @@ class TestScore:
         if not critic64.card.couples_batch:
             equal(torch.cat([judge(critic64, x[i : i + 1], y[i : i + 1]) for i in range(3)]), score)
 
+    @pytest.mark.every_name
     def test_repeats_to_the_bit_with_and_without_a_graph(self, critic):
         x, y = images(critic)
         first = judge(critic, x, y)
@@ -130,6 +132,7 @@ class TestScore:
         with torch.no_grad():
             assert torch.equal(judge(critic, x, y), first)
 
+    @pytest.mark.every_name
     def test_no_image_beats_the_reference(self, critic64):
         card = critic64.card
         if not card.needs_reference:
@@ -142,6 +145,7 @@ class TestScore:
             equal(itself, torch.full_like(itself, card.identity), 1e-6)
         assert better(card, itself, judge(critic64, x, y)).all()
 
+    @pytest.mark.every_name
     @pytest.mark.parametrize("kind", LADDERS)
     def test_stronger_degradation_scores_worse(self, critic, kind):
         card = critic.card
@@ -157,6 +161,7 @@ class TestScore:
 
 
 class TestGradient:
+    @pytest.mark.every_name
     def test_reaches_the_image_and_nothing_else(self, critic):
         x, y = images(critic)
         x.requires_grad_()
@@ -174,7 +179,8 @@ class TestGradient:
         x = (0.9 * x + 0.05).requires_grad_()  # away from the ends of the range
         along = torch.randn(x.shape, generator=torch.Generator().manual_seed(5), dtype=x.dtype)
         (gradient,) = torch.autograd.grad(judge(critic64, x, y).sum(), x)
-        step = 1e-8  # small enough to cross next to no kink of a ReLU or a maximum
+        # small enough to cross next to no kink of a ReLU or a maximum; the two views of a pair are nearly equal
+        step = 1e-9 if critic64.card.channels == 6 else 1e-8
         with torch.no_grad():
             ahead, behind = (judge(critic64, x + sign * step * along, y) for sign in (1, -1))
         slope = ((ahead - behind) / (2 * step)).item()
@@ -237,11 +243,13 @@ class TestCopies:
             assert torch.equal(judge(twin, x, y), expected)
             assert twin.signature == critic.signature
 
+    @pytest.mark.every_name
     def test_state_dict_carries_everything(self, critic):
         x, y = images(critic, 1)
         other = copy.deepcopy(critic)
         for tensor in other.state_dict().values():
-            tensor.mul_(1.5).add_(0.01)
+            if tensor.is_floating_point():
+                tensor.mul_(1.5).add_(0.01)
         if critic.state_dict():
             assert not torch.equal(judge(other, x, y), judge(critic, x, y))
         buffer = io.BytesIO()
@@ -250,36 +258,17 @@ class TestCopies:
         other.load_state_dict(torch.load(buffer, weights_only=True))
         assert torch.equal(judge(other, x, y), judge(critic, x, y))
 
-    def test_random_weights_are_the_same_each_time(self, critic):
+    @pytest.mark.every_name
+    def test_random_weights_are_the_same_each_time(self, critic, monkeypatch):
+        name = critic.card.name
         torch.manual_seed(99)
         before = torch.get_rng_state()
-        first, second = (create_critic(critic.card.name, weights=None).state_dict() for _ in range(2))
+        first = create_critic(name, weights=None).state_dict()
+        if name in SMALL:  # the published size is built once, its twins are small
+            entry = Entry(critic.card, lambda card: SMALL[name]())
+            monkeypatch.setattr("perceptloss.registry._entry", lambda name: entry)
+            first = create_critic(name, weights=None).state_dict()
+        second = create_critic(name, weights=None).state_dict()
         assert torch.equal(torch.get_rng_state(), before), "building a critic moved the global random state"
         assert first.keys() == second.keys()
         assert all(torch.equal(first[key], second[key]) for key in first)
-
-    def test_compiles(self, critic):
-        first = next(card.name for card in list_critics() if built_by(card.name) is built_by(critic.card.name))
-        if first != critic.card.name:
-            pytest.skip(f"compiled once per class, as {first}")
-        torch._dynamo.reset()
-        x, y = images(critic, 1)
-        compiled = torch.compile(critic, backend="eager")
-        ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
-        score, expected = judge_compiled(compiled, critic.card, ours, y), judge(critic, theirs, y)
-        equal(score, expected, 1e-6)
-        score.sum().backward()
-        expected.sum().backward()
-        scale = theirs.grad.abs().max().item()
-        assert math.isfinite(scale)
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5 * scale)
-
-
-def built_by(name: str) -> object:
-    """The class, or function, behind a row of the registry."""
-    build = _entry(name).build
-    return build.func if isinstance(build, partial) else build
-
-
-def judge_compiled(compiled: nn.Module, card: Card, x: Tensor, y: Tensor) -> Tensor:
-    return compiled(x, y) if card.needs_reference else compiled(x)

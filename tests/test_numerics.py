@@ -54,6 +54,7 @@ def hard_pairs(critic: Critic) -> dict[str, tuple[Tensor, Tensor]]:
     }
 
 
+@pytest.mark.every_name
 def test_hard_images_give_finite_bounded_scores_and_gradients(critic):
     pairs = hard_pairs(critic)
     low, high = critic.card.bounds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import re
 from functools import lru_cache
@@ -23,6 +24,8 @@ def system_of(name: str) -> System:
 @lru_cache(maxsize=2)
 def loaded(folder: Path, dtype: str) -> tuple[NamedCase, Critic]:
     case = NamedCase(folder, dtype)
+    if dtype == "float32":  # a copy rounds back to the same bits, and spares filling 150 million weights again
+        return case, copy.deepcopy(loaded(folder, "float64")[1]).float()
     return case, system_of(folder.name).build(case)
 
 
@@ -56,6 +59,8 @@ def test_agrees_with_the_authors_code(dtype, row):
     name = folder.name
     if number is None:
         pytest.skip(f"no critic for {name!r} yet")
+    if dtype not in system_of(name).types:
+        pytest.skip(f"a large network: run in {' and '.join(system_of(name).types)} only")
     case, critic = loaded(folder, dtype)
     expected = case.facts["expected"][number]
     readers = system_of(name).readers

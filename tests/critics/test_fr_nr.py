@@ -39,7 +39,7 @@ def additive(built) -> FRNRAdditive:
     return critic
 
 
-def pictures(n: int = 4) -> tuple[Tensor, Tensor]:
+def pictures(n: int = 2) -> tuple[Tensor, Tensor]:
     return pair(n, SIDE, SIDE + 1, dtype=torch.float64)
 
 

@@ -103,12 +103,14 @@ class System:
         readers: Name of a row to its reader.
         left: Names of rows (regular expressions) that our critic has no counterpart of, with the reason.
         options: Further arguments of `create_critic`.
+        types: Floating-point types in which it is run.
     """
 
     critic: str
     readers: Mapping[str, Reader]
     left: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    types: tuple[str, ...] = tuple(DTYPES)
 
     def build(self, case: NamedCase) -> Critic:
         """The critic with the case's weights and type, and exact gradients."""

@@ -103,10 +103,11 @@ def test_a_run_leaves_everything_and_knows_that_it_is_finished(
         sr.main([*options, "--train.lr", "0.5"])
 
 
+@pytest.mark.usefixtures("in_process")
 def test_killed_and_resumed_equals_uninterrupted(launch: Launch, tiny: list[str], tmp_path: Path) -> None:
     text = "--baseline false --train.steps 60 --log.checkpoint_every 8 --log.keep 9 --log.every 2"
     options = [*tiny, *text.split(), "--loss.critics", "{gmsd: {weight: 0.5, start: 3, ramp: 20, crop: 24}}"]
-    finish(launch("sr.py", *options, "--output", "whole"))
+    sr.main([*options, "--output", str(tmp_path / "whole")])
     killed = launch("sr.py", *options, "--output", "cut")
     wait_for_step(tmp_path / "cut", 18, killed)
     os.killpg(killed.pid, signal.SIGKILL)

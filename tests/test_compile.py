@@ -1,0 +1,55 @@
+"""torch.compile gives the scores and gradients of plain calls, for one critic of each construction."""
+
+from __future__ import annotations
+
+import math
+import pkgutil
+import sys
+
+import pytest
+import torch
+from test_contract import equal, images, judge
+
+import perceptloss.parts
+from perceptloss.registry import _entry
+
+# Tracing takes seconds a critic. Behind these are all parts; most have one, or a trunk, that no other here has.
+COMPILED = (
+    *("biqa4k", "brisque", "ddbnet", "dfss", "fpr", "fsim", "haarpsi", "iqt", "jspl"),
+    *("lpips-squeeze", "maniqa", "mini-fr", "mini-nr", "monotonic-strict", "radn", "ssim", "uranker"),
+)
+
+
+@pytest.mark.parametrize("critic", COMPILED, indirect=True)
+def test_compiles(critic):
+    torch._dynamo.reset()
+    x, y = images(critic, 1)
+    compiled = torch.compile(critic, backend="eager")
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    score, expected = judge(compiled, ours, y), judge(critic, theirs, y)
+    equal(score, expected, 1e-6)
+    score.sum().backward()
+    expected.sum().backward()
+    scale = theirs.grad.abs().max().item()
+    assert math.isfinite(scale)
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5 * scale)
+
+
+def used(module: str, found: set[str]) -> set[str]:
+    """The module, and what of our own its functions and classes come from, all the way down."""
+    if module not in found:
+        found.add(module)
+        for value in list(vars(sys.modules[module]).values()):
+            origin = getattr(value, "__module__", None) or ""
+            if origin.startswith("perceptloss."):
+                used(origin, found)
+    return found
+
+
+def test_every_part_is_compiled_somewhere():
+    found: set[str] = set()
+    for name in COMPILED:
+        build = _entry(name).build
+        used(getattr(build, "func", build).__module__, found)
+    parts = {part.name for part in pkgutil.iter_modules(perceptloss.parts.__path__, "perceptloss.parts.")}
+    assert parts <= found, "compile a critic that uses them"
