@@ -35,6 +35,7 @@ from _lib.launch import claim, make_accelerator, on_main, resume_point, run_as_s
 from _lib.meters import Meter, flat_numbers
 from _lib.networks import build_network, export, load_weights, restore
 from _lib.options import Data, Log, Loss, Model, Train, Val
+from _lib.schedule import learning_rate
 from _lib.scores import Metric, build_metrics, mean_scores
 from _lib.state import Ema, RunLog, StopSignal, load_checkpoint, read_progress, save_checkpoint
 from accelerate import Accelerator
@@ -44,6 +45,7 @@ from tqdm import tqdm
 
 from perceptloss import CriticLoss
 from perceptloss.errors import ConfigError, NonFiniteLoss
+from perceptloss.integrations.probe import probe
 
 Images = tuple[Sequence[Pair], Sequence[Pair]]  # to train on, to validate on
 
@@ -79,9 +81,9 @@ class Config:
     )
     data: Data = field(default_factory=lambda: Data(patch=64))
     model: Model = field(default_factory=lambda: Model(options={"num_feat": 32, "num_conv": 8, "upscale": 4}))
-    loss: Loss = field(default_factory=lambda: Loss(critics={"ms-gmsd": 4.0, "vif": 0.5}))
-    train: Train = field(default_factory=lambda: Train(steps=2500, lr=2e-3, warmup=100, ema=0.995))
-    val: Val = field(default_factory=lambda: Val(judges=("fsim", "haarpsi", "mdsi", "vsi", "ssim"), best="fsim"))
+    loss: Loss = field(default_factory=lambda: Loss(critics={"mini-fr": 0.015, "mini-nr": 0.001}))
+    train: Train = field(default_factory=lambda: Train(steps=1250, lr=2e-3, warmup=100, ema=0.995))
+    val: Val = field(default_factory=lambda: Val(judges=("fsim", "iw-ssim", "dss", "nlpd", "ssim"), best="fsim"))
     log: Log = field(default_factory=Log)
 
     @property
@@ -143,10 +145,7 @@ def build_critics(config: Config, device: torch.device) -> CriticLoss | None:
         on_nonfinite=loss.on_nonfinite,
         share_every=config.log.every,
     ).to(device)
-    dice = torch.Generator().manual_seed(0)
-    y = torch.rand(1, 3, config.data.patch, config.data.patch, generator=dice)
-    x = (y + torch.randn(y.shape, generator=dice) / 10).clamp(0, 1)
-    critics.check_gradient(x.to(device), y.to(device))
+    critics.check_gradient(*probe(critics, device, config.data.patch))
     return critics
 
 
@@ -175,14 +174,6 @@ def build_trainee(config: Config, folder: Path, resume: str, pairs: Sequence[Pai
 
 
 # --- the loop -----------------------------------------------------------------------------------
-
-
-def learning_rate(train: Train, step: int) -> float:
-    """Linear warm-up, then half a cosine: a function of the step (from 1), so there is no scheduler to restore."""
-    if step <= train.warmup:
-        return train.lr * step / train.warmup
-    progress = (step - train.warmup) / (train.steps - train.warmup)
-    return train.lr_end + (train.lr - train.lr_end) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def take_step(t: Trainee, meter: Meter) -> None:
