@@ -69,11 +69,13 @@ def ours(
     return CriticLoss(specs, share_every=0, **options).to(device)
 
 
-def images(shape: tuple[int, int, int], device: torch.device | str = "cpu", seed: int = 0) -> tuple[Tensor, Tensor]:
-    """A smooth reference and a noisy copy, (N, 3, H, W) in [0, 1], from (N, H, W)."""
+def images(
+    shape: tuple[int, int, int], device: torch.device | str = "cpu", seed: int = 0, channels: int = 3
+) -> tuple[Tensor, Tensor]:
+    """A smooth reference and a noisy copy, (N, channels, H, W) in [0, 1], from (N, H, W)."""
     n, height, width = shape
     generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(n, 3, max(2, height // 8), max(2, width // 8), generator=generator)
+    coarse = torch.rand(n, channels, max(2, height // 8), max(2, width // 8), generator=generator)
     y = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic", antialias=False).clamp(0, 1)
     x = (y + 0.05 * torch.randn(y.shape, generator=generator)).clamp(0, 1)
     return x.to(device), y.to(device)

@@ -71,7 +71,7 @@ def measure(names: Sequence[str], device: torch.device, repeat: int, side: int =
     for name in names:
         critic = create_critic(name, weights=None).to(device)
         size = side_for(critic.card, side)
-        x, y = images((1, size, size), device)
+        x, y = images((1, size, size), device, channels=critic.card.channels)
         loss, plain, lean = (
             ours((name,), device, **options) for options in ({}, {"grad": "autograd"}, {"micro_batch": 1, "lean": True})
         )
