@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceptloss.errors import InputError
-from perceptloss.training.teaching import consensus as agreed
+from perceptloss.training.teaching.consensus import agreement as agreement_among
+from perceptloss.training.teaching.consensus import consensus as consensus_of
 from perceptloss.training.teaching.plan import TeachingError
 from perceptloss.training.teaching.shards import Shard, read_shard
 
@@ -157,11 +158,11 @@ class TeachingSet:
         Args:
             weights: Say of each teacher; None for the plan's. Teachers left out have none.
         """
-        return agreed.consensus(*self._judgements(), self.weights if weights is None else weights)
+        return consensus_of(*self._judgements(), self.weights if weights is None else weights)
 
     def agreement(self) -> dict[str, float]:
         """Spearman correlation of every teacher with the consensus of the others."""
-        return agreed.agreement(*self._judgements(), self.weights)
+        return agreement_among(*self._judgements(), self.weights)
 
     def _judgements(self) -> tuple[dict[str, Any], dict[str, Any], Mapping[str, bool]]:
         clean = self.clean_scores[self.reference]
