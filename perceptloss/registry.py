@@ -17,7 +17,7 @@ from perceptloss.errors import ConfigError, UnknownCritic, near
 from perceptloss.loading import direction_in, load, load_default
 from perceptloss.weights import Source
 
-__all__ = ["DEFAULT", "create_critic", "get_card", "list_critics", "register_critic"]
+__all__ = ["DEFAULT", "create_critic", "find_entry", "get_card", "list_critics", "register_critic"]
 
 # critic name -> module of perceptloss.critics that holds its entry
 _TABLE: Final = {
@@ -142,7 +142,12 @@ def _names() -> Iterator[str]:
     yield from sorted({*_TABLE, *_foreign(), *_registered})
 
 
-def _entry(name: str) -> Entry:
+def find_entry(name: str) -> Entry:
+    """The card of a critic and what builds it.
+
+    Raises:
+        UnknownCritic: with the nearest names.
+    """
     if name in _TABLE:
         module = importlib.import_module(f"perceptloss.critics.{_TABLE[name]}")
         return module.ENTRIES[name]
@@ -158,7 +163,7 @@ def get_card(name: str) -> Card:
     Raises:
         UnknownCritic: with the nearest names.
     """
-    return _entry(name).card
+    return find_entry(name).card
 
 
 def list_critics(
@@ -204,7 +209,7 @@ def create_critic(
         WeightsError: if a file is missing or does not fit.
         ConfigError: if the direction is none, or does not go with the critic.
     """
-    entry = _entry(name)
+    entry = find_entry(name)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(0)
         critic = entry.build(entry.card)

@@ -15,7 +15,7 @@ import torch
 from perceptloss import get_card
 from perceptloss.card import Card
 from perceptloss.critic import Critic
-from perceptloss.registry import _entry
+from perceptloss.registry import find_entry
 
 __all__ = ["SMALL", "build_small", "is_small", "kind_of", "small_card"]
 
@@ -232,7 +232,7 @@ def is_small(critic: Critic) -> bool:
 
 def kind_of(card: Card) -> tuple[object, ...]:
     """The class, or function, that builds a critic, and what its card claims of size, batch, range and precision."""
-    build = _entry(card.name).build
+    build = find_entry(card.name).build
     made_by = build.func if isinstance(build, partial) else build
     claims = (card.kind, card.channels, card.multiple_of, card.tiling, card.shape, card.better, card.bounds)
     return (made_by, *claims, card.low_precision, card.couples_batch, card.identity)

@@ -11,7 +11,7 @@ import torch
 from test_contract import equal, images, judge
 
 import perceptloss.parts
-from perceptloss.registry import _entry
+from perceptloss.registry import find_entry
 
 # Tracing takes seconds a critic. Behind these are all parts; most have one, or a trunk, that no other here has.
 COMPILED = (
@@ -49,7 +49,7 @@ def used(module: str, found: set[str]) -> set[str]:
 def test_every_part_is_compiled_somewhere():
     found: set[str] = set()
     for name in COMPILED:
-        build = _entry(name).build
+        build = find_entry(name).build
         used(getattr(build, "func", build).__module__, found)
     parts = {part.name for part in pkgutil.iter_modules(perceptloss.parts.__path__, "perceptloss.parts.")}
     assert parts <= found, "compile a critic that uses them"

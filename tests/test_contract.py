@@ -266,7 +266,7 @@ class TestCopies:
         first = create_critic(name, weights=None).state_dict()
         if name in SMALL:  # the published size is built once, its twins are small
             entry = Entry(critic.card, lambda card: SMALL[name]())
-            monkeypatch.setattr("perceptloss.registry._entry", lambda name: entry)
+            monkeypatch.setattr("perceptloss.registry.find_entry", lambda name: entry)
             first = create_critic(name, weights=None).state_dict()
         second = create_critic(name, weights=None).state_dict()
         assert torch.equal(torch.get_rng_state(), before), "building a critic moved the global random state"

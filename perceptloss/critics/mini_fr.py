@@ -13,11 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from perceptloss.backbones import Ladder
 from perceptloss.card import Card
 from perceptloss.critic import Entry, Features, TrunkCritic
-from perceptloss.parts.pair_distance import FeatureDistances, RisingHead
-from perceptloss.parts.similarity_bank import SimilarityBank
+from perceptloss.parts.pair_distance import RisingHead, pair_parts
 
 __all__ = ["ENTRIES", "MiniFR"]
 
@@ -48,11 +46,8 @@ class MiniFR(TrunkCritic):
         hidden: int = 48,
     ) -> None:
         super().__init__(card)
-        self.trunk = Ladder(widths)
-        compared = dict(list(self.trunk.widths.items())[1:])  # the bank sees what the first stage would
-        self.taps = tuple(compared)
-        self.bank = SimilarityBank(scales)
-        self.distances = FeatureDistances(compared, views)
+        self.trunk, self.bank, self.distances = pair_parts(widths, views, scales)
+        self.taps = tuple(self.distances.local)
         self.head = RisingHead(self.bank.features + self.distances.features, hidden)
 
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:

@@ -15,12 +15,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from perceptloss.backbones import Ladder
 from perceptloss.card import Card
 from perceptloss.critic import Critic, Entry, features
 from perceptloss.parts.layers import unit_norm
-from perceptloss.parts.pair_distance import FeatureDistances, RisingHead
-from perceptloss.parts.similarity_bank import SimilarityBank
+from perceptloss.parts.pair_distance import RisingHead, pair_parts
 
 __all__ = ["ENTRIES", "MiniStereo", "dominance", "row_attention"]
 
@@ -73,11 +71,8 @@ class MiniStereo(Critic):
         hidden: int = 48,
     ) -> None:
         super().__init__(card)
-        self.trunk = Ladder(widths)
-        compared = dict(list(self.trunk.widths.items())[1:])  # the bank sees what the first stage would
-        self.taps = tuple(compared)
-        self.bank = SimilarityBank(scales)
-        self.distances = FeatureDistances(compared, views)
+        self.trunk, self.bank, self.distances = pair_parts(widths, views, scales)
+        self.taps = tuple(self.distances.local)
         self.head = RisingHead(2 * (self.bank.features + self.distances.features) + 2, hidden)
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:

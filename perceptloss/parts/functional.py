@@ -26,6 +26,7 @@ __all__ = [
     "gaussian",
     "halve",
     "imresize",
+    "local_mean",
     "mix_channels",
     "root",
     "shrink_factor",
@@ -108,6 +109,11 @@ def halve(x: Tensor) -> Tensor:
     """2x2 averages; if a side is odd, a row and a column of zeros are appended before."""
     odd = max(x.shape[-2] % 2, x.shape[-1] % 2)
     return F.avg_pool2d(F.pad(x, (0, odd, 0, odd)), 2)
+
+
+def local_mean(image: Tensor, window: int) -> Tensor:
+    """Means of square windows of odd side, of what lies inside the image; same shape."""
+    return F.avg_pool2d(image, window, stride=1, padding=window // 2, count_include_pad=False)
 
 
 def gaussian(size: int, sigma: float) -> tuple[float, ...]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perceptloss.backbones import Ladder
 from perceptloss.parts.distances import texture_and_structure
 from perceptloss.parts.layers import unit_norm
+from perceptloss.parts.similarity_bank import SimilarityBank
 
-__all__ = ["FeatureDistances", "Positive", "RisingHead"]
+__all__ = ["FeatureDistances", "Positive", "RisingHead", "pair_parts"]
 
 
 class Positive(nn.Module):
@@ -97,3 +99,18 @@ class RisingHead(nn.Module):
         """Distances (N, inputs) to (N,)."""
         v = v * self.gain.exp()
         return (self.line(v) + self.mix(-torch.expm1(-self.units(v))))[:, 0]
+
+
+def pair_parts(widths: Sequence[int], views: int, scales: int) -> tuple[Ladder, SimilarityBank, FeatureDistances]:
+    """What compares two images: a trunk, classical similarities, and distances of the trunk's taps.
+
+    The first stage of the trunk is not compared; the similarities see what it would.
+
+    Args:
+        widths: Channels of the trunk's stages.
+        views: Differently weighted distances of each sort per tap.
+        scales: Scales of the similarities.
+    """
+    trunk = Ladder(widths)
+    compared = dict(list(trunk.widths.items())[1:])
+    return trunk, SimilarityBank(scales), FeatureDistances(compared, views)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.parts.functional import PREWITT, YIQ, edge_magnitude, mix_channels
+from perceptloss.parts.functional import PREWITT, YIQ, edge_magnitude, local_mean, mix_channels
 
 __all__ = ["SimilarityBank"]
 
@@ -59,8 +59,8 @@ class SimilarityBank(nn.Module):
 
     def _at_scale(self, x: Tensor, y: Tensor, c: Tensor, hold: bool) -> Tensor:
         edges_x, edges_y = (edge_magnitude(image[:, :1], PREWITT) for image in (x, y))
-        (mx, vx), (my, vy) = _mean_and_variance(x[:, :1], x[:, :1]), _mean_and_variance(y[:, :1], y[:, :1])
-        covariance = _local(x[:, :1] * y[:, :1]) - mx * my
+        (mx, vx), (my, vy) = _mean_and_variance(x[:, :1]), _mean_and_variance(y[:, :1])
+        covariance = local_mean(x[:, :1] * y[:, :1], _WINDOW) - mx * my
         products = (edges_x * edges_y, (x[:, 1:] * y[:, 1:]).sum(1, keepdim=True), covariance, mx * my)
         powers = (
             edges_x.square() + edges_y.square(),
@@ -79,13 +79,9 @@ class SimilarityBank(nn.Module):
         return _pool(apart, weight.detach() if hold else weight)
 
 
-def _local(image: Tensor) -> Tensor:
-    return F.avg_pool2d(image, _WINDOW, stride=1, padding=_WINDOW // 2, count_include_pad=False)
-
-
-def _mean_and_variance(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    mean = _local(a)
-    return mean, _local(a * b) - mean.square()
+def _mean_and_variance(light: Tensor) -> tuple[Tensor, Tensor]:
+    mean = local_mean(light, _WINDOW)
+    return mean, local_mean(light * light, _WINDOW) - mean.square()
 
 
 def _pool(apart: Tensor, weight: Tensor) -> Tensor:

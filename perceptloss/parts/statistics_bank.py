@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.parts.functional import PREWITT, YIQ, edge_magnitude, mix_channels
+from perceptloss.parts.functional import PREWITT, YIQ, edge_magnitude, local_mean, mix_channels
 
 __all__ = ["StatisticsBank"]
 
@@ -67,8 +67,8 @@ def _of_colour(chroma: Tensor) -> Sequence[Tensor]:
 
 
 def _of_texture(light: Tensor) -> Sequence[Tensor]:
-    mean = _local(light)
-    deviation = (_local(light.square()) - mean.square()).clamp_min(0).add(_FLOOR**2).sqrt()
+    mean = local_mean(light, _WINDOW)
+    deviation = (local_mean(light.square(), _WINDOW) - mean.square()).clamp_min(0).add(_FLOOR**2).sqrt()
     normal = ((light - mean) / (deviation + _FLAT))[:, 0]
     edges, deviation = edge_magnitude(light, PREWITT)[:, 0], deviation[:, 0]
     found = [_log(edges.mean((1, 2))), _log(_deviation(edges))]
@@ -82,10 +82,6 @@ def _of_texture(light: Tensor) -> Sequence[Tensor]:
         found += [product.mean((1, 2)), product.abs().mean((1, 2))]
     second = normal * normal.roll(-2, 2)  # two pixels apart: blur and enlargement show here
     return [*found, second.mean((1, 2))]
-
-
-def _local(image: Tensor) -> Tensor:
-    return F.avg_pool2d(image, _WINDOW, stride=1, padding=_WINDOW // 2, count_include_pad=False)
 
 
 def _deviation(image: Tensor) -> Tensor:

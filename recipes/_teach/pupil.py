@@ -27,8 +27,7 @@ from perceptloss.convert import fingerprint
 from perceptloss.critic import Entry, Features, TrunkCritic
 from perceptloss.errors import ConfigError, WeightsError, near
 from perceptloss.loading import load
-from perceptloss.registry import _entry as find_entry
-from perceptloss.registry import set_precision
+from perceptloss.registry import find_entry, set_precision
 
 __all__ = [
     "Place",
