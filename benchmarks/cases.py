@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.memory import Loss
 from benchmarks.peers import PEERS, offline
-from perceptloss.loss import CriticLoss
+from perceptloss.loss.critic_loss import CriticLoss
 
 __all__ = ["CASES", "FIVE", "MODES", "THREE", "Case", "images", "ours"]
 

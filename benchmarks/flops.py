@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.memory import Loss
-from perceptloss.backbones.plain import PlainTrunk
+from perceptloss.networks.trunks.plain import PlainTrunk
 
 __all__ = ["Flops", "count", "count_forward", "least", "trunk_forward"]
 

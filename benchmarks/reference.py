@@ -24,7 +24,7 @@ from perceptloss.critics.mdsi import MDSI
 from perceptloss.critics.nlpd import NLPD
 from perceptloss.critics.srsim import SRSIM
 from perceptloss.errors import MissingWeights
-from perceptloss.parts.windows import ssim_maps
+from perceptloss.networks.windows import ssim_maps
 
 __all__ = ["Published", "Result", "published", "render", "run"]
 

@@ -12,8 +12,8 @@ from benchmarks.flops import count, least
 from benchmarks.memory import Loss, footprint
 from benchmarks.peers import PEERS, offline
 from benchmarks.table import MIB, Row, size_text
-from perceptloss.backbones.plain import PlainTrunk
 from perceptloss.critics.lpips import LPIPS
+from perceptloss.networks.trunks.plain import PlainTrunk
 from perceptloss.registry import create_critic
 
 __all__ = ["Check", "count_checks", "flop_checks", "held_checks", "peak_checks", "peer_checks", "time_checks"]

@@ -10,7 +10,7 @@ __all__ = ["Card", "Critic", "CriticLoss", "create_critic", "get_card", "list_cr
 _HOME = {
     "Card": "card",
     "Critic": "critic",
-    "CriticLoss": "loss",
+    "CriticLoss": "loss.critic_loss",
     "create_critic": "registry",
     "get_card": "registry",
     "list_critics": "registry",
@@ -20,7 +20,7 @@ _HOME = {
 if TYPE_CHECKING:
     from perceptloss.card import Card
     from perceptloss.critic import Critic
-    from perceptloss.loss import CriticLoss
+    from perceptloss.loss.critic_loss import CriticLoss
     from perceptloss.registry import create_critic, get_card, list_critics, register_critic
 
 

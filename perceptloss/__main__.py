@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from perceptloss.cli import main
+from perceptloss.cli.main import main
 
 sys.exit(main())

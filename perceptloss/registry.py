@@ -12,10 +12,11 @@ from typing import Final, get_args
 import torch
 
 from perceptloss.card import Card, Direction, Kind
-from perceptloss.critic import Critic, Entry, Precision, TrunkCritic
+from perceptloss.critic import Critic, Entry, Precision
 from perceptloss.errors import ConfigError, UnknownCritic, near
-from perceptloss.loading import direction_in, load, load_default
-from perceptloss.weights import Source
+from perceptloss.networks.trunks import TrunkCritic
+from perceptloss.weights.loading import direction_in, load, load_default
+from perceptloss.weights.search import Source
 
 __all__ = ["DEFAULT", "create_critic", "find_entry", "get_card", "list_critics", "register_critic"]
 
@@ -26,8 +27,8 @@ _TABLE: Final = {
     "aipq-lpips": "aipq",
     "aipq-lpips-l2pool": "aipq",
     "asna": "asna",
-    "biqa4k": "biqa4k",
-    "biqa4k-fr": "biqa4k",
+    "biqa4k": "biqa4k.critic",
+    "biqa4k-fr": "biqa4k.critic",
     "brisque": "brisque",
     "censeoqoe-fr": "censeoqoe",
     "censeoqoe-nr": "censeoqoe",
@@ -36,13 +37,13 @@ _TABLE: Final = {
     "deepdc": "deepdc",
     "deepdc-imagenet": "deepdc",
     "deepwsd": "deepwsd",
-    "dfss": "dfss",
-    "dfss-deviation": "dfss",
+    "dfss": "dfss.critic",
+    "dfss-deviation": "dfss.critic",
     "dists": "dists",
     "dss": "dss",
     "fgiqa": "fgiqa",
-    "fpr": "fpr",
-    "fpr-feature": "fpr",
+    "fpr": "fpr.critic",
+    "fpr-feature": "fpr.critic",
     "fr-nr": "fr_nr",
     "fr-nr-additive": "fr_nr",
     "fsim": "fsim",
@@ -55,16 +56,16 @@ _TABLE: Final = {
     "iqt": "iqt",
     "iqt-port": "iqt",
     "iw-ssim": "iw_ssim",
-    "jspl": "jspl",
+    "jspl": "jspl.critic",
     "lpips-alex": "lpips",
     "lpips-squeeze": "lpips",
     "lpips-vgg": "lpips",
-    "maniqa": "maniqa",
+    "maniqa": "maniqa.critic",
     "mdsi": "mdsi",
-    "mini-fr": "mini_fr",
-    "mini-nr": "mini_nr",
-    "mini-stereo": "mini_stereo",
-    "mini-underwater": "mini_nr",
+    "mini-fr": "mini.fr",
+    "mini-nr": "mini.nr",
+    "mini-stereo": "mini.stereo",
+    "mini-underwater": "mini.nr",
     "monotonic": "monotonic",
     "monotonic-strict": "monotonic",
     "ms-gmsd": "gmsd",
@@ -94,7 +95,7 @@ _TABLE: Final = {
     "uiqm": "uiqm",
     "unified-fr": "unified",
     "unified-nr": "unified",
-    "uranker": "uranker",
+    "uranker": "uranker.critic",
     "vgg-content": "vgg_content",
     "vgg-style": "vgg_content",
     "vif": "vif",

@@ -28,31 +28,31 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from _lib import config as options
-from _lib.config import option
-from _lib.launch import claim, make_accelerator, on_main, resume_point, run_as_script, use_threads
-from _lib.meters import flat_numbers
-from _lib.options import Log, Train
-from _lib.schedule import learning_rate
-from _lib.state import Ema, RunLog, StopSignal, load_checkpoint, read_progress, save_checkpoint
-from _teach.checks import option_problems
-from _teach.evaluate import default_best, exam_problems, examine, look_up
-from _teach.export import Training, conclude
-from _teach.options import CardText, Pupil, Val
-from _teach.peers import build_peers, size_problems
-from _teach.pupil import Place, Reader, build_pupil, export, parameter_groups, quality_of, settle
-from _teach.setup import Lecture, prepare_lecture
-from _teach.sources import parse_entries
-from _teach.stream import Lessons
-from _teach.tally import Tally
-from _teach.terms import Terms
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
 from tqdm import tqdm
 
 from perceptloss import Critic
-from perceptloss.download import sha256_of
 from perceptloss.errors import ConfigError, NonFiniteLoss
+from perceptloss.runs import config as options
+from perceptloss.runs.config import option
+from perceptloss.runs.launch import claim, make_accelerator, on_main, resume_point, run_as_script, use_threads
+from perceptloss.runs.meters import flat_numbers
+from perceptloss.runs.options import Log, Train
+from perceptloss.runs.schedule import learning_rate
+from perceptloss.runs.state import Ema, RunLog, StopSignal, load_checkpoint, read_progress, save_checkpoint
+from perceptloss.teach.run.checks import option_problems
+from perceptloss.teach.run.critic import Place, Reader, build_pupil, export, parameter_groups, quality_of, settle
+from perceptloss.teach.run.evaluate import default_best, exam_problems, examine, look_up
+from perceptloss.teach.run.export import Training, conclude
+from perceptloss.teach.run.options import CardText, Pupil, Val
+from perceptloss.teach.run.peers import build_peers, size_problems
+from perceptloss.teach.run.setup import Lecture, prepare_lecture
+from perceptloss.teach.run.sources import parse_entries
+from perceptloss.teach.run.stream import Lessons
+from perceptloss.teach.run.tally import Tally
+from perceptloss.teach.run.terms import Terms
+from perceptloss.weights.download import sha256_of
 
 BAD_STEPS = 50  # in a row, before giving up
 ASK_EVERY = 10  # steps between two agreements of several processes on stopping

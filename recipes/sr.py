@@ -25,19 +25,11 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from _lib import config as options
 from _lib.checks import find_images, option_problems, smallest_side
-from _lib.config import option
 from _lib.data import PatchPairs, SampleOrder, patch_loader
 from _lib.evaluate import bicubic, compare_systems, evaluate
-from _lib.images import Pair
-from _lib.launch import claim, make_accelerator, on_main, resume_point, run_as_script, sharding_problems, use_threads
-from _lib.meters import Meter, flat_numbers
 from _lib.networks import build_network, export, load_weights, restore
-from _lib.options import Data, Log, Loss, Model, Train, Val
-from _lib.schedule import learning_rate
 from _lib.scores import Metric, build_metrics, mean_scores
-from _lib.state import Ema, RunLog, StopSignal, load_checkpoint, read_progress, save_checkpoint
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
@@ -46,6 +38,22 @@ from tqdm import tqdm
 from perceptloss import CriticLoss
 from perceptloss.errors import ConfigError, NonFiniteLoss
 from perceptloss.integrations.probe import probe
+from perceptloss.runs import config as options
+from perceptloss.runs.config import option
+from perceptloss.runs.images import Pair
+from perceptloss.runs.launch import (
+    claim,
+    make_accelerator,
+    on_main,
+    resume_point,
+    run_as_script,
+    sharding_problems,
+    use_threads,
+)
+from perceptloss.runs.meters import Meter, flat_numbers
+from perceptloss.runs.options import Data, Log, Loss, Model, Train, Val
+from perceptloss.runs.schedule import learning_rate
+from perceptloss.runs.state import Ema, RunLog, StopSignal, load_checkpoint, read_progress, save_checkpoint
 
 Images = tuple[Sequence[Pair], Sequence[Pair]]  # to train on, to validate on
 

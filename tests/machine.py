@@ -33,7 +33,7 @@ def make_machine(folder: Path, monkeypatch, **tables: dict) -> Path:
     for name in (*PLACES, "package"):
         (folder / name).mkdir(parents=True)
     (folder / "weights" / "manifest.toml").write_text(toml(**tables))
-    monkeypatch.setattr("perceptloss.manifest._PACKAGE", folder / "package")
+    monkeypatch.setattr("perceptloss.weights.manifest._PACKAGE", folder / "package")
     monkeypatch.setenv("PERCEPTLOSS_HOME", str(folder / "home"))
     monkeypatch.setenv("PERCEPTLOSS_CACHE", str(folder / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(folder / "torch"))

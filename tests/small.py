@@ -71,8 +71,8 @@ def _gsn() -> Critic:
 
 
 def _unified(name: str) -> Critic:
-    from perceptloss.backbones import ResNet
     from perceptloss.critics.unified import Unified, UnifiedFR, UnifiedNR
+    from perceptloss.networks.trunks import ResNet
 
     form = {"unified-fr": UnifiedFR, "unified-nr": UnifiedNR}[name]
     net = Unified((32, 40, 48, 64), width=16, heads=2, inner=32, hidden=8)
@@ -80,7 +80,7 @@ def _unified(name: str) -> Critic:
 
 
 def _jspl() -> Critic:
-    from perceptloss.critics.jspl import JSPL
+    from perceptloss.critics.jspl.critic import JSPL
 
     return JSPL(get_card("jspl"), widths=(8, 12, 16, 16), attention=3, hidden=12)
 
@@ -92,7 +92,7 @@ def _fr_nr(name: str) -> Critic:
 
 
 def _maniqa() -> Critic:
-    from perceptloss.critics.maniqa import MANIQA
+    from perceptloss.critics.maniqa.critic import MANIQA
 
     widths = {"embed_dim": 24, "vit_heads": 3, "heads": 2, "hidden": 16}
     return MANIQA(small_card("maniqa", 64), side=64, tabs=1, **widths)
@@ -106,7 +106,7 @@ def _dacnn() -> Critic:
 
 
 def _uranker() -> Critic:
-    from perceptloss.critics.uranker import URanker
+    from perceptloss.critics.uranker.critic import URanker
 
     return URanker(get_card("uranker"), dims=(16, 24, 24, 24), depth=1, parallel=2, ratio=2)
 
@@ -154,7 +154,7 @@ def _pmos(name: str) -> Critic:
 
 
 def _biqa4k(name: str) -> Critic:
-    from perceptloss.critics.biqa4k import BIQA4K, BIQA4KFR
+    from perceptloss.critics.biqa4k.critic import BIQA4K, BIQA4KFR
 
     form = {"biqa4k": BIQA4K, "biqa4k-fr": BIQA4KFR}[name]
     return form(small_card(name, 32), side=32, widths=(8, 10, 12, 16), width=8, hidden=12)
@@ -168,13 +168,13 @@ def _reqa() -> Critic:
 
 
 def _fpr(name: str) -> Critic:
-    from perceptloss.critics.fpr import FPR, FPRFeature
+    from perceptloss.critics.fpr.critic import FPR, FPRFeature
 
     return (FPR if name == "fpr" else FPRFeature)(get_card(name), width=16)
 
 
 def _dfss(name: str) -> Critic:
-    from perceptloss.critics.dfss import DFSS, DFSSDeviation
+    from perceptloss.critics.dfss.critic import DFSS, DFSSDeviation
 
     return (DFSS if name == "dfss" else DFSSDeviation)(get_card(name), width=8)
 

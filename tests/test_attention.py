@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from perceptloss.parts.attention import attend
+from perceptloss.networks.attention import attend
 
 
 def tokens(*shape: int) -> torch.Tensor:

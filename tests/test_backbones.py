@@ -7,7 +7,7 @@ import torch
 import torchvision
 
 from perceptloss import create_critic
-from perceptloss.backbones import IMAGENET, Trunk, alexnet, squeezenet, vgg16
+from perceptloss.networks.trunks import IMAGENET, Trunk, alexnet, squeezenet, vgg16
 
 PEERS = {"vgg16": (vgg16, "vgg16"), "alexnet": (alexnet, "alexnet"), "squeezenet": (squeezenet, "squeezenet1_1")}
 

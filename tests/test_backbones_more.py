@@ -12,7 +12,9 @@ import torchvision
 from torch import Tensor, nn
 
 from perceptloss import create_critic
-from perceptloss.backbones import (
+from perceptloss.errors import InputError, PerceptlossError
+from perceptloss.networks.batchnorm import BatchStats
+from perceptloss.networks.trunks import (
     HALF,
     IMAGENET,
     ResNet,
@@ -25,9 +27,7 @@ from perceptloss.backbones import (
     vision_transformer,
     vit_rules,
 )
-from perceptloss.convert import Rule
-from perceptloss.errors import InputError, PerceptlossError
-from perceptloss.parts.batchnorm import BatchStats
+from perceptloss.weights.rules import Rule
 
 DEPTHS = (18, 34, 50)
 TINY_VIT = {"embed_dim": 24, "num_heads": 3, "img_size": 64}

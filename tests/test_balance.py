@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from perceptloss import CriticLoss
-from perceptloss.balance import measure_balance, weights_for_shares
 from perceptloss.errors import ConfigError
+from perceptloss.loss.balance import measure_balance, weights_for_shares
 
 
 @pytest.fixture

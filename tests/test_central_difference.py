@@ -13,8 +13,8 @@ from parity.parity import distort, fill_state, image, load_case
 from test_backbones_more import agree, pictures, resnet_taps, torchvision_resnet
 from torch import Tensor, nn
 
-from perceptloss.backbones import resnet
-from perceptloss.parts.lean import central_difference, conv
+from perceptloss.networks.lean import central_difference, conv
+from perceptloss.networks.trunks import resnet
 
 
 class CentralDifference(nn.Module):

@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from perceptloss.checkpoints import WRAPPERS, plain_tensors, read_state
 from perceptloss.errors import WeightsError
+from perceptloss.weights.checkpoints import WRAPPERS, plain_tensors, read_state
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([1, 2])}
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from perceptloss.critics import gmsd as gmsd_module
-from perceptloss.parts.windows import SCALE_WEIGHTS
+from perceptloss.networks.windows import SCALE_WEIGHTS
 from perceptloss.registry import create_critic, get_card
 
 Pair = tuple[Tensor, Tensor]

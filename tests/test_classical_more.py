@@ -15,7 +15,7 @@ from torch import Tensor
 
 from perceptloss import CriticLoss, create_critic, get_card
 from perceptloss.critics import dss, iw_ssim, nlpd, pixel, srsim
-from perceptloss.parts.functional import YIQ, imresize, mix_channels
+from perceptloss.networks.functional import YIQ, imresize, mix_channels
 
 
 def nlpd_by_convolutions(x: Tensor, y: Tensor, form: nlpd.Form = "laparra") -> Tensor:

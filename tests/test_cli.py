@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from perceptloss import __version__, get_card, list_critics
-from perceptloss.cli import main
-from perceptloss.commands.terminal import paint, write
+from perceptloss.cli.main import main
+from perceptloss.cli.terminal import paint, write
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,7 +38,9 @@ COMPARE = ["compare", "bad=bad", "good=good", "--ref", "gt", "-c", "ssim", "-c",
 
 
 def test_version_and_help_do_not_need_torch():
-    code = "from perceptloss.cli import main; main(['--help']); main(['--version']); sys.exit('torch' in sys.modules)"
+    code = (
+        "from perceptloss.cli.main import main as m; m(['--help']); m(['--version']); sys.exit('torch' in sys.modules)"
+    )
     run = subprocess.run([sys.executable, "-c", f"import sys; {code}"], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0
     assert f"perceptloss {__version__}" in run.stdout
@@ -56,7 +58,7 @@ def test_module_runs_as_a_process():
 
 
 def test_a_closed_pipe_is_no_error():
-    code = "import sys; from perceptloss.cli import main; sys.exit(main(['list']))"
+    code = "import sys; from perceptloss.cli.main import main; sys.exit(main(['list']))"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout
     assert process.stderr

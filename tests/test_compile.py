@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_contract import equal, images, judge
 
-import perceptloss.parts
+import perceptloss.networks
 from perceptloss.registry import find_entry
 
 # Tracing takes seconds a critic. Behind these are all parts; most have one, or a trunk, that no other here has.
@@ -51,5 +51,5 @@ def test_every_part_is_compiled_somewhere():
     for name in COMPILED:
         build = find_entry(name).build
         used(getattr(build, "func", build).__module__, found)
-    parts = {part.name for part in pkgutil.iter_modules(perceptloss.parts.__path__, "perceptloss.parts.")}
+    parts = {part.name for part in pkgutil.iter_modules(perceptloss.networks.__path__, "perceptloss.networks.")}
     assert parts <= found, "compile a critic that uses them"

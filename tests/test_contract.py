@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from perceptloss import Critic, create_critic, get_card
 from perceptloss.card import Card
-from perceptloss.critic import Entry, TrunkCritic
+from perceptloss.critic import Entry
 from perceptloss.errors import InputError
+from perceptloss.networks.trunks import TrunkCritic
 
 
 def side(card: Card, least: int = 32) -> int:

@@ -11,9 +11,10 @@ from machine import TABLE, make_machine
 from safetensors.torch import save_file
 
 from perceptloss import create_critic
-from perceptloss.convert import Rule, convert, fingerprint, load_states
 from perceptloss.errors import MissingWeights, WeightsError
-from perceptloss.manifest import manifest
+from perceptloss.weights.convert import convert, fingerprint, load_states
+from perceptloss.weights.manifest import manifest
+from perceptloss.weights.rules import Rule
 
 NAME = "lpips-squeeze"
 FILES = ("squeezenet1_1", "lpips-squeeze")

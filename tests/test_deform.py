@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perceptloss.errors import InputError
-from perceptloss.parts.deform import deform_conv2d
+from perceptloss.networks.deform import deform_conv2d
 
 CASES = {
     "3x3": (2, 5, 8, 8, 3, 3, 1, 1),

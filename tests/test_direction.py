@@ -7,7 +7,7 @@ import torch
 from toys import flat, term, toy
 
 from perceptloss import CriticLoss, create_critic, get_card
-from perceptloss.commands.weights import save_converted
+from perceptloss.cli.weights import save_converted
 from perceptloss.critic import Entry
 from perceptloss.errors import ConfigError, WeightsError
 from perceptloss.registry import _registered

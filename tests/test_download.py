@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from fileserver import serving
 
-from perceptloss.download import Wanted, download, sha256_of
 from perceptloss.errors import MissingWeights, WeightsError
+from perceptloss.weights.download import Wanted, download, sha256_of
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB, several chunks
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -240,7 +240,7 @@ def test_a_folder_that_cannot_be_made(server, tmp_path):
 @pytest.mark.parametrize("separated", ["threads", "processes only"])
 def test_two_threads_fetch_once(server, tmp_path, monkeypatch, separated):
     if separated == "processes only":  # as on NFS
-        monkeypatch.setattr("perceptloss.locks._try_lock", lambda descriptor: True)
+        monkeypatch.setattr("perceptloss.weights.locks._try_lock", lambda descriptor: True)
     results = []
     threads = [threading.Thread(target=lambda: results.append(download([server.url], wanted(tmp_path)))) for _ in "ab"]
     for thread in threads:
@@ -274,7 +274,7 @@ def test_without_file_locks_each_process_has_its_own_part(server, tmp_path, monk
     def unsupported(descriptor: int) -> bool:
         raise OSError("locks are not supported")
 
-    monkeypatch.setattr("perceptloss.locks._try_lock", unsupported)
+    monkeypatch.setattr("perceptloss.weights.locks._try_lock", unsupported)
     other = part_of(tmp_path, CONTENT[:1000])
     assert download([server.url], wanted(tmp_path)).read_bytes() == CONTENT
     assert server.manners.asked == [None]

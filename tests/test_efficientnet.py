@@ -8,8 +8,8 @@ import torchvision
 from test_backbones_more import agree, normalised, noted, pictures, randomised
 from torch import nn
 
-from perceptloss.backbones import IMAGENET, EfficientNet, efficientnet_rules
-from perceptloss.convert import Rule
+from perceptloss.networks.trunks import IMAGENET, EfficientNet, efficientnet_rules
+from perceptloss.weights.rules import Rule
 
 SMALL = {"stem": 8, "widths": (6, 8, 8, 10, 12, 12, 16), "head": 24}
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from perceptloss.critics.haarpsi import haar
 from perceptloss.critics.vif import window_moments
-from perceptloss.parts.functional import blur, bounded_power, gaussian, halve, root, soften
+from perceptloss.networks.functional import blur, bounded_power, gaussian, halve, root, soften
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from perceptloss import locks
+from perceptloss.weights import locks
 
 
 def test_only_one_is_inside(tmp_path, monkeypatch):

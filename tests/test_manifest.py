@@ -9,10 +9,10 @@ import pytest
 from machine import GOOD, SHA, TABLE, make_machine, toml
 
 from perceptloss import list_critics
-from perceptloss.cli import main
+from perceptloss.cli.main import main
 from perceptloss.errors import ConfigError, MissingWeights, WeightsError
-from perceptloss.manifest import manifest, shipped
-from perceptloss.weights import find
+from perceptloss.weights.manifest import manifest, shipped
+from perceptloss.weights.search import find
 
 
 @pytest.fixture

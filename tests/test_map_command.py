@@ -11,12 +11,12 @@ from PIL import Image
 from toys import toy
 
 from perceptloss import create_critic, registry
-from perceptloss.attribution import attribution, sensitivity
 from perceptloss.card import Card
-from perceptloss.cli import main
-from perceptloss.compare.colours import DIVERGING, SEQUENTIAL, Colours, Scale, draw
+from perceptloss.cli.main import main
 from perceptloss.compare.maps import map_of
 from perceptloss.critic import Entry
+from perceptloss.maps.attribution import attribution, sensitivity
+from perceptloss.maps.colours import DIVERGING, SEQUENTIAL, Colours, Scale, draw
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ class TestTiles:
         assert torch.equal(found[part], cells.repeat_interleave(2, 2).repeat_interleave(2, 3))
 
     def test_shares_of_tiles_add_up_to_the_mean_over_tiles(self, photos):
-        from perceptloss.tiles import score_tiled
+        from perceptloss.maps.tiles import score_tiled
 
         critic = toy("error", lambda x, y: (x - y).square().mean((1, 2, 3)), kind="fr", better="lower")
         x, y = tensor("out/im0.png"), tensor("gt/im0.png")

@@ -14,8 +14,8 @@ from torch import Tensor
 from toys import Toy, brightness, difference, flat, toy
 
 from perceptloss import Critic, create_critic
-from perceptloss.attribution import attribution, sensitivity
 from perceptloss.errors import InputError, PerceptlossError
+from perceptloss.maps.attribution import attribution, sensitivity
 
 
 def explain(critic: Critic, x: Tensor, y: Tensor) -> Tensor:

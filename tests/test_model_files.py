@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from perceptloss.checkpoints import read_state
 from perceptloss.errors import WeightsError
+from perceptloss.weights.checkpoints import read_state
 
 ARRAYS = {"mean": np.arange(3.0)[None], "cov": np.eye(3), "count": np.array([7], dtype=np.int32)}
 LIBSVM = """svm_type epsilon_svr

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.special import gamma
 
-from perceptloss.parts.nss import NEIGHBOURS, SHAPES, fits, log_ratio, mscn, offset, rounded, shape_of
+from perceptloss.networks.nss import NEIGHBOURS, SHAPES, fits, log_ratio, mscn, offset, rounded, shape_of
 
 
 def doubles(*values: float) -> torch.Tensor:

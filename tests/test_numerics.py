@@ -12,7 +12,7 @@ from torch import Tensor
 
 from perceptloss import Critic
 from perceptloss.errors import ConfigError, InputError
-from perceptloss.parts.layers import unit_distance, unit_norm
+from perceptloss.networks.layers import unit_distance, unit_norm
 from perceptloss.registry import set_precision
 
 STEEPEST = 1e3  # norm of a gradient per image; ordinary ones are below 10, and clipping at 1 is usual

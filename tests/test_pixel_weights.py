@@ -11,7 +11,7 @@ from torch import Tensor
 
 from perceptloss import create_critic, list_critics
 from perceptloss.errors import InputError, PerceptlossError
-from perceptloss.pixel_weights import pixel_weights
+from perceptloss.maps.pixel_weights import pixel_weights
 
 NATIVE = ["ssim", "gmsd", "fsim", "vsi", "haarpsi", "mdsi", "sr-sim", "gsn", "pmos", "pmos-map", "wresnet", "reblur"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from perceptloss.progress import Bar, human
+from perceptloss.weights.progress import Bar, human
 
 
 def test_a_terminal_gets_one_line_that_is_redrawn(monkeypatch, capsys):

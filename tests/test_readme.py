@@ -11,8 +11,8 @@ import torch
 import yaml
 
 from perceptloss import create_critic, list_critics
-from perceptloss.cli import main
-from perceptloss.terms import parse_terms
+from perceptloss.cli.main import main
+from perceptloss.loss.terms import parse_terms
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

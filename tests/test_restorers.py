@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from perceptloss.errors import InputError, WeightsError
-from perceptloss.restorers import CARNM, RFDN, load_sr
+from perceptloss.networks.restorers import CARNM, RFDN, load_sr
 
 
 def small_rfdn(scale=4):

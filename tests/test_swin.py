@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.models.swin_transformer import SwinTransformerBlock
 
-from perceptloss.parts.swin import SwinBlock, merged, relative_index, shift_mask, windows
+from perceptloss.critics.maniqa.swin import SwinBlock, merged, relative_index, shift_mask, windows
 
 DIM, HEADS, SIDE, HIDDEN = 12, 3, 4, 24
 

@@ -10,7 +10,7 @@ import toys
 
 from perceptloss import CriticLoss
 from perceptloss.errors import ConfigError
-from perceptloss.terms import parse_terms
+from perceptloss.loss.terms import parse_terms
 
 
 def problems(critics, **options) -> str:

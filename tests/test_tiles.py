@@ -13,7 +13,7 @@ from torch import Tensor
 
 from perceptloss import create_critic
 from perceptloss.errors import InputError
-from perceptloss.tiles import _spans, edges, score_tiled, tiled
+from perceptloss.maps.tiles import _spans, edges, score_tiled, tiled
 
 
 def recorded(**facts) -> tuple[toys.Toy, list[tuple[int, int]]]:

@@ -9,7 +9,8 @@ import torch
 from test_backbones_more import agree, pictures, randomised, tiny_resnet, tiny_vit
 from torch import nn
 
-from perceptloss.backbones import (
+from perceptloss.networks.lean import max_pool
+from perceptloss.networks.trunks import (
     HALF,
     IMAGENET,
     JoinedTrunk,
@@ -19,7 +20,6 @@ from perceptloss.backbones import (
     squeezenet,
     vgg19,
 )
-from perceptloss.parts.lean import max_pool
 
 
 def joined() -> Trunk:

@@ -8,7 +8,7 @@ import os
 import pytest
 from machine import GOOD, PLACES, SHA, TABLE, make_machine, toml
 
-import perceptloss.weights as weights
+import perceptloss.weights.search as weights
 from perceptloss.errors import MissingWeights, WeightsError
 
 
@@ -141,7 +141,7 @@ def test_hashes_need_no_writable_cache(big, machine, monkeypatch):
 @pytest.fixture
 def online(machine, monkeypatch):
     monkeypatch.delenv("PERCEPTLOSS_OFFLINE")
-    monkeypatch.setattr("perceptloss.download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("perceptloss.weights.download.time.sleep", lambda seconds: None)
     url = (machine / "origin.pth").as_uri()
     (machine / "mirror").mkdir()
     (machine / "origin.pth").write_bytes(GOOD)

@@ -11,8 +11,8 @@ from machine import GOOD, PLACES, TABLE, make_machine
 from safetensors import safe_open
 
 from perceptloss import __version__, create_critic
-from perceptloss.cli import main
-from perceptloss.manifest import manifest
+from perceptloss.cli.main import main
+from perceptloss.weights.manifest import manifest
 
 
 def perceptloss(*words: object) -> int:

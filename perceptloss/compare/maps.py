@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.attribution import attribution, sensitivity
-from perceptloss.compare.colours import DIVERGING, Scale, draw
 from perceptloss.compare.panel import Scorer, pick_device
 from perceptloss.compare.plan import Plan
 from perceptloss.compare.run import file_jobs
 from perceptloss.compare.scoring import Job, true_fp32
 from perceptloss.critic import Critic
 from perceptloss.errors import PerceptlossError
-from perceptloss.tiles import edges, tiled
+from perceptloss.maps.attribution import attribution, sensitivity
+from perceptloss.maps.colours import DIVERGING, Scale, draw
+from perceptloss.maps.tiles import edges, tiled
 
 __all__ = ["Form", "Kind", "MapSet", "WrittenMap", "kind_of", "map_of", "write_maps"]
 

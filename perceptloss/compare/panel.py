@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final
 from perceptloss.card import Card
 from perceptloss.compare.results import Column
 from perceptloss.compare.settings import Settings
-from perceptloss.convert import fingerprint
-from perceptloss.critic import Critic, TrunkCritic
+from perceptloss.critic import Critic
 from perceptloss.errors import ConfigError, UnknownCritic, WeightsError
+from perceptloss.networks.trunks import TrunkCritic
 from perceptloss.registry import create_critic, get_card
+from perceptloss.weights.convert import fingerprint
 
 if TYPE_CHECKING:
     import torch

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from perceptloss.compare.images import ImageFile
+from perceptloss.compare.summary import Summary, summarise
 from perceptloss.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -145,12 +146,15 @@ class Results:
 
         return np.array(self.values, dtype=np.float64)
 
+    def summary(self) -> Summary:
+        """What is computed from the scores: means, differences to the baseline, ranks and wins."""
+        base = None if self.baseline is None else self.systems.index(self.baseline)
+        return summarise(self.values, [column.is_higher_better for column in self.critics], base)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; what is computed from the values stands under `summary`."""
-        from perceptloss.compare.summary import summarise
-
         facts = asdict(self)
-        summary = asdict(summarise(self))
+        summary = asdict(self.summary())
         provenance = facts.pop("provenance")
         return {"format": FORMAT, "version": VERSION, **facts, "summary": summary, "provenance": provenance}
 

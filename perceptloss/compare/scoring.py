@@ -16,7 +16,7 @@ from perceptloss.compare.panel import Scorer
 from perceptloss.compare.settings import Settings
 from perceptloss.compare.store import Key, Store
 from perceptloss.errors import PerceptlossError
-from perceptloss.tiles import tiled
+from perceptloss.maps.tiles import tiled
 
 __all__ = ["Job", "Progress", "Slot", "score_jobs", "true_fp32"]
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from perceptloss.compare.results import Results
+__all__ = ["Cell", "Standing", "Summary", "Values", "summarise"]
 
-__all__ = ["Cell", "Standing", "Summary", "summarise"]
+Values = Sequence[Sequence[Sequence[float | None]]]  # of systems, critics, images; None where a score is missing
 
 
 @dataclass(frozen=True)
@@ -55,25 +53,31 @@ class Summary:
     standings: tuple[Standing, ...]
 
 
-def summarise(results: Results) -> Summary:
-    """Summary of per-image scores; an image that lacks a score is left out of a critic for all systems."""
-    base = None if results.baseline is None else results.systems.index(results.baseline)
-    complete = [_complete(results, critic) for critic in range(len(results.critics))]
-    return Summary(tuple(_standing(results, system, base, complete) for system in range(len(results.systems))))
+def summarise(values: Values, higher_better: Sequence[bool], base: int | None = None) -> Summary:
+    """Summary of per-image scores; an image that lacks a score is left out of a critic for all systems.
+
+    Args:
+        values: The scores.
+        higher_better: Direction of each critic.
+        base: Index of the system that the others are compared with.
+    """
+    signs = [1 if higher else -1 for higher in higher_better]
+    complete = [_complete([system[critic] for system in values]) for critic in range(len(signs))]
+    return Summary(tuple(_standing(values, signs, system, base, complete) for system in range(len(values))))
 
 
-def _complete(results: Results, critic: int) -> list[int]:
-    """Images for which every system has a score by this critic."""
-    rows = [system[critic] for system in results.values]
-    return [image for image in range(len(results.images)) if all(row[image] is not None for row in rows)]
+def _complete(rows: Sequence[Sequence[float | None]]) -> list[int]:
+    """Images for which every system has a score by one critic."""
+    return [image for image in range(len(rows[0])) if all(row[image] is not None for row in rows)]
 
 
-def _standing(results: Results, system: int, base: int | None, complete: Sequence[Sequence[int]]) -> Standing:
-    cells, ranks, votes = [], [], [0] * len(results.images)
-    for critic, column in enumerate(results.critics):
+def _standing(
+    values: Values, signs: Sequence[int], system: int, base: int | None, complete: Sequence[Sequence[int]]
+) -> Standing:
+    cells, ranks, votes = [], [], [0] * len(values[0][0])
+    for critic, sign in enumerate(signs):
         images = complete[critic]
-        sign = 1 if column.is_higher_better else -1
-        rows = [[sign * _number(rows[critic][i]) for i in images] for rows in results.values]
+        rows = [[sign * _number(rows[critic][i]) for i in images] for rows in values]
         ranks += [_rank([row[n] for row in rows], system) for n in range(len(images))]
         if base is None or base == system:
             cells.append(_cell(rows[system], sign))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from perceptloss.compare.results import Flag, Results
-from perceptloss.compare.summary import Cell, Standing, summarise
+from perceptloss.compare.summary import Cell, Standing
 
 __all__ = ["Format", "align", "counted", "decimals", "render", "sentences"]
 
@@ -98,7 +98,7 @@ def align(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]
 
 
 def _grid(results: Results) -> _Grid:
-    summary = summarise(results)
+    summary = results.summary()
     single = len(results.systems) == 1
     title = f"means over {counted(len(results.images), 'image')}"
     if results.left_out:

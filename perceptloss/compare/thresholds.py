@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from perceptloss.compare.results import Results
-from perceptloss.compare.summary import summarise
 from perceptloss.errors import ConfigError, near
 
 __all__ = ["Threshold", "check_thresholds", "parse_thresholds"]
@@ -78,7 +77,7 @@ def parse_thresholds(texts: Sequence[str], critics: Sequence[str], *, has_baseli
 
 def check_thresholds(results: Results, thresholds: Sequence[Threshold]) -> list[str]:
     """A sentence for every system that meets a condition; a mean that does not exist meets all."""
-    standings = list(zip(results.systems, summarise(results).standings, strict=True))
+    standings = list(zip(results.systems, results.summary().standings, strict=True))
     failures = []
     for threshold in thresholds:
         what = "difference to the baseline" if threshold.is_difference else "mean"

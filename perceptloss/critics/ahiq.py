@@ -12,11 +12,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.backbones import HALF, JoinedTrunk, ResNet, resnet_rules, vision_transformer, vit_rules
 from perceptloss.card import Card
-from perceptloss.critic import Entry, Features, TrunkCritic
-from perceptloss.parts.deform import deform_conv2d
-from perceptloss.parts.patches import cut, per_image, spread
+from perceptloss.critic import Entry
+from perceptloss.networks.deform import deform_conv2d
+from perceptloss.networks.patches import cut, per_image, spread
+from perceptloss.networks.trunks import (
+    HALF,
+    Features,
+    JoinedTrunk,
+    ResNet,
+    TrunkCritic,
+    resnet_rules,
+    vision_transformer,
+    vit_rules,
+)
 
 __all__ = ["AHIQ", "ENTRIES", "DeformNet", "Regressor"]
 

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from perceptloss.backbones import HALF, vgg16
 from perceptloss.card import Card
-from perceptloss.convert import STAGED_L2_TRUNK, Rule
 from perceptloss.critic import Critic, Entry
-from perceptloss.parts.distances import IMAGENET_RULES, VGG16_CHANNELS, TextureStructureCritic, UnitDistanceCritic
+from perceptloss.networks.distances import IMAGENET_RULES, VGG16_CHANNELS, TextureStructureCritic, UnitDistanceCritic
+from perceptloss.networks.trunks import HALF, vgg16
+from perceptloss.weights.rules import STAGED_L2_TRUNK, Rule
 
 __all__ = ["AIPQDISTS", "AIPQLPIPS", "ENTRIES", "PooledAIPQLPIPS"]
 

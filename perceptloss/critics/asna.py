@@ -22,10 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceptloss.card import Card
-from perceptloss.convert import Rule
 from perceptloss.critic import Critic, Entry
-from perceptloss.parts.batchnorm import BatchStats
-from perceptloss.parts.patches import cut, per_image, spread
+from perceptloss.networks.batchnorm import BatchStats
+from perceptloss.networks.patches import cut, per_image, spread
+from perceptloss.weights.rules import Rule
 
 __all__ = ["ASNA", "ENTRIES"]
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from perceptloss.card import Card
-from perceptloss.convert import Rule
 from perceptloss.critic import Entry
-from perceptloss.parts.functional import YIQ, imresize, mix_channels
-from perceptloss.parts.nss import SHAPES, StatisticsCritic, fits, mscn, offset, rounded, shape_of
+from perceptloss.networks.functional import YIQ, imresize, mix_channels
+from perceptloss.networks.nss import SHAPES, StatisticsCritic, fits, mscn, offset, rounded, shape_of
+from perceptloss.weights.rules import Rule
 
 __all__ = ["BRISQUE", "ENTRIES", "RANGES", "features"]
 
@@ -42,7 +42,7 @@ def features(grey: Tensor, *, table: bool = False) -> Tensor:
 
     Args:
         grey: Levels of 0-255, (N, 1, H, W), float64.
-        table: See `perceptloss.parts.nss.shape_of`.
+        table: See `perceptloss.networks.nss.shape_of`.
 
     Returns:
         Per scale the shape and variance of the normalised levels, then shape, mean, left and right variance of

@@ -15,11 +15,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from perceptloss.backbones import ResNet, resnet_rules
 from perceptloss.card import Card
-from perceptloss.convert import Rule, load_states
-from perceptloss.critic import Critic, Entry, Features, TrunkCritic
+from perceptloss.critic import Critic, Entry
 from perceptloss.errors import InputError
+from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, resnet_rules
+from perceptloss.weights.convert import load_states
+from perceptloss.weights.rules import Rule
 
 __all__ = ["ENTRIES", "CenseoQoE", "CenseoQoEFR", "CenseoQoENR"]
 

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from perceptloss.backbones import EfficientNet, JoinedTrunk, efficientnet_rules
 from perceptloss.card import Card
-from perceptloss.convert import Rule
-from perceptloss.critic import Entry, Features, TrunkCritic
-from perceptloss.parts.patches import cut, per_image, spread
+from perceptloss.critic import Entry
+from perceptloss.networks.patches import cut, per_image, spread
+from perceptloss.networks.trunks import EfficientNet, Features, JoinedTrunk, TrunkCritic, efficientnet_rules
+from perceptloss.weights.rules import Rule
 
 __all__ = ["DACNN", "ENTRIES", "Gates", "MultiScale"]
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from perceptloss.backbones import JoinedTrunk, Keep, ResNet, Trunk, resnet_rules
 from perceptloss.card import Card
-from perceptloss.critic import Entry, Features, TrunkCritic
-from perceptloss.parts.layers import unit_norm
-from perceptloss.parts.lean import conv
+from perceptloss.critic import Entry
+from perceptloss.networks.layers import unit_norm
+from perceptloss.networks.lean import conv
+from perceptloss.networks.trunks import Features, JoinedTrunk, Keep, ResNet, Trunk, TrunkCritic, resnet_rules
 
 __all__ = ["ENTRIES", "DDBNet", "RetinexTrunk", "outer_product", "signed_root"]
 

@@ -14,12 +14,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from perceptloss.backbones import IMAGENET, Normalisation, vgg19
 from perceptloss.card import Card
-from perceptloss.convert import TORCHVISION_TRUNK, Rule
-from perceptloss.critic import Entry, Features, TrunkCritic
-from perceptloss.parts.functional import root
-from perceptloss.parts.layers import pixels
+from perceptloss.critic import Entry
+from perceptloss.networks.functional import root
+from perceptloss.networks.layers import pixels
+from perceptloss.networks.trunks import IMAGENET, Features, Normalisation, TrunkCritic, vgg19
+from perceptloss.weights.rules import TORCHVISION_TRUNK, Rule
 
 __all__ = ["ENTRIES", "DeepDC", "centred_distances", "distance_correlation"]
 

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.backbones import vgg16
 from perceptloss.card import Card
-from perceptloss.convert import STAGED_L2_TRUNK, TORCHVISION_TRUNK
-from perceptloss.critic import Entry, Features, TrunkCritic
+from perceptloss.critic import Entry
+from perceptloss.networks.trunks import Features, TrunkCritic, vgg16
+from perceptloss.weights.rules import STAGED_L2_TRUNK, TORCHVISION_TRUNK
 
 __all__ = ["ENTRIES", "DeepWSD", "grouped_distance", "transport_cost"]
 

@@ -9,9 +9,9 @@ images are never resized.
 from __future__ import annotations
 
 from perceptloss.card import Card
-from perceptloss.convert import STAGED_L2_TRUNK, TORCHVISION_TRUNK
 from perceptloss.critic import Entry
-from perceptloss.parts.distances import IMAGENET_RULES, TextureStructureCritic
+from perceptloss.networks.distances import IMAGENET_RULES, TextureStructureCritic
+from perceptloss.weights.rules import STAGED_L2_TRUNK, TORCHVISION_TRUNK
 
 __all__ = ["DISTS", "ENTRIES"]
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from perceptloss.card import Card
 from perceptloss.critic import Critic, Entry
-from perceptloss.parts.functional import YIQ, gaussian, mix_channels, root, soften
-from perceptloss.parts.windows import window_moments
+from perceptloss.networks.functional import YIQ, gaussian, mix_channels, root, soften
+from perceptloss.networks.windows import window_moments
 
 __all__ = ["DSS", "ENTRIES", "SUBBAND_WEIGHTS", "dss", "subbands"]
 

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from perceptloss.card import Card
 from perceptloss.critic import Critic, Entry
-from perceptloss.parts.functional import edge_magnitude, mix_channels, root, similarity
+from perceptloss.networks.functional import edge_magnitude, mix_channels, root, similarity
 
 __all__ = ["ENTRIES", "FGIQA", "YCBCR", "gradient_similarity", "region", "texture_similarity"]
 

@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.backbones import JoinedTrunk, Keep, Trunk, resnet, resnet_rules, vgg16
 from perceptloss.card import Card
-from perceptloss.convert import Rule
-from perceptloss.critic import Entry, Features, TrunkCritic
+from perceptloss.critic import Entry
 from perceptloss.errors import ConfigError
-from perceptloss.parts.distances import VGG16_CHANNELS
-from perceptloss.parts.layers import unit_distance
+from perceptloss.networks.distances import VGG16_CHANNELS
+from perceptloss.networks.layers import unit_distance
+from perceptloss.networks.trunks import Features, JoinedTrunk, Keep, Trunk, TrunkCritic, resnet, resnet_rules, vgg16
+from perceptloss.weights.rules import Rule
 
 __all__ = ["ENTRIES", "FRNR", "FRNRAdditive"]
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from perceptloss.card import Card
 from perceptloss.critic import Critic, Entry
-from perceptloss.parts.functional import (
+from perceptloss.networks.functional import (
     SCHARR,
     YIQ,
     bounded_power,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from perceptloss.card import Card
 from perceptloss.critic import Critic, Entry
-from perceptloss.parts.functional import PREWITT, YIQ, edge_magnitude, halve, mix_channels, root, similarity
+from perceptloss.networks.functional import PREWITT, YIQ, edge_magnitude, halve, mix_channels, root, similarity
 
 __all__ = ["ENTRIES", "GMSD", "MSGMSD", "SCALE_WEIGHTS", "gmsd", "gradient_similarity", "ms_gmsd"]
 

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.backbones import ResNet, resnet_rules
 from perceptloss.card import Card
-from perceptloss.critic import Entry, Features, TrunkCritic, features
+from perceptloss.critic import Entry
+from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, features, resnet_rules
 
 __all__ = ["ENTRIES", "GSN"]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from perceptloss.card import Card
 from perceptloss.critic import Critic, Entry
-from perceptloss.parts.functional import YIQ, halve, mix_channels, similarity
+from perceptloss.networks.functional import YIQ, halve, mix_channels, similarity
 
 __all__ = ["ENTRIES", "HaarPSI", "haar", "haarpsi"]
 

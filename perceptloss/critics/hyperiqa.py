@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.backbones import ResNet, resnet_rules
 from perceptloss.card import Card
-from perceptloss.convert import Rule
-from perceptloss.critic import Entry, Features, TrunkCritic
+from perceptloss.critic import Entry
 from perceptloss.errors import ConfigError
-from perceptloss.parts.patches import cut, per_image, spread
+from perceptloss.networks.patches import cut, per_image, spread
+from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, resnet_rules
+from perceptloss.weights.rules import Rule
 
 __all__ = ["ENTRIES", "HyperIQA", "HyperLayer", "LocalVector"]
 

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.backbones import inception_rules
 from perceptloss.card import Card
-from perceptloss.convert import Rule
 from perceptloss.critic import Entry
-from perceptloss.parts.attention import attend
-from perceptloss.parts.batchnorm import BatchStats
-from perceptloss.parts.inception_tokens import InceptionTokens
+from perceptloss.networks.attention import attend
+from perceptloss.networks.batchnorm import BatchStats
+from perceptloss.networks.inception_tokens import InceptionTokens
+from perceptloss.networks.trunks import inception_rules
+from perceptloss.weights.rules import Rule
 
 __all__ = ["ENTRIES", "IQAConformer"]
 

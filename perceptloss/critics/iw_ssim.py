@@ -18,8 +18,8 @@ from torch import Tensor
 
 from perceptloss.card import Card
 from perceptloss.critic import Critic, Entry
-from perceptloss.parts.functional import YIQ, blur, bounded_power, gaussian, mix_channels, similarity, slide, soften
-from perceptloss.parts.windows import SCALE_WEIGHTS, ssim_maps, window_moments
+from perceptloss.networks.functional import YIQ, blur, bounded_power, gaussian, mix_channels, similarity, slide, soften
+from perceptloss.networks.windows import SCALE_WEIGHTS, ssim_maps, window_moments
 
 __all__ = ["ENTRIES", "IWSSIM", "information", "iw_ssim", "pyramid"]
 

@@ -13,11 +13,11 @@ from functools import partial
 
 import torch
 
-from perceptloss.backbones import Trunk, alexnet, squeezenet, vgg16
 from perceptloss.card import Card
-from perceptloss.convert import TORCHVISION_TRUNK, Rule
 from perceptloss.critic import Critic, Entry
-from perceptloss.parts.distances import VGG16_CHANNELS, UnitDistanceCritic
+from perceptloss.networks.distances import VGG16_CHANNELS, UnitDistanceCritic
+from perceptloss.networks.trunks import Trunk, alexnet, squeezenet, vgg16
+from perceptloss.weights.rules import TORCHVISION_TRUNK, Rule
 
 __all__ = ["ENTRIES", "LPIPS"]
 

@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.backbones import ResNet, resnet_rules
 from perceptloss.card import Card
-from perceptloss.convert import Rule
-from perceptloss.critic import Entry, Features, TrunkCritic
+from perceptloss.critic import Entry
 from perceptloss.errors import ConfigError, near
-from perceptloss.parts.functional import bounded_power
-from perceptloss.parts.monotone import MonotoneHead, PublishedHead
+from perceptloss.networks.functional import bounded_power
+from perceptloss.networks.monotone import MonotoneHead, PublishedHead
+from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, resnet_rules
+from perceptloss.weights.rules import Rule
 
 __all__ = ["DATASETS", "ENTRIES", "Monotonic", "StrictMonotonic", "bilinear"]
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from perceptloss.card import Card
-from perceptloss.convert import Rule
 from perceptloss.critic import Entry
-from perceptloss.parts.functional import gaussian, imresize, mix_channels, root
-from perceptloss.parts.nss import StatisticsCritic, fits, mscn, offset, rounded
+from perceptloss.networks.functional import gaussian, imresize, mix_channels, root
+from perceptloss.networks.nss import StatisticsCritic, fits, mscn, offset, rounded
+from perceptloss.weights.rules import Rule
 
 __all__ = ["ENTRIES", "NIQE", "block_features", "distance", "features", "moments"]
 
@@ -29,7 +29,7 @@ def block_features(blocks: Tensor, *, table: bool = False) -> tuple[Tensor, Tens
 
     Args:
         blocks: Normalised grey levels, (..., h, w).
-        table: See `perceptloss.parts.nss.shape_of`.
+        table: See `perceptloss.networks.nss.shape_of`.
 
     Returns:
         Shape and mean scale of the levels, then shape, mean, left and right scale of the products with four
@@ -53,7 +53,7 @@ def features(grey: Tensor, *, block: int = 96, table: bool = False) -> tuple[Ten
     Args:
         grey: Levels of 0-255, (N, 1, H, W), float64; what exceeds a multiple of `block` is left out.
         block: Side of a block, even.
-        table: See `perceptloss.parts.nss.shape_of`.
+        table: See `perceptloss.networks.nss.shape_of`.
 
     Returns:
         (N, blocks, 36) each, block rows first.

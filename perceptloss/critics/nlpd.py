@@ -17,7 +17,7 @@ from torch import Tensor
 
 from perceptloss.card import Card
 from perceptloss.critic import Critic, Entry
-from perceptloss.parts.functional import YIQ, blur, mix_channels, root, soften
+from perceptloss.networks.functional import YIQ, blur, mix_channels, root, soften
 
 __all__ = ["ENTRIES", "NLPD", "Form", "nlpd", "normalized_pyramid"]
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from perceptloss.backbones import Trunk
-from perceptloss.backbones.plain import PlainTrunk
 from perceptloss.card import Card
-from perceptloss.convert import Rule
-from perceptloss.critic import Entry, Features, TrunkCritic
-from perceptloss.parts.functional import soften
-from perceptloss.parts.patches import cut, strided
+from perceptloss.critic import Entry
+from perceptloss.networks.functional import soften
+from perceptloss.networks.patches import cut, strided
+from perceptloss.networks.trunks import Features, Trunk, TrunkCritic
+from perceptloss.networks.trunks.plain import PlainTrunk
+from perceptloss.weights.rules import Rule
 
 __all__ = ["ENTRIES", "PieAPP", "weighted_mean"]
 

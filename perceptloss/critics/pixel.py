@@ -16,7 +16,7 @@ from torch import Tensor
 
 from perceptloss.card import Card
 from perceptloss.critic import Critic, Entry
-from perceptloss.parts.functional import root
+from perceptloss.networks.functional import root
 
 __all__ = ["ENTRIES", "PSNR", "TotalVariation", "psnr", "total_variation"]
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from perceptloss.card import Card
-from perceptloss.convert import Rule
 from perceptloss.critic import Entry
-from perceptloss.parts.deform import deform_conv2d
-from perceptloss.parts.patch_ladder import HEAD, LADDER, PatchHead, PatchLadderCritic, initialise, ladder
-from perceptloss.parts.patches import per_image
+from perceptloss.networks.deform import deform_conv2d
+from perceptloss.networks.patch_ladder import HEAD, LADDER, PatchHead, PatchLadderCritic, initialise, ladder
+from perceptloss.networks.patches import per_image
+from perceptloss.weights.rules import Rule
 
 __all__ = ["ENTRIES", "RADN", "AcrossPatches"]
 

@@ -17,13 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from perceptloss.backbones import Keep, Trunk
 from perceptloss.card import Card
-from perceptloss.convert import Rule
-from perceptloss.critic import Entry, Features, TrunkCritic
+from perceptloss.critic import Entry
 from perceptloss.errors import ConfigError, InputError
-from perceptloss.parts.batchnorm import COUNTER, BatchStats
-from perceptloss.parts.lean import conv
+from perceptloss.networks.batchnorm import COUNTER, BatchStats
+from perceptloss.networks.lean import conv
+from perceptloss.networks.trunks import Features, Keep, Trunk, TrunkCritic
+from perceptloss.weights.rules import Rule
 
 __all__ = ["ENTRIES", "Ranker", "RankerTrunk"]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from perceptloss.card import Card
 from perceptloss.critic import Critic, Entry
-from perceptloss.parts.functional import YIQ, blur, gaussian, mix_channels, root, soften
+from perceptloss.networks.functional import YIQ, blur, gaussian, mix_channels, root, soften
 
 __all__ = ["ENTRIES", "Reblur", "reblur"]
 

@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.backbones import ResNet, resnet_rules
 from perceptloss.card import Card
-from perceptloss.critic import Entry, Features, TrunkCritic, features
-from perceptloss.parts.attention import EncoderLayer
-from perceptloss.parts.batchnorm import BatchStats
-from perceptloss.parts.patches import cut, per_image, spread
+from perceptloss.critic import Entry
+from perceptloss.networks.attention import EncoderLayer
+from perceptloss.networks.batchnorm import BatchStats
+from perceptloss.networks.patches import cut, per_image, spread
+from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, features, resnet_rules
 
 __all__ = ["ENTRIES", "REQA", "Feedback", "GlobalContext"]
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from perceptloss.card import Card
 from perceptloss.critic import Critic, Entry
-from perceptloss.parts.functional import bounded_power, shrink_factor
-from perceptloss.parts.windows import SCALE_WEIGHTS, TAPS, ssim_maps
+from perceptloss.networks.functional import bounded_power, shrink_factor
+from perceptloss.networks.windows import SCALE_WEIGHTS, TAPS, ssim_maps
 
 __all__ = ["ENTRIES", "MSSSIM", "SSIM", "ms_ssim", "ssim"]
 

@@ -18,14 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.backbones import ResNet, resnet_rules
 from perceptloss.card import Card
-from perceptloss.convert import Rule
-from perceptloss.critic import Entry, Features, TrunkCritic, features
+from perceptloss.critic import Entry
 from perceptloss.errors import ConfigError
-from perceptloss.parts.attention import attend
-from perceptloss.parts.layers import L2Pool, unit_norm
-from perceptloss.parts.patches import cut, per_image, spread
+from perceptloss.networks.attention import attend
+from perceptloss.networks.layers import L2Pool, unit_norm
+from perceptloss.networks.patches import cut, per_image, spread
+from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, features, resnet_rules
+from perceptloss.weights.rules import Rule
 
 __all__ = ["ENTRIES", "TReS", "sine_positions"]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from perceptloss.card import Card
 from perceptloss.critic import Critic, Entry
-from perceptloss.parts.functional import bounded_power
+from perceptloss.networks.functional import bounded_power
 
 __all__ = ["ENTRIES", "UCIQE", "chroma_term", "contrast_term", "lab", "lab_of_opencv", "saturation_term"]
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from perceptloss.card import Card
 from perceptloss.critic import Critic, Entry
-from perceptloss.parts.functional import edge_magnitude, root
+from perceptloss.networks.functional import edge_magnitude, root
 
 __all__ = ["ENTRIES", "UIQM", "enhancement", "trimmed_mean", "uicm", "uiconm", "uiqm", "uism", "weighted_edges"]
 

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.backbones import ResNet, Trunk, resnet_rules
 from perceptloss.card import Card
-from perceptloss.critic import Entry, Features, TrunkCritic
-from perceptloss.parts.attention import EncoderLayer
+from perceptloss.critic import Entry
+from perceptloss.networks.attention import EncoderLayer
+from perceptloss.networks.trunks import Features, ResNet, Trunk, TrunkCritic, resnet_rules
 
 __all__ = ["ENTRIES", "Unified", "UnifiedCritic", "UnifiedFR", "UnifiedNR"]
 

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perceptloss.backbones import vgg16
 from perceptloss.card import Card
-from perceptloss.convert import TORCHVISION_TRUNK
-from perceptloss.critic import Entry, Features, TrunkCritic
-from perceptloss.parts.layers import pixels
+from perceptloss.critic import Entry
+from perceptloss.networks.layers import pixels
+from perceptloss.networks.trunks import Features, TrunkCritic, vgg16
+from perceptloss.weights.rules import TORCHVISION_TRUNK
 
 __all__ = ["ENTRIES", "VGGContent", "VGGStyle", "gram"]
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from perceptloss.card import Card
 from perceptloss.critic import Critic, Entry
-from perceptloss.parts.functional import YIQ, blur, gaussian, mix_channels, soften
-from perceptloss.parts.windows import window_moments
+from perceptloss.networks.functional import YIQ, blur, gaussian, mix_channels, soften
+from perceptloss.networks.windows import window_moments
 
 __all__ = ["ENTRIES", "VIF", "vif"]
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from perceptloss.card import Card
 from perceptloss.critic import Entry
-from perceptloss.parts.patch_ladder import HEAD, LADDER, PatchHead, PatchLadderCritic, initialise, ladder
-from perceptloss.parts.patches import per_image
+from perceptloss.networks.patch_ladder import HEAD, LADDER, PatchHead, PatchLadderCritic, initialise, ladder
+from perceptloss.networks.patches import per_image
 
 __all__ = ["ENTRIES", "WResNet"]
 

@@ -37,9 +37,9 @@ from torch import Tensor, nn
 
 from perceptloss.errors import ConfigError, near
 from perceptloss.integrations.probe import probe
-from perceptloss.loss import CriticLoss
+from perceptloss.loss.critic_loss import CriticLoss
+from perceptloss.loss.terms import TermSpec
 from perceptloss.registry import list_critics
-from perceptloss.terms import TermSpec
 
 __all__ = ["LOSS_OPTIONS", "HostLoss", "Registry", "add", "identifier", "loss_class", "register_losses"]
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.loss import CriticLoss
+from perceptloss.loss.critic_loss import CriticLoss
 
 __all__ = ["legal_side", "probe"]
 

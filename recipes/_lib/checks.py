@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from _lib.images import Pair, bundled, check, find_pairs
-from _lib.options import Data, Loss, Model, Train, Val
 from perceptloss import list_critics
 from perceptloss.errors import ConfigError, near
-from perceptloss.terms import TermSpec, parse_terms
+from perceptloss.loss.terms import TermSpec, parse_terms
+from perceptloss.runs.images import Pair, bundled, check, find_pairs
+from perceptloss.runs.options import Data, Loss, Model, Train, Val
 
 __all__ = ["find_images", "option_problems", "smallest_side"]
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from _lib.images import Pair, read_image, to_tensor
+from perceptloss.runs.images import Pair, read_image, to_tensor
 
 __all__ = ["PatchPairs", "SampleOrder", "degrade", "patch_loader", "whole_pair"]
 

@@ -13,10 +13,10 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from _lib.data import whole_pair
-from _lib.images import Pair, read_image, to_tensor, write_png
-from _lib.meters import run_facts
 from _lib.report import Row, picture, write_results
 from _lib.scores import Metric, Scores, score_image
+from perceptloss.runs.images import Pair, read_image, to_tensor, write_png
+from perceptloss.runs.meters import run_facts
 
 __all__ = ["bicubic", "compare_systems", "evaluate"]
 

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import perceptloss.integrations.basicsr  # noqa: F401 - makes BasicSR importable beside a current torchvision
-from _lib.options import Model
-from _lib.state import Ema
 from perceptloss.errors import ConfigError, WeightsError
+from perceptloss.runs.options import Model
+from perceptloss.runs.state import Ema
 
 __all__ = ["build_network", "export", "load_weights", "restore"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from perceptloss.integrations import basicsr_shim
+from perceptloss.integrations.basicsr import shim as basicsr_shim
 
 # Not in main: the loader's worker processes import this script, and nothing more, before they unpickle a dataset.
 basicsr_shim.install()

@@ -10,7 +10,6 @@ import pytest
 
 from perceptloss.compare import Pairing, Results, Settings, compare, load_results, score
 from perceptloss.compare.results import Column, ImageRecord
-from perceptloss.compare.summary import summarise
 from perceptloss.compare.table import decimals, render
 from perceptloss.compare.thresholds import check_thresholds, parse_thresholds
 from perceptloss.errors import ConfigError
@@ -33,7 +32,7 @@ TWO = results((((0.5, 0.5, 0.5), (4.0, 4.0, 4.0)), ((0.75, 0.25, 1.0), (3.0, 4.0
 
 
 def test_summary_by_hand():
-    base, new = summarise(TWO).standings
+    base, new = TWO.summary().standings
     assert (base.cells[0].mean, base.cells[1].mean) == (0.5, 4.0)
     assert (base.cells[0].difference, base.wins) == (None, None)
     assert new.cells[0].mean == pytest.approx(2 / 3)
@@ -47,10 +46,10 @@ def test_summary_by_hand():
 
 
 def test_gaps_are_left_out_for_all_systems():
-    summary = summarise(results((((0.5, None, 0.5),), ((0.75, 0.25, 1.0),))))
+    summary = results((((0.5, None, 0.5),), ((0.75, 0.25, 1.0),))).summary()
     assert [s.cells[0].count for s in summary.standings] == [2, 2]
     assert summary.standings[1].cells[0].mean == pytest.approx(0.875)
-    empty = summarise(results((((None,),), ((0.5,),))))
+    empty = results((((None,),), ((0.5,),))).summary()
     assert empty.standings[1].cells[0].mean is None
     assert empty.standings[1].rank is None
     assert "n/a" in render(results((((None,),), ((0.5,),))))

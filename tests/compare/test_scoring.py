@@ -16,7 +16,7 @@ from perceptloss.compare import Settings, compare, join, score, score_pairs
 from perceptloss.compare.images import luma
 from perceptloss.critic import Critic
 from perceptloss.errors import ConfigError, InputError
-from perceptloss.tiles import edges, tiled
+from perceptloss.maps.tiles import edges, tiled
 
 
 @pytest.fixture

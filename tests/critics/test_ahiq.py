@@ -13,10 +13,10 @@ from small import build_small
 from torch import Tensor, nn
 
 from perceptloss import CriticLoss, create_critic, get_card, registry
-from perceptloss.convert import convert
 from perceptloss.critic import Entry
 from perceptloss.critics.ahiq import AHIQ, DeformNet, Regressor
 from perceptloss.errors import WeightsError
+from perceptloss.weights.convert import convert
 
 SIDE = 64  # of the small build: 8 x 8 tokens, ResNet maps of 16 x 16
 

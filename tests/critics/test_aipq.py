@@ -14,10 +14,10 @@ from parity.parity import distort, fill_state, image, load_case
 from torch import Tensor
 
 from perceptloss import create_critic
-from perceptloss.backbones import IMAGENET
-from perceptloss.convert import load_states
 from perceptloss.critic import Critic
 from perceptloss.errors import WeightsError
+from perceptloss.networks.trunks import IMAGENET
+from perceptloss.weights.convert import load_states
 
 NAMES = ("aipq-dists", "aipq-lpips", "aipq-lpips-l2pool")
 STARTS = (0, 5, 10, 17, 24)  # first convolution of each slice, at torchvision's positions

@@ -14,9 +14,9 @@ from small import build_small
 from torch import Tensor
 
 from perceptloss import Critic, CriticLoss, create_critic
-from perceptloss.convert import convert, load_states
 from perceptloss.critics.asna import ASNA, Block
 from perceptloss.errors import InputError, WeightsError
+from perceptloss.weights.convert import convert, load_states
 
 SIDE = 64
 DECODER = ("d1", "d2", "d3", "d4")

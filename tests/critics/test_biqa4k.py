@@ -9,9 +9,9 @@ from small import build_small, small_card
 from torch import Tensor, nn
 
 from perceptloss import CriticLoss, get_card
-from perceptloss.convert import load_states
-from perceptloss.critics.biqa4k import BIQA4K, BIQA4KFR, crops
+from perceptloss.critics.biqa4k.critic import BIQA4K, BIQA4KFR, crops
 from perceptloss.errors import ConfigError, InputError, WeightsError
+from perceptloss.weights.convert import load_states
 
 SIZES = {"side": 32, "widths": (8, 10, 12, 16), "width": 8, "hidden": 12}
 

@@ -10,10 +10,10 @@ import torch
 from images import pair
 
 from perceptloss import create_critic, get_card
-from perceptloss.convert import load_states
 from perceptloss.critics.brisque import BRISQUE, RANGES, features
 from perceptloss.errors import WeightsError
-from perceptloss.parts.functional import imresize
+from perceptloss.networks.functional import imresize
+from perceptloss.weights.convert import load_states
 
 PIQ = sys.modules["piq.brisque"]  # the function of this name hides the module
 SHAPES = [0, *range(2, 18, 4), 18, *range(20, 36, 4)]
@@ -165,7 +165,7 @@ class TestFiles:
         self.write(path, **options)
         with pytest.raises(WeightsError, match=problem):
             create_critic("brisque", weights=path)
-        from perceptloss.checkpoints import read_state
+        from perceptloss.weights.checkpoints import read_state
 
         described = BRISQUE(get_card("brisque"), ranges=torch.tensor([[-2.0, 2.0]] * 36), **options)
         load_states(described, [read_state(path)])

@@ -9,10 +9,10 @@ from small import build_small
 from torch import Tensor, nn
 
 from perceptloss import CriticLoss, create_critic, get_card
-from perceptloss.backbones import ResNet
-from perceptloss.convert import load_states
 from perceptloss.critics.censeoqoe import CenseoQoE, CenseoQoEFR, CenseoQoENR
 from perceptloss.errors import InputError, WeightsError
+from perceptloss.networks.trunks import ResNet
+from perceptloss.weights.convert import load_states
 
 WIDTHS = (8, 10, 12, 16)
 

@@ -13,9 +13,9 @@ from small import build_small
 from torch import Tensor, nn
 
 from perceptloss import CriticLoss, create_critic
-from perceptloss.convert import convert
 from perceptloss.critics.dacnn import DACNN, Gates, MultiScale
 from perceptloss.errors import WeightsError
+from perceptloss.weights.convert import convert
 
 SIDE = 64  # of the small build
 LAYOUT = json.loads((Path(__file__).parents[1] / "parity" / "dacnn" / "case.json").read_text())["layout"]

@@ -11,11 +11,11 @@ from small import build_small
 from torch import Tensor
 
 from perceptloss import create_critic, get_card
-from perceptloss.convert import convert, load_states
-from perceptloss.critic import features
 from perceptloss.critics.ddbnet import DDBNet, outer_product, signed_root
 from perceptloss.errors import InputError, WeightsError
-from perceptloss.parts.layers import unit_norm
+from perceptloss.networks.layers import unit_norm
+from perceptloss.networks.trunks import features
+from perceptloss.weights.convert import convert, load_states
 
 WIDTH = 6
 

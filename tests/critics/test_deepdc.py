@@ -10,10 +10,10 @@ from parity.parity import fill_tensor
 from torch import Tensor
 
 from perceptloss import create_critic, get_card
-from perceptloss.backbones import IMAGENET
-from perceptloss.convert import convert
 from perceptloss.critics.deepdc import DeepDC, centred_distances, distance_correlation
 from perceptloss.errors import WeightsError
+from perceptloss.networks.trunks import IMAGENET
+from perceptloss.weights.convert import convert
 
 CHANNELS, SIDE = 64, 16
 

@@ -15,11 +15,11 @@ from small import build_small
 from torch import Tensor
 
 from perceptloss import create_critic, get_card
-from perceptloss.checkpoints import read_state
-from perceptloss.convert import convert, load_states
-from perceptloss.critics.dfss import DFSS, DFSSDeviation
+from perceptloss.critics.dfss.critic import DFSS, DFSSDeviation
+from perceptloss.critics.dfss.feature_statistics import deviation, pooled_statistics
 from perceptloss.errors import InputError, WeightsError
-from perceptloss.parts.feature_statistics import deviation, pooled_statistics
+from perceptloss.weights.checkpoints import read_state
+from perceptloss.weights.convert import convert, load_states
 
 LAYOUT = json.loads((Path(__file__).parents[1] / "parity" / "dfss" / "case.json").read_text())["layout"]
 RANDOM = torch.Generator().manual_seed(6)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from perceptloss import create_critic, get_card
 from perceptloss.critics import fgiqa
-from perceptloss.parts.functional import mix_channels, similarity
+from perceptloss.networks.functional import mix_channels, similarity
 
 LEVELS = (1, 2, 4, 8, 16, 32)
 SHEET = (6388, 1758, 508, 175, 71.5, 35.2)  # the authors' score there, of another texture

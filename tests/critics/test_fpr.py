@@ -14,13 +14,13 @@ from small import build_small
 from torch import Tensor
 
 from perceptloss import create_critic, get_card
-from perceptloss.checkpoints import read_state
-from perceptloss.convert import convert, load_states
 from perceptloss.critic import Critic
-from perceptloss.critics.fpr import FPR, FPRFeature
+from perceptloss.critics.fpr.critic import FPR, FPRFeature
+from perceptloss.critics.fpr.hallucination import HallucinatingCritic, row_distance, weighted_mean
+from perceptloss.critics.fpr.invertible import Coupling, Couplings
 from perceptloss.errors import ConfigError, WeightsError
-from perceptloss.parts.hallucination import HallucinatingCritic, row_distance, weighted_mean
-from perceptloss.parts.invertible import Coupling, Couplings
+from perceptloss.weights.checkpoints import read_state
+from perceptloss.weights.convert import convert, load_states
 
 LAYOUT = json.loads((Path(__file__).parents[1] / "parity" / "fpr" / "case.json").read_text())["layout"]
 RANDOM = torch.Generator().manual_seed(5)

@@ -12,10 +12,10 @@ from small import build_small
 from torch import Tensor
 
 from perceptloss import Critic, CriticLoss, create_critic, get_card
-from perceptloss.convert import convert, load_states
 from perceptloss.critics.fr_nr import FRNR, FRNRAdditive
 from perceptloss.errors import ConfigError, WeightsError
-from perceptloss.evaluate import share_trunks
+from perceptloss.loss.evaluate import share_trunks
+from perceptloss.weights.convert import convert, load_states
 
 SIDE = 32
 VGG = {"relu1_2": 64, "relu2_2": 128, "relu3_3": 256, "relu4_3": 512, "relu5_3": 512}

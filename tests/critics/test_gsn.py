@@ -9,10 +9,10 @@ from images import pair
 from small import build_small
 
 from perceptloss import get_card
-from perceptloss.convert import load_states
-from perceptloss.critic import features
 from perceptloss.critics.gsn import GSN
 from perceptloss.errors import WeightsError
+from perceptloss.networks.trunks import features
+from perceptloss.weights.convert import load_states
 
 WIDTHS = (8, 10, 12, 16)
 

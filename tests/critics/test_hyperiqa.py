@@ -12,9 +12,9 @@ from small import build_small
 from torch import Tensor, nn
 
 from perceptloss import CriticLoss, create_critic, get_card
-from perceptloss.convert import convert, load_states
 from perceptloss.critics.hyperiqa import HyperIQA, HyperLayer, LocalVector
 from perceptloss.errors import ConfigError, InputError, WeightsError
+from perceptloss.weights.convert import convert, load_states
 
 SIDE, GRID = 64, 2
 TARGET = (20, 12, 8, 4, 3, 1)  # of the small build

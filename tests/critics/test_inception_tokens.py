@@ -8,8 +8,8 @@ from images import pair
 from small import build_small
 
 from perceptloss import CriticLoss
-from perceptloss.backbones import inception_resnet_v2
-from perceptloss.parts.inception_tokens import InceptionTokens, map_side
+from perceptloss.networks.inception_tokens import InceptionTokens, map_side
+from perceptloss.networks.trunks import inception_resnet_v2
 
 NAMES = ("iqa-conformer", "iqt", "iqt-port")
 SIDE = 64

@@ -12,9 +12,9 @@ from small import build_small
 from torch import Tensor
 
 from perceptloss import create_critic, get_card
-from perceptloss.convert import load_states
 from perceptloss.critics.iqa_conformer import IQAConformer
 from perceptloss.errors import InputError, WeightsError
+from perceptloss.weights.convert import load_states
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from small import build_small
 from torch import Tensor
 
 from perceptloss import create_critic, get_card
-from perceptloss.checkpoints import plain_tensors
-from perceptloss.convert import load_states
 from perceptloss.critics.iqt import IQT, Attention, MaskedIQT
 from perceptloss.errors import InputError, WeightsError
+from perceptloss.weights.checkpoints import plain_tensors
+from perceptloss.weights.convert import load_states
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from small import build_small
 from torch import Tensor
 
 from perceptloss import CriticLoss, create_critic
-from perceptloss.convert import load_states
-from perceptloss.critics.jspl import JSPL
+from perceptloss.critics.jspl.critic import JSPL
+from perceptloss.critics.jspl.local_sw import local_sliced_wasserstein
 from perceptloss.errors import InputError, WeightsError
-from perceptloss.parts.local_sw import local_sliced_wasserstein
+from perceptloss.weights.convert import load_states
 
 SIDE = 64
 

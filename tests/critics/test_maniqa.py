@@ -14,10 +14,10 @@ from small import build_small
 from torch import Tensor, nn
 
 from perceptloss import CriticLoss, create_critic
-from perceptloss.convert import convert, load_states
-from perceptloss.critics.maniqa import MANIQA, ScaledSwin, TransposedAttention
+from perceptloss.critics.maniqa.critic import MANIQA, ScaledSwin, TransposedAttention
+from perceptloss.critics.maniqa.swin import relative_index, shift_mask
 from perceptloss.errors import WeightsError
-from perceptloss.parts.swin import relative_index, shift_mask
+from perceptloss.weights.convert import convert, load_states
 
 SIDE = 64  # of the small build: 8 x 8 tokens
 LAYOUT = json.loads((Path(__file__).parents[1] / "parity" / "maniqa" / "case.json").read_text())["layout"]

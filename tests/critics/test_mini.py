@@ -9,14 +9,14 @@ from skimage import data
 from torch.utils.flop_counter import FlopCounterMode
 
 from perceptloss import create_critic
-from perceptloss.backbones import Ladder
-from perceptloss.critics.mini_stereo import row_attention
-from perceptloss.manifest import shipped
-from perceptloss.parts.pair_distance import Positive, RisingHead
-from perceptloss.parts.similarity_bank import SimilarityBank
-from perceptloss.parts.statistics_bank import StatisticsBank
-from perceptloss.training.degradations import degrade
-from perceptloss.training.degradations.stereo import stereo_pair
+from perceptloss.critics.mini.pair_distance import Positive, RisingHead
+from perceptloss.critics.mini.similarity_bank import SimilarityBank
+from perceptloss.critics.mini.statistics_bank import StatisticsBank
+from perceptloss.critics.mini.stereo import row_attention
+from perceptloss.networks.trunks import Ladder
+from perceptloss.teach.degradations import degrade
+from perceptloss.teach.degradations.stereo import stereo_pair
+from perceptloss.weights.manifest import shipped
 
 MINI = ("mini-fr", "mini-nr", "mini-stereo", "mini-underwater")
 LADDERS = ("gaussian-blur", "white-noise", "jpeg", "bicubic-resize")

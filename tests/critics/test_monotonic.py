@@ -10,11 +10,11 @@ from small import build_small
 from torch import Tensor, nn
 
 from perceptloss import CriticLoss, create_critic, get_card
-from perceptloss.checkpoints import read_state
-from perceptloss.convert import load_states
 from perceptloss.critics.monotonic import DATASETS, Monotonic, bilinear
 from perceptloss.errors import ConfigError, WeightsError
-from perceptloss.parts.monotone import MonotoneHead, PublishedHead
+from perceptloss.networks.monotone import MonotoneHead, PublishedHead
+from perceptloss.weights.checkpoints import read_state
+from perceptloss.weights.convert import load_states
 
 HEADS = {"published": PublishedHead, "monotone": MonotoneHead}
 

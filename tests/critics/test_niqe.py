@@ -15,12 +15,12 @@ from skimage import data
 from test_numerics import hard_pairs
 
 from perceptloss import create_critic, get_card
-from perceptloss.checkpoints import read_state
-from perceptloss.cli import main
-from perceptloss.convert import load_states
+from perceptloss.cli.main import main
 from perceptloss.critics.niqe import NIQE, block_features, distance, features, moments
 from perceptloss.errors import WeightsError
-from perceptloss.parts.functional import gaussian
+from perceptloss.networks.functional import gaussian
+from perceptloss.weights.checkpoints import read_state
+from perceptloss.weights.convert import load_states
 
 SPEC = importlib.util.find_spec("basicsr")
 needs_basicsr = pytest.mark.skipif(SPEC is None, reason="needs BasicSR, whose pristine statistics it takes")
@@ -46,7 +46,7 @@ def whole_levels(height: int, width: int, seed: int = 0) -> torch.Tensor:
 @pytest.fixture
 def reference(monkeypatch):
     """BasicSR's function of an image, and a switch that makes it compute exactly."""
-    from perceptloss.integrations import basicsr_shim
+    from perceptloss.integrations.basicsr import shim as basicsr_shim
 
     basicsr_shim.install()
     import basicsr.metrics.niqe as module

@@ -11,9 +11,9 @@ from images import pair
 from torch import Tensor
 
 from perceptloss import CriticLoss, create_critic, get_card
-from perceptloss.convert import convert
 from perceptloss.critics.pieapp import PieAPP, weighted_mean
 from perceptloss.errors import WeightsError
+from perceptloss.weights.convert import convert
 
 
 def small(stride: int = 27, seed: int = 0) -> PieAPP:

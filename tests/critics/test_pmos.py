@@ -10,10 +10,10 @@ from small import build_small
 from torch import Tensor, nn
 
 from perceptloss import CriticLoss, get_card
-from perceptloss.convert import load_states
-from perceptloss.critic import features
 from perceptloss.critics.pmos import PMOS, PMOSMap, opinion, pooled, shares
 from perceptloss.errors import InputError, WeightsError
+from perceptloss.networks.trunks import features
+from perceptloss.weights.convert import load_states
 
 SIZES = {"widths": (8, 10, 12, 16), "width": 12, "context": 10, "hidden": 8}
 

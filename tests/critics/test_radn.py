@@ -10,10 +10,10 @@ from small import build_small
 from torch import Tensor
 
 from perceptloss import create_critic
-from perceptloss.convert import convert, load_states
 from perceptloss.critics.radn import RADN, AcrossPatches
 from perceptloss.errors import WeightsError
-from perceptloss.parts.patches import cut
+from perceptloss.networks.patches import cut
+from perceptloss.weights.convert import convert, load_states
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import torch
 from images import pair
 
 from perceptloss import CriticLoss, create_critic, get_card
-from perceptloss.critic import features
 from perceptloss.critics.ranker import Ranker
 from perceptloss.errors import ConfigError, InputError, WeightsError
+from perceptloss.networks.trunks import features
 
 WIDTHS = (6, 8, 10, 12, 12)
 

@@ -11,7 +11,7 @@ from images import ladder, pair, photographs
 
 from perceptloss import CriticLoss, create_critic
 from perceptloss.critics.reblur import reblur
-from perceptloss.parts.functional import blur, gaussian
+from perceptloss.networks.functional import blur, gaussian
 
 WINDOW = gaussian(9, 1.5)
 

@@ -12,10 +12,10 @@ from small import build_small, small_card
 from torch import Tensor, nn
 
 from perceptloss import CriticLoss, get_card
-from perceptloss.convert import load_states
-from perceptloss.critic import features
 from perceptloss.critics.reqa import REQA, Feedback
 from perceptloss.errors import InputError, WeightsError
+from perceptloss.networks.trunks import features
+from perceptloss.weights.convert import load_states
 
 SIZES = {"side": 64, "widths": (8, 10, 12, 16), "hidden": (4, 6, 8), "local": 16, "context": 80, "width": 24}
 SIZES |= {"heads": 3, "inner": 20}

@@ -13,11 +13,11 @@ from small import build_small
 from torch import Tensor
 
 from perceptloss import create_critic, get_card
-from perceptloss.backbones import IMAGENET
-from perceptloss.convert import convert, load_states
 from perceptloss.critics.tres import TReS, sine_positions
 from perceptloss.errors import ConfigError, InputError, WeightsError
-from perceptloss.parts.layers import L2Pool
+from perceptloss.networks.layers import L2Pool
+from perceptloss.networks.trunks import IMAGENET
+from perceptloss.weights.convert import convert, load_states
 
 SIDE, GRID = 64, 2
 NAMES = ("tres", "tres-resnet34", "tres-resnet18")

@@ -12,10 +12,10 @@ from small import build_small
 from torch import Tensor, nn
 
 from perceptloss import CriticLoss, get_card
-from perceptloss.convert import load_states
-from perceptloss.critic import features
 from perceptloss.critics.unified import EncoderLayer, Unified, UnifiedCritic, UnifiedFR, UnifiedNR, sine_positions
 from perceptloss.errors import InputError, WeightsError
+from perceptloss.networks.trunks import features
+from perceptloss.weights.convert import load_states
 
 MODES = ("unified-fr", "unified-nr")
 

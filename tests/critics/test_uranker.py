@@ -13,11 +13,11 @@ from small import build_small
 from torch import Tensor
 
 from perceptloss import CriticLoss, create_critic
-from perceptloss.checkpoints import read_state
-from perceptloss.convert import load_states
-from perceptloss.critics.uranker import URanker, histogram, padded
+from perceptloss.critics.uranker.coat import FactorisedAttention, ParallelBlock, Positions, RelativePositions
+from perceptloss.critics.uranker.critic import URanker, histogram, padded
 from perceptloss.errors import WeightsError
-from perceptloss.parts.coat import FactorisedAttention, ParallelBlock, Positions, RelativePositions
+from perceptloss.weights.checkpoints import read_state
+from perceptloss.weights.convert import load_states
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from small import build_small
 from torch import Tensor
 
 from perceptloss import create_critic
-from perceptloss.convert import convert, load_states
 from perceptloss.critics.wresnet import WResNet
 from perceptloss.errors import InputError, WeightsError
-from perceptloss.parts.patch_ladder import PatchLadderCritic, patch_grid
+from perceptloss.networks.patch_ladder import PatchLadderCritic, patch_grid
+from perceptloss.weights.convert import convert, load_states
 
 RANDOM = torch.Generator().manual_seed(11)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from perceptloss.integrations import basicsr_shim
+from perceptloss.integrations.basicsr import shim as basicsr_shim
 
 if importlib.util.find_spec("basicsr") is None:
     pytest.skip("needs BasicSR (perceptloss[basicsr])", allow_module_level=True)

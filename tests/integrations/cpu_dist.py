@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from perceptloss.integrations import basicsr_shim
+from perceptloss.integrations.basicsr import shim as basicsr_shim
 
 basicsr_shim.install()
 

@@ -8,9 +8,9 @@ from fakes import options, registered
 
 import perceptloss.integrations.basicsr  # noqa: F401
 from perceptloss.errors import ConfigError, UnknownCritic
-from perceptloss.integrations.basicsr_options import read_plan
+from perceptloss.integrations.basicsr.options import read_plan
+from perceptloss.loss.terms import parse_terms
 from perceptloss.registry import get_card
-from perceptloss.terms import parse_terms
 
 GMSD = {"critic": "gmsd", "weight": 0.3}
 

@@ -17,8 +17,8 @@ from images import pair
 import perceptloss.integrations.basicsr  # noqa: F401
 from perceptloss import create_critic, list_critics
 from perceptloss.errors import ConfigError, InputError
-from perceptloss.integrations import basicsr_metrics
-from perceptloss.integrations.basicsr_metrics import METRIC_REGISTRY, calculate_critic, prepare_metrics
+from perceptloss.integrations.basicsr import metrics as basicsr_metrics
+from perceptloss.integrations.basicsr.metrics import METRIC_REGISTRY, calculate_critic, prepare_metrics
 
 DISTS = {"type": "calculate_critic", "critic": "dists", "weights": None}
 

@@ -10,7 +10,7 @@ import bsr
 import pytest
 import torch
 
-from perceptloss.integrations import basicsr_shim
+from perceptloss.integrations.basicsr import shim as basicsr_shim
 
 
 def python(code, **env):
@@ -31,7 +31,7 @@ def test_basicsr_imports_after_us():
         assert alias.rgb_to_grayscale is genuine.rgb_to_grayscale
         assert [n for n in vars(alias) if not n.startswith("__")] == ["rgb_to_grayscale"]
         from basicsr.data.degradations import random_add_gaussian_noise
-        assert sys.modules["basicsr.train"].load_resume_state.__module__ == "perceptloss.integrations.basicsr_shim"
+        assert sys.modules["basicsr.train"].load_resume_state.__module__ == "perceptloss.integrations.basicsr.shim"
     """)
     assert done.returncode == 0, done.stderr
 
@@ -39,7 +39,7 @@ def test_basicsr_imports_after_us():
 def test_a_genuine_module_wins_and_the_shim_is_light():
     done = python("""
         import sys
-        from perceptloss.integrations import basicsr_shim
+        from perceptloss.integrations.basicsr import shim as basicsr_shim
         basicsr_shim.install()
         basicsr_shim.install()
         assert not {"torch", "torchvision", "basicsr", "numpy"} & set(sys.modules)

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perceptloss.critic import Critic, TrunkCritic
+from perceptloss.critic import Critic
 from perceptloss.critics.ahiq import AHIQ
 from perceptloss.critics.deepdc import DeepDC, centred_distances
 from perceptloss.critics.pieapp import PieAPP
 from perceptloss.critics.radn import RADN
-from perceptloss.parts.inception_tokens import InceptionTokens
-from perceptloss.parts.patch_ladder import SIDE, patch_grid
-from perceptloss.parts.patches import cut
+from perceptloss.networks.inception_tokens import InceptionTokens
+from perceptloss.networks.patch_ladder import SIDE, patch_grid
+from perceptloss.networks.patches import cut
+from perceptloss.networks.trunks import TrunkCritic
 
 Reader = Callable[[Critic, Tensor, "Tensor | None"], Tensor]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from perceptloss.critic import Critic
 from perceptloss.critics.censeoqoe import CenseoQoENR
-from perceptloss.training.objectives import gap_weights, rank_hinge
+from perceptloss.teach.objectives import gap_weights, rank_hinge
 
 from .named import DTYPES, NamedCase, Reader, System, gradient
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from perceptloss import get_card
-from perceptloss.convert import load_states
 from perceptloss.critic import Critic
-from perceptloss.critics.dfss import DFSS
-from perceptloss.training.objectives import triplet_margin
+from perceptloss.critics.dfss.critic import DFSS
+from perceptloss.teach.objectives import triplet_margin
+from perceptloss.weights.convert import load_states
 
 from .named import DTYPES, NamedCase, Reader, System, gradient
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from perceptloss.critic import Critic
-from perceptloss.critics.fpr import FPR, Order
-from perceptloss.parts.hallucination import PatchReader, weighted_mean
-from perceptloss.parts.patches import per_image
-from perceptloss.training.objectives import triplet_margin
+from perceptloss.critics.fpr.critic import FPR, Order
+from perceptloss.critics.fpr.hallucination import PatchReader, weighted_mean
+from perceptloss.networks.patches import per_image
+from perceptloss.teach.objectives import triplet_margin
 
 from .named import NamedCase, Reader, System, gradient
 from .teaching import Losses, loss_readers

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from perceptloss.backbones import IMAGENET
 from perceptloss.critic import Critic
 from perceptloss.critics.hyperiqa import HyperIQA
+from perceptloss.networks.trunks import IMAGENET
 
 from .named import NamedCase, Reader, System, gradient
 

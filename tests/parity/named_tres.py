@@ -9,8 +9,8 @@ from torch import Tensor
 
 from perceptloss.critic import Critic
 from perceptloss.critics.tres import TReS
-from perceptloss.parts.layers import unit_norm
-from perceptloss.training.objectives import consistency, extreme_triplets, tres_loss
+from perceptloss.networks.layers import unit_norm
+from perceptloss.teach.objectives import consistency, extreme_triplets, tres_loss
 
 from .named import NamedCase, Reader, System, gradient
 from .teaching import Losses, loss_readers

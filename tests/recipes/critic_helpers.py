@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import recipe_helpers
-from _teach import sources
-from _teach.teaching import Options
 
 from perceptloss import get_card
-from perceptloss.training.teaching import Plan, TeacherSpec, TeachingSet, build
+from perceptloss.teach.run import sources
+from perceptloss.teach.run.teachers import Options
+from perceptloss.teach.sets import Plan, TeacherSpec, TeachingSet, build
 
 CRITIC = "lpips-squeeze"
 PHOTOS = 8

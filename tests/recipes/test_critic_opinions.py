@@ -13,16 +13,16 @@ import pytest
 import recipe_helpers
 import torch
 import yaml
-from _lib import config as configuration
-from _lib.images import read_image, to_tensor, write_png
-from _teach import opinions
-from _teach.checks import option_problems
-from _teach.stream import Stream
 from critic_helpers import CRITIC, setting, tiny
 
 from perceptloss import get_card
 from perceptloss.errors import ConfigError
-from perceptloss.training.degradations import degrade
+from perceptloss.runs import config as configuration
+from perceptloss.runs.images import read_image, to_tensor, write_png
+from perceptloss.teach.degradations import degrade
+from perceptloss.teach.run import opinions
+from perceptloss.teach.run.checks import option_problems
+from perceptloss.teach.run.stream import Stream
 
 CONFIGS = recipe_helpers.RECIPES / "configs"
 CONTENTS, LEVELS = 6, 3

@@ -13,18 +13,18 @@ import recipe_helpers
 import torch
 import torch.nn.functional as F
 import yaml
-from _lib import config as configuration
-from _lib.images import read_image, write_png
-from _teach import mixtures, stereo, views
-from _teach.checks import option_problems
-from _teach.sources import Batch, parse_entries
-from _teach.stream import Stream
 from critic_helpers import setting, tiny
 from safetensors.torch import save_file
 
 from perceptloss import create_critic
-from perceptloss.critics.mini_stereo import dominance
+from perceptloss.critics.mini.stereo import dominance
 from perceptloss.errors import ConfigError
+from perceptloss.runs import config as configuration
+from perceptloss.runs.images import read_image, write_png
+from perceptloss.teach.run import mixtures, stereo, views
+from perceptloss.teach.run.checks import option_problems
+from perceptloss.teach.run.sources import Batch, parse_entries
+from perceptloss.teach.run.stream import Stream
 
 CONFIGS = recipe_helpers.RECIPES / "configs"
 SIZE = (40, 56)

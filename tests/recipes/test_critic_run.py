@@ -13,13 +13,13 @@ import critic
 import pytest
 import torch
 import yaml
-from _lib.state import StopSignal
 from critic_helpers import CRITIC, PLAN, make_set, tiny
 from safetensors.torch import load_file
 
 from perceptloss import create_critic
 from perceptloss.errors import ConfigError
-from perceptloss.training.hashing import LeakError
+from perceptloss.runs.state import StopSignal
+from perceptloss.teach.leaks.hashing import LeakError
 
 Launch = Callable[..., "subprocess.Popen[str]"]
 ABORT_AT_EXIT = "terminate called without an active exception"

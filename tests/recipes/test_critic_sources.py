@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import recipe_helpers
 import torch
-from _teach import ladders, teaching
-from _teach.sources import Batch, parse_entries
-from _teach.stream import Stream, augment
 from critic_helpers import PHOTOS, make_set, options, setting
 
 from perceptloss.errors import ConfigError
-from perceptloss.training.degradations import get_degradation
-from perceptloss.training.teaching import TeachingSet
+from perceptloss.teach.degradations import get_degradation
+from perceptloss.teach.run import ladders
+from perceptloss.teach.run import teachers as teaching
+from perceptloss.teach.run.sources import Batch, parse_entries
+from perceptloss.teach.run.stream import Stream, augment
+from perceptloss.teach.sets import TeachingSet
 
 
 @pytest.fixture(scope="module")

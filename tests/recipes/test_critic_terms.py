@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from _teach.evaluate import choose_rows, exam_problems, figures, look_up
-from _teach.export import card_problems
-from _teach.objectives import OBJECTIVES, Lesson
-from _teach.options import CardText, Pupil
-from _teach.peers import build_peers
-from _teach.pupil import Reader, build_pupil, export, parameter_groups, quality_of, settle, stamp
-from _teach.sources import Batch, Exam, SourceOptions
-from _teach.terms import Terms, parse_objectives
 from critic_helpers import CRITIC
 from torch import Tensor
 
 from perceptloss import create_critic, get_card
-from perceptloss.checkpoints import read_facts
 from perceptloss.errors import ConfigError
-from perceptloss.training.protocol import srcc
+from perceptloss.teach.exams.protocol import srcc
+from perceptloss.teach.run.critic import Reader, build_pupil, export, parameter_groups, quality_of, settle, stamp
+from perceptloss.teach.run.evaluate import choose_rows, exam_problems, figures, look_up
+from perceptloss.teach.run.export import card_problems
+from perceptloss.teach.run.objectives import OBJECTIVES, Lesson
+from perceptloss.teach.run.options import CardText, Pupil
+from perceptloss.teach.run.peers import build_peers
+from perceptloss.teach.run.sources import Batch, Exam, SourceOptions
+from perceptloss.teach.run.terms import Terms, parse_objectives
+from perceptloss.weights.checkpoints import read_facts
 
 
 class Rows:

@@ -8,11 +8,11 @@ import pytest
 import recipe_helpers
 import sr
 import yaml
-from _lib import config as options
 from _lib.checks import option_problems
 from accelerate.commands.config.config_args import load_config_from_file
 
 from perceptloss.errors import ConfigError
+from perceptloss.runs import config as options
 
 CONFIGS = recipe_helpers.RECIPES / "configs"
 

@@ -10,10 +10,10 @@ import recipe_helpers
 import sr
 import torch
 from _lib.data import PatchPairs, SampleOrder, degrade, patch_loader, whole_pair
-from _lib.images import bundled, check, find_pairs, read_image
 from PIL import Image
 
 from perceptloss.errors import ConfigError, InputError
+from perceptloss.runs.images import bundled, check, find_pairs, read_image
 
 
 def test_default_photographs_are_installed_and_held_out() -> None:

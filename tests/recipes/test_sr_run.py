@@ -258,7 +258,8 @@ def test_folders_are_protected(run_here: Callable[..., Path], tmp_path: Path) ->
 
 def test_paired_folders_train(run_here: Callable[..., Path], photos: Path, tmp_path: Path) -> None:
     from _lib.data import whole_pair
-    from _lib.images import find_pairs, write_png
+
+    from perceptloss.runs.images import find_pairs, write_png
 
     for part in ("train", "val"):
         for pair in find_pairs([str(photos / part)], [], 4, part):

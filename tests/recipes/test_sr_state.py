@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import recipe_helpers  # noqa: F401 - puts the recipes on the path
 import torch
-from _lib.state import Ema, RunLog, StopSignal, checkpoints, load_checkpoint, read_progress, save_checkpoint
 from accelerate import Accelerator
 from torch import nn
 
 from perceptloss.errors import PerceptlossError
+from perceptloss.runs.state import Ema, RunLog, StopSignal, checkpoints, load_checkpoint, read_progress, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("in_process")
 

@@ -1,0 +1,1 @@
+"""The `perceptloss` command line: `main`, and one module per subcommand."""

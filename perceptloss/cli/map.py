@@ -1,0 +1,221 @@
+"""`perceptloss map`: where in an image a critic sees what, as a picture or as numbers.
+
+The critic's own quality map where it has one. Other critics are explained: with a reference, each
+pixel's share of the difference between the scores of image and reference (attribution); without,
+how strongly the score hangs on each pixel (sensitivity). Neither is a quality map.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from perceptloss.cli.options import add_computing, add_inputs, one_system, plan_of
+from perceptloss.cli.terminal import Progress, result
+from perceptloss.errors import ConfigError
+
+if TYPE_CHECKING:
+    from perceptloss.compare.maps import Form, MapSet, WrittenMap
+    from perceptloss.compare.panel import Scorer
+    from perceptloss.compare.plan import Plan
+
+__all__ = ["add_parser"]
+
+_FORMS: Final = ("png", "npy")
+_NOT_FINITE: Final = 1
+_EXIT_CODES: Final = (
+    "exit codes: 0 fine; 1 internal error, or a map that is not finite; 2 usage or pairing, or a file that is there "
+    "already; 3 weights unavailable"
+)
+_log = logging.getLogger("perceptloss.compare")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("map", help="show where a critic sees what", description=__doc__, epilog=_EXIT_CODES)
+    parser.add_argument(
+        "images", nargs="+", metavar="PATH", help="a folder, images, a .txt list or a .csv of image,path"
+    )
+    add_inputs(parser)
+    tile = "judge tiles of at most N pixels a side (auto: 1024) and put their maps together"
+    add_computing(parser.add_argument_group("computing"), tile=tile)
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--output",
+        metavar="PATH",
+        help="a .png or .npy file for one map; else a folder for files IMAGE.CRITIC.png (default: here)",
+    )
+    output.add_argument(
+        "--format",
+        choices=_FORMS,
+        help="png: colours from good (dark, or blue) to bad (bright, or orange), the default; npy: the values, float32",
+    )
+    output.add_argument("--overlay", action="store_true", help="lay the colours over the image (png)")
+    output.add_argument(
+        "--range",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="values of the ends of the colours, for one critic (default: those of all images together)",
+    )
+    output.add_argument("--force", action="store_true", help="overwrite files")
+    output.add_argument("--quiet", action="store_true", help="errors only on stderr")
+    parser.set_defaults(run=run, batch=1)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the maps, write them, and say what was written."""
+    form, problems = _form(args)
+    problems += _wrong_range(args)
+    if problems:
+        raise ConfigError(problems, "the command line")
+    plan = plan_of(args, one_system(args.images))
+    _check_count(args, plan)
+    from perceptloss.compare.maps import write_maps
+    from perceptloss.compare.panel import build
+
+    scorers = build(plan.asked, plan.settings, random_weights=args.random_weights)
+    _check_range(args, plan, scorers)
+    targets = [[_target(args, record.key, scorer, form) for record in plan.images] for scorer in scorers]
+    _check_targets(args, plan, [path for row in targets for path in row])
+    for remark in _remarks(plan):
+        _log.warning("%s", remark)
+    total, done = len(plan.images) * len(scorers), 0
+    progress = Progress(quiet=args.quiet, what="maps")
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        progress(done, total)
+
+    code = 0
+    for scorer, row in zip(scorers, targets, strict=True):
+        try:
+            found = write_maps(plan, scorer, row, form, overlay=args.overlay, value_range=args.range, progress=count)
+        finally:
+            progress.clear()
+        result(_describe(found))
+        for key in found.not_finite:
+            _log.error("%s: the map of %r is not finite and was not written", scorer.label, key)
+            code = _NOT_FINITE
+    return code
+
+
+def _form(args: argparse.Namespace) -> tuple[Form, list[str]]:
+    """Format of the files, and what is wrong with it."""
+    ending = Path(args.output).suffix.lower().removeprefix(".") if _is_one_file(args) else ""
+    form: Form = args.format or ("npy" if ending == "npy" else "png")
+    problems = []
+    if ending and ending not in _FORMS:
+        problems.append(f"--output must be a folder or end in .png or .npy, got {args.output!r}")
+    elif ending not in ("", form):
+        problems.append(f"--format {form} does not go with --output {args.output!r}")
+    if args.overlay and form == "npy":
+        problems.append("--overlay draws, and --format npy holds numbers: leave one of them out")
+    if args.range and form == "npy":
+        problems.append("--range is about colours, and --format npy holds numbers: leave one of them out")
+    if args.output and not Path(args.output).parent.is_dir():
+        problems.append(f"--output: there is no folder {str(Path(args.output).parent)!r}")
+    return form, problems
+
+
+def _is_one_file(args: argparse.Namespace) -> bool:
+    return bool(args.output) and not Path(args.output).is_dir() and bool(Path(args.output).suffix)
+
+
+def _wrong_range(args: argparse.Namespace) -> list[str]:
+    if args.range is None:
+        return []
+    low, high = args.range
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        return [f"--range must be two numbers, the smaller one first, got {low:g} {high:g}"]
+    return [] if len(args.critic) == 1 else ["--range is for one critic: every critic has values of its own"]
+
+
+def _check_count(args: argparse.Namespace, plan: Plan) -> None:
+    count = len(plan.images) * len(plan.asked)
+    if _is_one_file(args) and count != 1:
+        problem = f"--output {args.output!r} is one file for {count} maps: give a folder"
+        raise ConfigError([problem], "the command line")
+
+
+def _target(args: argparse.Namespace, key: str, scorer: Scorer, form: str) -> Path:
+    if _is_one_file(args):
+        return Path(args.output)
+    return Path(args.output or ".") / f"{key}.{scorer.label}.{form}"
+
+
+def _check_targets(args: argparse.Namespace, plan: Plan, targets: list[Path]) -> None:
+    """Refuse to overwrite: an image that is judged always, other files without --force."""
+    files = [file for record in plan.images for file in (*record.outputs, record.reference) if file is not None]
+    judged = {Path(file.path).resolve() for file in files}
+    problems = [f"{path.as_posix()} is an image of this run" for path in targets if path.resolve() in judged]
+    if not args.force:
+        there = [path for path in targets if path.exists() and path.resolve() not in judged]
+        problems += [f"{path.as_posix()} is there already; --force overwrites it" for path in there]
+    problems += [f"{path.as_posix()} is a folder" for path in targets if path.is_dir() and args.force]
+    if problems:
+        raise ConfigError(problems, "the files to write")
+
+
+def _check_range(args: argparse.Namespace, plan: Plan, scorers: list[Scorer]) -> None:
+    """Colours of signed maps must have 0 in the middle."""
+    from perceptloss.compare.maps import kind_of
+
+    if args.range is None:
+        return
+    kind = kind_of(scorers[0].critic, has_reference=plan.images[0].reference is not None)
+    low, high = args.range
+    if kind == "attribution" and low != -high:
+        problem = (
+            f"--range of an attribution must have 0 in its middle, such as {-high:g} {high:g}, got {low:g} {high:g}"
+        )
+        raise ConfigError([problem], scorers[0].label)
+
+
+def _remarks(plan: Plan) -> list[str]:
+    remarks = [flag.text for flag in plan.flags]
+    remarks += [f"{key!r} was left out (not in {', '.join(names)})" for key, names in plan.left_out.items()]
+    return remarks
+
+
+def _describe(found: MapSet) -> str:
+    critic = found.scorer.critic
+    titles = {
+        "native": f"its own quality map, {critic.map_better} is better",
+        "attribution": "attribution, not a quality map: shares of score minus score of the reference, "
+        f"{critic.card.better} is better",
+        "sensitivity": "sensitivity, not a quality map: size of the gradient, neither good nor bad",
+    }
+    lines = [f"{found.scorer.label}: {titles[found.kind]}", *_legend(found), *map(_line, found.maps)]
+    return "\n".join([*lines, f"  {found.scorer.signature}"]) + "\n"
+
+
+def _legend(found: MapSet) -> list[str]:
+    scale = found.scale
+    if scale is None or not found.maps:
+        return []
+    ends = {
+        "native": ("best, dark", "worst, bright"),
+        "attribution": ("better, blue", "worse, orange"),
+        "sensitivity": ("dark", "bright"),
+    }[found.kind]
+    middle = "0 (white) to " if scale.is_signed else ""
+    same = ", the same for all images" if len(found.maps) > 1 else ""
+    flat = "; all cells are equal" if scale.first == scale.last else ""
+    return [f"  colours: {scale.first:.4g} ({ends[0]}) to {middle}{scale.last:.4g} ({ends[1]}){same}{flat}"]
+
+
+def _line(written: WrittenMap) -> str:
+    rows, columns = written.shape
+    facts = [f"{rows}x{columns} cells", f"{written.low:.4g} to {written.high:.4g}"]
+    if written.difference is None:
+        facts.append(f"mean {written.mean:.4g}")
+    else:
+        facts.append(f"sum {written.total:.4g} of a difference of {written.difference:.4g}")
+    if written.beyond:
+        facts.append(f"{written.beyond} cells beyond the colours")
+    return f"  {written.path.as_posix()}: {', '.join(facts)}"

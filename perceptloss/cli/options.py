@@ -1,0 +1,243 @@
+"""What `score`, `compare` and `map` have in common: their flags, planning, and running a plan."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from perceptloss.cli.terminal import Progress, result
+from perceptloss.errors import ConfigError
+
+if TYPE_CHECKING:
+    from perceptloss.compare.pairing import Images
+    from perceptloss.compare.plan import Plan
+    from perceptloss.compare.results import Results
+    from perceptloss.compare.thresholds import Threshold
+
+__all__ = ["add_common", "add_computing", "add_inputs", "execute", "one_system", "plan_of"]
+
+NOT_FINITE, THRESHOLD = 1, 4
+_log = logging.getLogger("perceptloss.compare")
+EXIT_CODES: Final = (
+    "exit codes: 0 fine; 1 internal error, or a score that is not finite; 2 usage or pairing; 3 weights unavailable; "
+    "4 a --fail-if threshold was met"
+)
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for critics, pairing, reading, scoring and output."""
+    parser.epilog = EXIT_CODES
+    add_inputs(parser)
+    scoring = parser.add_argument_group("scoring")
+    add_computing(scoring, tile="score tiles of at most N pixels a side (auto: 1024) and average them by area")
+    scoring.add_argument(
+        "--batch", type=_count("auto"), default="auto", metavar="auto|N", help="images of equal size at once"
+    )
+    scoring.add_argument(
+        "--cache", metavar="FOLDER", help="keep scores there as they come, and do not compute them twice"
+    )
+    _add_output(parser.add_argument_group("output"))
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for critics, pairing and reading."""
+    critics = parser.add_argument_group("critics")
+    critics.add_argument(
+        "-c",
+        "--critic",
+        action="append",
+        required=True,
+        metavar="NAME[=FILE,...]",
+        help="a critic, perhaps with weight files of its own; may be repeated",
+    )
+    critics.add_argument("--random-weights", action="store_true", help="untrained networks, to try things out only")
+    _add_pairing(parser.add_argument_group("pairing"))
+    _add_reading(parser.add_argument_group("images"))
+
+
+def _add_pairing(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--ref", metavar="PATH", help="the references: a folder, image, .txt list or .csv of image,path")
+    group.add_argument(
+        "--strip",
+        action="append",
+        default=[],
+        metavar="REGEX",
+        help="an ending to remove from names before pairing, such as x4 or _SwinIR; may be repeated",
+    )
+    group.add_argument("--recursive", action="store_true", help="search folders below; relative paths are paired")
+    group.add_argument("--allow-missing", action="store_true", help="compare the images that all sets have, and say so")
+
+
+def _add_reading(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--crop-border", type=int, default=0, metavar="N", help="pixels to remove from every side")
+    group.add_argument(
+        "--colour", choices=("rgb", "y"), default="rgb", help="y: BT.601 luma, as in BasicSR's evaluation"
+    )
+    group.add_argument(
+        "--resize", choices=("never", "to-ref"), default="never", help="to-ref: bicubic, clamped to [0, 1]"
+    )
+    group.add_argument("--exif", choices=("refuse", "apply"), default="refuse", help="images with a rotation in EXIF")
+    group.add_argument("--grey", choices=("refuse", "replicate"), default="refuse", help="images with one channel")
+
+
+def add_computing(group: argparse._ArgumentGroup, tile: str) -> None:
+    """Add the flags for device, precision and tiles; `tile` says what is done with these."""
+    group.add_argument("--device", metavar="NAME", help="such as cpu or cuda:1 (default: the GPU if there is one)")
+    group.add_argument("--tile", type=_count("never", "auto"), default="never", metavar="never|auto|N", help=tile)
+    group.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="of the networks, where cards allow it"
+    )
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    formats = ("table", "csv", "json", "md", "latex")
+    group.add_argument("--format", choices=formats, default="table", help="of what is printed")
+    group.add_argument("--output", metavar="FILE", help="also write everything (.json) or every score (.csv) to a file")
+    group.add_argument(
+        "--fail-if",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="exit with 4 if a mean meets it: 'lpips-vgg > 0.2'; signed, '> +0.005', its difference to the baseline",
+    )
+    group.add_argument("--dry-run", action="store_true", help="print the pairs and the amount of work, score nothing")
+    group.add_argument("--quiet", action="store_true", help="errors only on stderr")
+
+
+def _count(*words: str) -> Callable[[str], str | int]:
+    def parse(text: str) -> str | int:
+        if text in words:
+            return text
+        try:
+            return int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected {', '.join(words)} or a number, got {text!r}") from None
+
+    return parse
+
+
+def one_system(paths: Sequence[str]) -> dict[str, Images]:
+    """The images of a command that takes one system, under a name for messages."""
+    if len(paths) > 1:
+        return {"images": paths}
+    path = Path(paths[0])
+    name = path.resolve().name if path.is_dir() else path.stem
+    return {name or "images": paths[0]}
+
+
+def execute(args: argparse.Namespace, systems: Mapping[str, Images], baseline: str | None = None) -> int:
+    """Check everything, score, print, and return the exit code."""
+    plan, thresholds = _check(args, systems, baseline)
+    if args.dry_run:
+        result(_describe(plan))
+        return 0
+    from perceptloss.compare.run import run_plan
+    from perceptloss.compare.table import render, sentences
+    from perceptloss.compare.thresholds import check_thresholds
+
+    progress = Progress(quiet=args.quiet)
+    try:
+        results = run_plan(
+            plan,
+            random_weights=args.random_weights,
+            cache=args.cache,
+            progress=progress,
+            command=args.command_line,
+        )
+    finally:
+        progress.clear()
+    for sentence in sentences(results):
+        _log.warning("%s", sentence)
+    if args.output:
+        results.save(args.output)
+    result(render(results, args.format))
+    failures = check_thresholds(results, thresholds)
+    for failure in failures:
+        _log.error("%s", failure)
+    return _exit_code(results, failed=bool(failures))
+
+
+def _exit_code(results: Results, *, failed: bool) -> int:
+    if results.has_gaps:
+        return NOT_FINITE
+    return THRESHOLD if failed else 0
+
+
+def _check(
+    args: argparse.Namespace, systems: Mapping[str, Images], baseline: str | None
+) -> tuple[Plan, list[Threshold]]:
+    """The plan and the thresholds: all that can be wrong is found before the first score."""
+    from perceptloss.compare.panel import parse_critics
+    from perceptloss.compare.thresholds import parse_thresholds
+
+    wrong = _wrong_output(args)
+    if wrong:
+        raise ConfigError(wrong, "the command line")
+    names = [entry.card.name for entry in parse_critics(args.critic)]
+    thresholds = parse_thresholds(args.fail_if, names, has_baseline=len(systems) > 1)
+    return plan_of(args, systems, baseline), thresholds
+
+
+def plan_of(args: argparse.Namespace, systems: Mapping[str, Images], baseline: str | None = None) -> Plan:
+    """What the flags of `add_inputs` and `add_computing` ask for, checked.
+
+    Raises:
+        ConfigError: listing what is wrong with critics and flags.
+        PairingError: listing what is wrong with the images.
+    """
+    from perceptloss.compare.panel import pick_device
+    from perceptloss.compare.plan import make_plan
+    from perceptloss.compare.settings import Pairing, Settings
+
+    settings = Settings(
+        crop_border=args.crop_border,
+        colour=args.colour,
+        resize=args.resize,
+        exif=args.exif,
+        grey=args.grey,
+        tile=args.tile,
+        precision=args.precision,
+        batch=args.batch,
+        device=args.device,
+    )
+    pick_device(args.device)
+    rules = Pairing(strip=tuple(args.strip), recursive=args.recursive, allow_missing=args.allow_missing)
+    return make_plan(systems, args.ref, args.critic, baseline=baseline, rules=rules, settings=settings)
+
+
+def _wrong_output(args: argparse.Namespace) -> list[str]:
+    if args.output is None:
+        return []
+    path = Path(args.output)
+    problems = []
+    if path.suffix.lower() not in (".json", ".csv"):
+        problems.append(f"--output must end in .json or .csv, got {args.output!r}")
+    if not path.parent.is_dir():
+        problems.append(f"--output: there is no folder {str(path.parent)!r}")
+    return problems
+
+
+def _describe(plan: Plan) -> str:
+    from perceptloss.compare.table import align, counted
+
+    sets = [*plan.systems, *(["reference"] if plan.images[0].reference else [])]
+    rows: list[tuple[str, ...]] = [("image", *sets)]
+    for record in plan.images:
+        files = [*record.outputs, *([record.reference] if record.reference else [])]
+        rows.append((record.key, *(file.path if file else "" for file in files)))
+    factors = {"image": plan.images, "system": plan.systems, "critic": plan.asked}
+    work = " x ".join(counted(len(things), name) for name, things in factors.items())
+    left = [f"left out: {key} (not in {', '.join(names)})" for key, names in plan.left_out.items()]
+    return (
+        "\n".join(
+            [
+                *align(rows),
+                *left,
+                f"{work} = {counted(plan.scores, 'score')} of {plan.megapixels:.3g} megapixels together",
+            ]
+        )
+        + "\n"
+    )

@@ -1,0 +1,136 @@
+"""`perceptloss show`: everything about one critic, and whether its weights are here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from perceptloss.cli.terminal import result
+
+if TYPE_CHECKING:
+    from perceptloss.card import Card
+
+__all__ = ["add_parser", "signature_pattern", "weight_places"]
+
+_SHAPES: Final = {
+    "distance": "the score itself",
+    "deficit": "(highest - score) / (highest - lowest)",
+    "hinge": "how far the score stays behind that of the reference",
+    "softplus": "softplus(score of the reference - score)",
+    "sigmoid": "sigmoid(-score)",
+}
+_FIDELITY: Final = {
+    "official-parity": "checked against the authors' code",
+    "paper": "from the paper",
+    "after-paper": "after the paper; partly ours",
+}
+_TILING: Final = {
+    "exact": "exact: the mean over tiles is the score of the image",
+    "approximate": "approximate: the mean over tiles is close to the score of the image",
+    "never": "never: it must see whole images",
+}
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("show", help="everything about one critic", description=__doc__)
+    parser.add_argument("name", metavar="CRITIC")
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the card."""
+    from perceptloss.registry import get_card
+
+    card = get_card(args.name)
+    files = weight_places(card)
+    if args.json:
+        facts = {**card.to_dict(), "signature": signature_pattern(card), "files": files}
+        result(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    else:
+        result("\n".join(_lines(card, files)) + "\n")
+    return 0
+
+
+def weight_places(card: Card) -> dict[str, str | None]:
+    """Path of each weight file of a critic, None if it is not here, or why the file there is refused."""
+    from perceptloss.errors import WeightsError
+    from perceptloss.weights.search import get_file, locate
+
+    found: dict[str, str | None] = {}
+    for name in card.weights:
+        try:
+            place = locate(get_file(name))
+            found[name] = None if place is None else str(place.path)
+        except WeightsError as error:
+            found[name] = f"refused: {error}"
+    return found
+
+
+def signature_pattern(card: Card) -> str:
+    """What signatures of this critic look like."""
+    from perceptloss import __version__
+
+    weights = "<hash of the weights>" if card.weights else "none"
+    return f"{card.name}|weights:{weights}|rgb|fp32|perceptloss:{__version__}"
+
+
+def _how_to_get(file: str, card: Card) -> str:
+    from perceptloss.weights.search import get_file
+
+    by_hand = get_file(file).obtain
+    return f"not here; by hand: {by_hand}" if by_hand else f"not here; perceptloss weights fetch {card.name}"
+
+
+def _lines(card: Card, files: dict[str, str | None]) -> list[str]:
+    facts = {**_use(card), **_needs(card), **_origin(card)}
+    width = max(map(len, facts))
+    lines = [f"{card.name}: {card.summary}", ""]
+    lines += [f"{name:{width}}  {value}" for name, value in facts.items()]
+    if files:
+        lines += ["", "weights"]
+        width = max(map(len, files))
+        lines += [f"  {name:{width}}  {path or _how_to_get(name, card)}" for name, path in files.items()]
+    if card.notes:
+        lines += ["", "notes", *(f"  - {note}" for note in card.notes)]
+    return lines
+
+
+def _use(card: Card) -> dict[str, Any]:
+    low, high = card.bounds
+    compares = "compares with a reference" if card.needs_reference else "judges an image alone"
+    return {
+        "kind": f"{card.kind}, {compares}",
+        "better": f"{card.better} {card.arrow}",
+        "bounds": f"{low:g} to {high:g}",
+        "identity": "depends on the image"
+        if card.identity is None
+        else f"{card.identity:g} for an image against itself",
+        "loss shape": f"{card.shape}: {_SHAPES[card.shape]}",
+        "domains": ", ".join(sorted(card.domains)),
+    }
+
+
+def _needs(card: Card) -> dict[str, Any]:
+    multiple = f", sides multiples of {card.multiple_of}" if card.multiple_of > 1 else ""
+    return {
+        "image": f"{card.channels} channels, at least {card.min_size}x{card.min_size} pixels{multiple}",
+        "precision": "fp32, trunk also in bf16 or fp16" if card.low_precision else "fp32",
+        "tiling": _TILING[card.tiling],
+        "batch": "scores depend on the rest of the batch" if card.couples_batch else "images are scored independently",
+    }
+
+
+def _origin(card: Card) -> dict[str, Any]:
+    allowed = "commercial use not forbidden" if card.is_commercial else "not for commercial use, or not stated"
+    return {
+        "fidelity": f"{card.fidelity}: {_FIDELITY[card.fidelity]}",
+        "licence of code": card.licence_code,
+        "licence of weights": card.licence_weights or "needs none",
+        "licence": allowed,
+        "paper": card.paper,
+        "source": card.source,
+        "signature": signature_pattern(card),
+    }

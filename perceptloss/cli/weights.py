@@ -1,0 +1,236 @@
+"""`perceptloss weights`: list, fetch, verify, find and convert weight files.
+
+Results go to stdout, everything else through `logging`. Exit codes: 0 fine, 3 weights unavailable;
+`perceptloss.cli.main` turns the errors that are raised into messages and codes (2 for usage).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from perceptloss import __version__
+from perceptloss.card import Direction
+from perceptloss.cli.terminal import result
+from perceptloss.errors import ConfigError, UnknownCritic, WeightsError, near
+from perceptloss.registry import create_critic, get_card, list_critics, set_direction
+from perceptloss.weights.convert import convert, load_states
+from perceptloss.weights.download import sha256_of
+from perceptloss.weights.manifest import WeightFile, home, manifest
+from perceptloss.weights.progress import human
+from perceptloss.weights.search import fetch, locate, places, read_state, resolve
+
+__all__ = ["add_parser", "save_converted"]
+
+_UNAVAILABLE: Final = 3
+_PROGRESS: Final = {"auto": None, "always": True, "never": False}
+
+Command = Callable[[argparse.Namespace], int]
+
+logger = logging.getLogger(__name__)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `weights` and its subcommands; each sets `run`, which takes the arguments and returns the exit code."""
+    parser = subparsers.add_parser("weights", help="list, fetch, verify, find and convert weight files")
+    actions = parser.add_subparsers(title="subcommands", dest="action", required=True, metavar="ACTION")
+    names = "a file of the manifest, or a critic, which stands for all files it needs"
+
+    action = _action(actions, "list", _list, "all known files: name, size, licence, where they are")
+
+    action = _action(actions, "fetch", _fetch, "download what is not here yet")
+    action.add_argument("names", nargs="*", metavar="NAME|CRITIC", help=names)
+    action.add_argument("--all", action="store_true", help="every file of the manifest")
+    action.add_argument("--progress", choices=tuple(_PROGRESS), default="auto", help="default: on a terminal")
+
+    action = _action(actions, "verify", _verify, "hash files again; exit code 3 if one is wrong or missing")
+    action.add_argument("names", nargs="*", metavar="NAME|CRITIC", help=f"{names}; default: every file of the manifest")
+    action.add_argument("--here", action="store_true", help="only files that are here")
+
+    action = _action(actions, "where", _where, "every place that is searched, and which one has the file")
+    action.add_argument("names", nargs="+", metavar="NAME|CRITIC", help=names)
+
+    action = _action(actions, "convert", _convert, "turn the authors' checkpoints into one file of our layout")
+    action.add_argument("critic", metavar="CRITIC")
+    action.add_argument("files", nargs="+", metavar="FILE", help="checkpoints or manifest names; together complete")
+    action.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.safetensors")
+    action.add_argument("--force", action="store_true", help="replace an existing file")
+    action.add_argument(
+        "--better",
+        choices=("higher", "lower"),
+        help="direction of these weights' scores, if not the card's; stays with the file",
+    )
+
+
+def _action(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, command: Command, help_text: str
+) -> argparse.ArgumentParser:
+    parser = actions.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
+    parser.set_defaults(run=command)
+    return parser
+
+
+def _table(rows: Iterable[Sequence[str]]) -> None:
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        _say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _say(line: str) -> None:
+    result(f"{line}\n")
+
+
+def _entries(names: Iterable[str]) -> list[WeightFile]:
+    """Manifest entries of file and critic names, each once; all unknown names are reported at once."""
+    known = manifest()
+    wanted: dict[str, WeightFile] = {}
+    problems: list[str] = []
+    for name in names:
+        try:
+            files = get_card(name).weights
+            if not files:
+                logger.info("critic %r needs no weights", name)
+        except UnknownCritic:
+            files = (name,) if name in known else ()
+            if not files:
+                everything = {*known, *(card.name for card in list_critics())}
+                hint = near(name, everything) or "; `perceptloss weights list` shows all files"
+                problems.append(f"{name!r} is neither a weight file nor a critic{hint}")
+        for file in files:
+            if file in known:
+                wanted[file] = known[file]
+            else:
+                problems.append(f"critic {name!r} needs {file!r}, which is not in the manifest")
+    if problems:
+        raise ConfigError(problems, "names")
+    return list(wanted.values())
+
+
+def _list(args: argparse.Namespace) -> int:
+    rows = [("name", "size", "licence", "where")]
+    for entry in manifest().values():
+        place = next((p for p in places(entry) if os.path.isfile(p.path)), None)
+        where = "not here"
+        if place is not None:
+            where = f"{place.kind}: {place.path}"
+            size = place.path.stat().st_size
+            if place.is_checked and entry.bytes and size != entry.bytes:
+                where += f" (damaged: {size} bytes instead of {entry.bytes})"
+        rows.append((entry.name, human(entry.bytes) if entry.bytes else "?", entry.licence, where))
+    _table(rows)
+    return 0
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    if args.all == bool(args.names):
+        raise ConfigError(["name the files or critics to fetch, or give --all, not both"], "perceptloss weights fetch")
+    entries = [e for e in manifest().values() if not e.obtain] if args.all else _entries(args.names)
+    failed = 0
+    for entry in entries:
+        try:
+            _say(f"{entry.name}  {fetch(entry.name, progress=_PROGRESS[args.progress])}")
+        except WeightsError as error:
+            logger.error("%s", error)
+            failed += 1
+    return _UNAVAILABLE if failed else 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    entries = _entries(args.names) if args.names else list(manifest().values())
+    rows, bad = [], 0
+    for entry in entries:
+        try:
+            place = locate(entry, rehash=True)
+            if place is not None and not (place.is_checked and entry.sha256):
+                read_state(place.path)
+        except WeightsError as error:
+            logger.error("%s", error)
+            rows.append((entry.name, "wrong", ""))
+            bad += 1
+            continue
+        if place is not None:
+            is_known = place.is_checked and bool(entry.sha256)
+            rows.append((entry.name, "ok" if is_known else "readable, hash unknown", str(place.path)))
+        elif not args.here:
+            rows.append((entry.name, "missing", f"perceptloss weights fetch {entry.name}"))
+            bad += 1
+    _table(rows)
+    return _UNAVAILABLE if bad else 0
+
+
+def _where(args: argparse.Namespace) -> int:
+    missing = 0
+    for entry in _entries(args.names):
+        _say(f"{entry.name}: {entry.file}, {human(entry.bytes) if entry.bytes else 'size unknown'}, {entry.about}")
+        if home() is None:
+            _say("     PERCEPTLOSS_HOME  not set")
+        hit = False
+        for place in places(entry):
+            mark = "->" if not hit and os.path.isfile(place.path) else "  "
+            hit = hit or mark == "->"
+            _say(f"  {mark} {place.kind:16}  {place.path}")
+        for url in entry.urls:
+            _say(f"     {'download':16}  {url}")
+        if entry.obtain:
+            _say(f"     {'by hand':16}  {entry.obtain}")
+        missing += not hit
+    return _UNAVAILABLE if missing else 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    output: Path = args.output
+    problems = []
+    if output.suffix != ".safetensors":
+        problems.append(f"the output must end in .safetensors, got {output}")
+    if output.exists() and not args.force:
+        problems.append(f"{output} exists; choose another name or add --force")
+    if not get_card(args.critic).weights:
+        problems.append(f"critic {args.critic!r} has no weights to convert")
+    if problems:
+        raise ConfigError(problems, "perceptloss weights convert")
+    save_converted(args.critic, [resolve(file) for file in args.files], output, args.better)
+    _say(str(output))
+    return 0
+
+
+def save_converted(critic: str, files: Sequence[Path], output: Path, better: Direction | None = None) -> None:
+    """Write a critic's complete weights from foreign checkpoints, for `create_critic(critic, weights=output)`.
+
+    The metadata entry `perceptloss` holds, as JSON, the critic, our version, name and sha256 of each
+    source, and the direction of the scores where it was given. It is a single entry because
+    safetensors writes several in random order.
+
+    Raises:
+        UnknownCritic: with the nearest names.
+        WeightsError: if the files do not fit, or together leave something open.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    model = create_critic(critic, weights=None)
+    states = [convert(model, read_state(file), str(file)) for file in files]
+    load_states(model, states, [str(file) for file in files])
+    facts: dict[str, object] = {
+        "critic": critic,
+        "version": __version__,
+        "weights_id": model.weights_id,
+        "sources": [{"file": file.name, "sha256": sha256_of(file)} for file in files],
+    }
+    if better is not None:
+        set_direction(model, better)  # refuses what does not go with the critic
+        facts["better"] = better
+    tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
+    draft = output.with_name(f"{output.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, draft, metadata={"perceptloss": json.dumps(facts, sort_keys=True)})
+        draft.replace(output)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"cannot write {output}: {error}") from error
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,1 +1,0 @@
-"""Subcommands of the `perceptloss` command line, one module each."""

@@ -1,0 +1,1 @@
+"""Rank measures, curve fits, bootstrap intervals and paired tests."""

@@ -1,0 +1,166 @@
+"""Percentile intervals of a statistic by resampling images, or whole contents, with replacement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import numpy as np
+
+from perceptloss.compare.statistics.paired import Array, Evaluate, ProtocolError, codes_of, labels, paired
+
+__all__ = ["Interval", "bootstrap", "by_counts", "evaluator", "intervals"]
+
+_CELLS: Final = 500_000  # counts that are held at once; the logistic fits hold about fifteen numbers for each
+_TOLERATED: Final = 0.1  # share of resamples that may be undefined
+_MINUS: Final = "−"
+
+Statistic = TypeVar("Statistic", bound=Callable[..., float])
+_PREPARED: dict[Callable[..., float], Callable[..., Evaluate]] = {}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its bootstrap interval.
+
+    Attributes:
+        value: The statistic of all images.
+        low: Lower end.
+        high: Upper end.
+        undefined: Resamples in which it is not defined, such as a constant side; the ends are those of the others.
+    """
+
+    value: float
+    low: float
+    high: float
+    undefined: int = 0
+
+    def __str__(self) -> str:
+        """Such as `0.812 [0.790, 0.833]`, to two digits of the interval's width; three decimals or more below 10."""
+        width = self.high - self.low
+        digits = 1 - math.floor(math.log10(width)) if width > 0 else 4
+        digits = min(6, max(digits, 3 if abs(self.value) < 10 else 0))
+        texts = (f"{number:.{digits}f}".replace("-", _MINUS) for number in (self.value, self.low, self.high))
+        return "{} [{}, {}]".format(*texts)
+
+
+def by_counts(prepare: Callable[..., Evaluate]) -> Callable[[Statistic], Statistic]:
+    """Say how a statistic is computed for all resamples at once.
+
+    Args:
+        prepare: Takes what the statistic takes, checked, and gives a function of counts.
+    """
+
+    def remember(statistic: Statistic) -> Statistic:
+        _PREPARED[statistic] = prepare
+        return statistic
+
+    return remember
+
+
+def evaluator(statistic: Callable[..., float], pred: Array, mos: Array) -> Evaluate:
+    """The statistic as a function of counts: one array operation where it knows how, else one call per resample."""
+    options: dict[str, Any] = {}
+    inner: Callable[..., float] = statistic
+    if isinstance(statistic, partial) and not statistic.args:
+        inner, options = statistic.func, statistic.keywords
+    if inner in _PREPARED:
+        return _PREPARED[inner](pred, mos, **options)
+
+    def one_by_one(counts: Array) -> Array:
+        return np.array([_attempt(statistic, pred, mos, row) for row in counts.astype(np.int64)])
+
+    return one_by_one
+
+
+def _attempt(statistic: Callable[..., float], pred: Array, mos: Array, counts: np.ndarray[Any, Any]) -> float:
+    try:
+        return float(statistic(np.repeat(pred, counts), np.repeat(mos, counts)))
+    except ProtocolError:
+        return math.nan  # counted in Interval.undefined
+
+
+def bootstrap(
+    statistic: Callable[..., float],
+    pred: object,
+    mos: object,
+    *,
+    groups: object | None = None,
+    rounds: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """A statistic of predictions and labels with its percentile interval.
+
+    Args:
+        statistic: A function of the protocol, `functools.partial` of one for its options, or any function of
+            (pred, mos); the protocol's own run for all resamples at once.
+        pred: Predictions, (n,).
+        mos: Labels, (n,).
+        groups: Content of each image, (n,): whole contents are drawn, because versions of one are no
+            independent evidence. Without it, images are drawn.
+        rounds: Number of resamples.
+        seed: Seed of the draws; equal seeds draw equally for every statistic and critic.
+        level: Probability that the interval covers.
+
+    Raises:
+        ProtocolError: if the statistic is not defined on all images or on more than a tenth of the resamples.
+    """
+    x, y = paired(pred, mos)
+    named = {"statistic": evaluator(statistic, x, y)}
+    return intervals(named, x.size, groups=groups, rounds=rounds, seed=seed, level=level)["statistic"]
+
+
+def intervals(
+    evaluators: Mapping[str, Evaluate],
+    count: int,
+    *,
+    groups: object | None = None,
+    rounds: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Interval]:
+    """Intervals of several statistics of the same images from the same draws; see `bootstrap`."""
+    if not (rounds >= 1 and 0 < level < 1):
+        raise ProtocolError(f"expected rounds of at least 1 and a level between 0 and 1, got {rounds} and {level}.")
+    values = {name: float(evaluate(np.ones((1, count)))[0]) for name, evaluate in evaluators.items()}
+    undefined = [name for name, value in values.items() if math.isnan(value)]
+    if undefined:
+        raise ProtocolError(
+            f"not defined on these images, because a side is constant or no pair is left: {', '.join(undefined)}."
+        )
+    drawn: dict[str, list[Array]] = {name: [] for name in evaluators}
+    for counts in _draws(count, groups, rounds, seed):
+        for name, evaluate in evaluators.items():
+            drawn[name].append(evaluate(counts))
+    return {name: _interval(name, values[name], np.concatenate(drawn[name]), level) for name in evaluators}
+
+
+def _draws(count: int, groups: object | None, rounds: int, seed: int) -> Iterator[Array]:
+    """Counts of all resamples, a few rows at a time, (rows, count)."""
+    codes = np.arange(count) if groups is None else codes_of(labels(groups, count, "groups"))
+    units = int(codes.max()) + 1
+    if units < 2:
+        raise ProtocolError("groups holds a single content; an interval over contents needs two or more.")
+    generator = np.random.default_rng(seed)
+    rows = max(1, _CELLS // count)
+    for first in range(0, rounds, rows):
+        size = min(rows, rounds - first)
+        draws = generator.integers(0, units, (size, units)) + units * np.arange(size)[:, None]
+        counts = np.bincount(draws.reshape(-1), minlength=size * units).reshape(size, units)
+        yield counts.astype(np.float64)[:, codes]
+
+
+def _interval(name: str, value: float, drawn: Array, level: float) -> Interval:
+    found = drawn[~np.isnan(drawn)]
+    undefined = drawn.size - found.size
+    if undefined > _TOLERATED * drawn.size:
+        raise ProtocolError(
+            f"{name}: a side is constant, or no pair is left, in {undefined} of {drawn.size} resamples; there are "
+            "too few images, contents or distinct values for an interval."
+        )
+    low, high = np.quantile(found, ((1 - level) / 2, (1 + level) / 2))
+    return Interval(value, float(low), float(high), undefined)

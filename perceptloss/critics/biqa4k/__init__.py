@@ -1,0 +1,1 @@
+"""BIQA for 4K images."""

@@ -1,0 +1,1 @@
+"""DFSS: naturalness of screen content."""

@@ -1,0 +1,1 @@
+"""FPR: a pseudo-reference in feature space."""

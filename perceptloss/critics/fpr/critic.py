@@ -1,0 +1,182 @@
+"""FPR: a blind score whose features were taught, by an invertible network, to hallucinate those of the reference.
+
+Chen, Zhu, Kong, Zhu, Wang, Li: "No-Reference Image Quality Assessment by Hallucinating Pristine
+Features", IEEE Transactions on Image Processing 31, 2022. Original:
+https://github.com/Baoliang93/FPR (commit fd8b41c, Apache-2.0). Ours: `fpr-feature`, the distance
+between what the network makes of an image and of its reference.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from perceptloss.card import Card
+from perceptloss.critic import Entry
+from perceptloss.critics.fpr.hallucination import SIDE, HallucinatingCritic, patch_grid, row_distance, weighted_mean
+from perceptloss.errors import ConfigError
+from perceptloss.networks.patches import per_image
+
+__all__ = ["ENTRIES", "FPR", "FPRFeature", "Order"]
+
+Order = Literal["columns", "rows"]
+
+
+class FPR(HallucinatingCritic):
+    """FPR score, unbounded; lower is better for weights that learned DMOS, and without a fixed score at identity.
+
+    A weighted mean over patches. A recurrent network decides each weight from the patches up to that
+    one, so that the order of the patches matters; the authors shuffle them, we do not. `maps` gives
+    the scores of the patches.
+
+    Args:
+        card: What it is.
+        order: Down the `columns` of patches, as the authors cut them, or along `rows`; also an attribute.
+        width: Channels of the first convolutions, from which all others follow.
+        blocks: Couplings of the invertible network, which the score does not depend on.
+
+    Raises:
+        ConfigError: if `order` is neither.
+
+    Example:
+        >>> critic = create_critic("fpr", weights=None)
+        >>> x = torch.rand(1, 3, 64, 128, requires_grad=True)
+        >>> critic(x).sum().backward()
+    """
+
+    unused = (r"(reference_encoder|couplings|reference_reader)\..+",)
+
+    def __init__(self, card: Card, *, order: Order = "columns", width: int = 128, blocks: int = 3) -> None:
+        super().__init__(card, width=width, blocks=blocks)
+        if order not in get_args(Order):
+            raise ConfigError([f"order must be 'columns' or 'rows', got {order!r}"], card.name)
+        self.order = order
+
+    def patches(self, image: Tensor) -> Tensor:
+        """All 64x64 patches in the order of the recurrent network, (N, P, 3, 64, 64)."""
+        found = super().patches(image)
+        if self.order == "rows":
+            return found
+        tops, lefts = patch_grid(image)
+        return found.unflatten(1, (len(tops), len(lefts))).transpose(1, 2).flatten(1, 2)
+
+    def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return weighted_mean(*self._judge(x))
+
+    def _judge(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.judge(*self.encode(self.patches(x)), len(x), self.reader)
+
+    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Score of every patch, in the direction of the score: (N, 1, rows, columns) of 64x64 patches."""
+        x, _ = self.admit(x)
+        with torch.autocast(x.device.type, enabled=False):
+            values, _ = self._judge(x)
+        tops, lefts = patch_grid(x)
+        if self.order == "rows":
+            return values.unflatten(1, (1, len(tops), len(lefts)))
+        return values.unflatten(1, (1, len(lefts), len(tops))).mT
+
+    @property
+    def signature(self) -> str:
+        """As of any critic, and the order if it is not the authors'."""
+        return super().signature + ("" if self.order == "columns" else f"|order:{self.order}")
+
+
+class FPRFeature(HallucinatingCritic):
+    r"""After FPR; distance ours: between the features of an image and of its reference, lower is better, 0 for equal.
+
+    .. math:: D = \operatorname{mean}_p d(\hat f(x_p), \hat f(y_p)) + d(\hat f_0(x_p), \hat f_0(y_p))
+
+    f the hallucinated features of the image, f_0 those of the reference that the network imagines
+    behind it, d `row_distance`. Both come from the blind branch for either image, so that D is
+    exactly 0 where, and as the couplings are invertible only where, the blind features are equal.
+    `maps` gives the distance of each patch.
+
+    Args:
+        card: What it is.
+        width: Channels of the first convolutions, from which all others follow.
+        blocks: Couplings of the invertible network.
+
+    Example:
+        >>> critic = create_critic("fpr-feature", weights=None)
+        >>> x = torch.rand(1, 3, 64, 128, requires_grad=True)
+        >>> critic(x, torch.rand(1, 3, 64, 128)).sum().backward()
+    """
+
+    unused = (r"(reference_encoder|reference_reader|reader)\..+",)
+
+    def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self._distances(x, y).mean(1)  # type: ignore[arg-type]
+
+    def _distances(self, x: Tensor, y: Tensor) -> Tensor:
+        pairs = zip(*(self.hallucinate(self.patches(image)) for image in (x, y)), strict=True)
+        return per_image(torch.stack([row_distance(a, b) for a, b in pairs]).sum(0), len(x))
+
+    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Distance of every patch, lower is better: (N, 1, rows, columns) of 64x64 patches."""
+        x, y = self.admit(x, y)
+        with torch.autocast(x.device.type, enabled=False):
+            distances = self._distances(x, y)  # type: ignore[arg-type]
+        tops, _ = patch_grid(x)
+        return distances.unflatten(1, (1, len(tops), -1))
+
+
+_BORDER = (
+    "64x64 patches side by side: up to 63 pixels at the right and at the bottom are not read and get no gradient; "
+    "train on random crops whose sides are multiples of 64, or seams every 64 pixels show",
+)
+
+
+def _card(name: str, **facts: Any) -> Card:
+    return Card(
+        name=name,
+        better="lower",
+        domains=frozenset({"natural", "screen"}),
+        min_size=SIDE,
+        licence_code="Apache-2.0",
+        licence_weights="none stated, in an Apache-2.0 repository",
+        weights=("fpr",),
+        paper="Chen et al., No-Reference Image Quality Assessment by Hallucinating Pristine Features, TIP 31, 2022",
+        source="https://github.com/Baoliang93/FPR commit fd8b41c",
+        **facts,
+    )
+
+
+_SCORE = _card(
+    "fpr",
+    summary="Blind score of 64x64 patches whose features were taught to imagine those of the unseen reference.",
+    kind="nr",
+    bounds=(-math.inf, math.inf),
+    identity=None,
+    shape="hinge",
+    tiling="never",
+    notes=(
+        "the direction belongs to the weights: those for natural images and for SIQAD learned DMOS of 0 to 100, where "
+        "lower is better; those for SCID learned MOS: say better='higher'",
+        "patches are weighted by a recurrent network, in column order: the authors shuffle them even in their test, so "
+        "that their scores repeat to about the effect of the order only",
+        "no bound on either side: as a plain loss restorers push it below the score of any reference",
+        *_BORDER,
+    ),
+)
+
+_FEATURE = _card(
+    "fpr-feature",
+    summary="Distance between the features, seen and imagined, that FPR's blind branch makes of image and reference.",
+    kind="fr",
+    bounds=(0.0, math.inf),
+    identity=0.0,
+    shape="distance",
+    tiling="approximate",
+    fidelity="after-paper",
+    notes=(
+        "the network is the authors', the distance ours: that of their triplet loss, whose margin is 0.5",
+        "it reads the same weights as fpr, and needs no direction of theirs",
+        *_BORDER,
+    ),
+)
+
+ENTRIES = {"fpr": Entry(_SCORE, FPR), "fpr-feature": Entry(_FEATURE, FPRFeature)}

@@ -1,0 +1,1 @@
+"""JSPL: a joint structure and perception loss."""

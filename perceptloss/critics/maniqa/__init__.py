@@ -1,0 +1,1 @@
+"""MANIQA: attention over several dimensions."""

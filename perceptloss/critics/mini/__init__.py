@@ -1,0 +1,1 @@
+"""Our own small critics, whose weights ship."""

@@ -1,0 +1,82 @@
+"""mini-fr: a small full-reference distance of our own, taught by the consensus of classical critics and by order.
+
+Not from a paper. It weighs what the classical indices compare (edges, chroma, structure and luminance at four
+scales) together with learned features compared as in LPIPS (Zhang et al., CVPR 2018) and DISTS (Ding et al., TPAMI
+2020), by a head whose weights are all positive: the distance of equal images is exactly 0, and it rises with each of
+the differences. Trained by `recipes/critic.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from perceptloss.card import Card
+from perceptloss.critic import Entry
+from perceptloss.critics.mini.pair_distance import RisingHead, pair_parts
+from perceptloss.networks.trunks import Features, TrunkCritic
+
+__all__ = ["ENTRIES", "MiniFR"]
+
+
+class MiniFR(TrunkCritic):
+    """A distance >= 0 of two images, lower is better, exactly 0 for equal ones.
+
+    Args:
+        card: What it is.
+        widths: Channels of the trunk's stages.
+        views: Differently weighted distances per tap.
+        scales: Scales of the classical similarities.
+        hidden: Saturating units of the head.
+
+    Example:
+        >>> critic = create_critic("mini-fr")
+        >>> x = torch.rand(2, 3, 64, 64, requires_grad=True)
+        >>> critic(x, torch.rand(2, 3, 64, 64)).sum().backward()
+    """
+
+    def __init__(
+        self,
+        card: Card,
+        *,
+        widths: Sequence[int] = (32, 64, 96, 128),
+        views: int = 6,
+        scales: int = 4,
+        hidden: int = 48,
+    ) -> None:
+        super().__init__(card)
+        self.trunk, self.bank, self.distances = pair_parts(widths, views, scales)
+        self.taps = tuple(self.distances.local)
+        self.head = RisingHead(self.bank.features + self.distances.features, hidden)
+
+    def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
+        assert y is not None
+        hold = self.hold_weights and self.is_frozen
+        return self.head(torch.cat([self.bank(x, y, hold=hold), self.distances(fx, fy)], 1))
+
+
+_CARD = Card(
+    name="mini-fr",
+    summary="Small distance of our own that ships with perceptloss: classical similarities beside learned features.",
+    kind="fr",
+    better="lower",
+    bounds=(0.0, float("inf")),
+    identity=0.0,
+    shape="distance",
+    min_size=32,
+    low_precision=True,
+    licence_code="Apache-2.0 (ours)",
+    licence_weights="Apache-2.0 (ours; weights/mini-fr.md lists the photographs)",
+    weights=("mini-fr",),
+    fidelity="after-paper",
+    paper="none; after Zhang et al., CVPR 2018 (LPIPS), Ding et al., TPAMI 2020 (DISTS), and Reisenhofer et al., "
+    "SPIC 2018 (HaarPSI)",
+    source="perceptloss, recipes/configs/mini_fr.yaml",
+    notes=(
+        "taught by other critics and by the order of degradations, never by people: it shares the teachers' errors",
+    ),
+)
+
+ENTRIES = {"mini-fr": Entry(_CARD, MiniFR)}

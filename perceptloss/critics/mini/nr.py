@@ -1,0 +1,90 @@
+"""mini-nr and mini-underwater: a small no-reference quality of our own, taught by degraded photographs.
+
+Not from a paper. A ladder of convolutions, pooled by mean and deviation, beside statistics in the spirit of BRISQUE
+and UCIQE (`parts/statistics_bank.py`), learns what full-reference critics say of a degraded photograph without seeing
+the original. Trained by `recipes/critic.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from perceptloss.card import Card
+from perceptloss.critic import Entry
+from perceptloss.critics.mini.pooled_statistics import QualityHead, pooled
+from perceptloss.critics.mini.statistics_bank import StatisticsBank
+from perceptloss.networks.trunks import Features, Ladder, TrunkCritic
+
+__all__ = ["ENTRIES", "MiniNR"]
+
+
+class MiniNR(TrunkCritic):
+    """Quality of an image, about 0 (ruined) to 1 (clean photograph); higher is better, unbounded.
+
+    Args:
+        card: What it is.
+        widths: Channels of the trunk's stages.
+        scales: Scales of the statistics.
+        hidden: Units of the head.
+
+    Example:
+        >>> critic = create_critic("mini-nr")
+        >>> x = torch.rand(2, 3, 64, 64, requires_grad=True)
+        >>> (-critic(x)).sum().backward()
+    """
+
+    def __init__(
+        self, card: Card, *, widths: Sequence[int] = (32, 64, 128, 160), scales: int = 3, hidden: int = 128
+    ) -> None:
+        super().__init__(card)
+        self.trunk = Ladder(widths)
+        self.taps = tuple(self.trunk.widths)
+        self.bank = StatisticsBank(scales)
+        self.head = QualityHead(2 * sum(widths), self.bank.features, hidden)
+
+    def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
+        return self.head(pooled(fx, self.taps), self.bank(x))
+
+
+_CARD = Card(
+    name="mini-nr",
+    summary="Small quality of our own that ships with perceptloss, learned from degraded photographs.",
+    kind="nr",
+    better="higher",
+    bounds=(float("-inf"), float("inf")),
+    identity=None,
+    shape="hinge",
+    min_size=32,
+    low_precision=True,
+    licence_code="Apache-2.0 (ours)",
+    licence_weights="Apache-2.0 (ours; weights/mini-nr.md lists the photographs)",
+    weights=("mini-nr",),
+    fidelity="after-paper",
+    paper="none; after Mittal et al., TIP 2012 (BRISQUE), and Liu et al., ICCV 2017 (RankIQA)",
+    source="perceptloss, recipes/configs/mini_nr.yaml",
+    notes=(
+        "taught by full-reference critics on degraded photographs, never by people",
+        "tells clean from damaged better than bad from ruined: heavy damage is all alike to it",
+        "a restorer can please it without getting better: keep its weight small beside a pixel loss",
+    ),
+)
+
+_UNDERWATER = replace(
+    _CARD,
+    name="mini-underwater",
+    summary="Small underwater quality of our own, learned from simulated water and from raw and restored pairs.",
+    domains=frozenset({"underwater"}),
+    licence_weights="Apache-2.0 (ours; weights/mini-underwater.md lists the pictures)",
+    weights=("mini-underwater",),
+    paper="none; after Fu et al., Twice Mixing, SPIC 2022, and the image formation of Akkaynak and Treibitz, CVPR 2018",
+    source="perceptloss, recipes/configs/mini_underwater.yaml",
+    notes=(
+        "taught by full-reference critics and by mixing raw with restored pictures, never by people",
+        "a restorer can please it without getting better: keep its weight small beside a pixel loss",
+    ),
+)
+
+ENTRIES = {"mini-nr": Entry(_CARD, MiniNR), "mini-underwater": Entry(_UNDERWATER, MiniNR)}

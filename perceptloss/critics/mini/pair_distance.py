@@ -1,0 +1,116 @@
+"""A learned distance of two images that cannot go wrong by construction: zero for equal ones, and never falling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from perceptloss.critics.mini.similarity_bank import SimilarityBank
+from perceptloss.networks.distances import texture_and_structure
+from perceptloss.networks.layers import unit_norm
+from perceptloss.networks.trunks import Ladder
+
+__all__ = ["FeatureDistances", "Positive", "RisingHead", "pair_parts"]
+
+
+class Positive(nn.Module):
+    """A linear map without bias whose weights are positive: the softplus of what is learned.
+
+    Args:
+        inputs: Number of inputs.
+        outputs: Number of outputs.
+        start: Sum of the weights of an output at the start.
+    """
+
+    def __init__(self, inputs: int, outputs: int, start: float = 1.0) -> None:
+        super().__init__()
+        centre = math.log(math.expm1(start / inputs))
+        self.raw = nn.Parameter(centre + 0.5 * torch.randn(outputs, inputs))
+
+    @property
+    def weight(self) -> Tensor:
+        """Positive weights, (outputs, inputs)."""
+        return F.softplus(self.raw)
+
+    def forward(self, v: Tensor) -> Tensor:
+        """(..., inputs) to (..., outputs)."""
+        return F.linear(v, self.weight)
+
+
+class FeatureDistances(nn.Module):
+    """Distances of the taps of a trunk: of unit vectors as in LPIPS, and of texture and structure as in DISTS.
+
+    Args:
+        widths: Tap name to its channels.
+        views: Differently weighted distances of each sort per tap.
+    """
+
+    def __init__(self, widths: Mapping[str, int], views: int = 6) -> None:
+        super().__init__()
+        self.views = views
+        self.local, self.texture, self.structure = (
+            nn.ModuleDict({tap: Positive(width, views) for tap, width in widths.items()}) for _ in range(3)
+        )
+
+    @property
+    def features(self) -> int:
+        """Number of distances."""
+        return 4 * self.views * len(self.local)
+
+    def forward(self, fx: Mapping[str, Tensor], fy: Mapping[str, Tensor]) -> Tensor:
+        """Taps of two images, each (N, C, h, w), to distances >= 0, (N, features)."""
+        found = []
+        for tap, module in self.local.items():
+            local: Tensor = module.weight  # type: ignore[assignment]
+            apart = (unit_norm(fx[tap]) - unit_norm(fy[tap])).square()
+            maps = torch.einsum("nchw,kc->nkhw", apart, local * apart.shape[1])
+            mean = maps.mean((2, 3))
+            spread = (maps - mean[:, :, None, None]).square().mean((2, 3))
+            texture, structure = texture_and_structure(fx[tap], fy[tap], 1e-3)
+            found += [mean, (spread + 1e-6).sqrt() - 1e-3]
+            found += [self.texture[tap](1 - texture), self.structure[tap](1 - structure)]
+        return torch.cat(found, 1)
+
+
+class RisingHead(nn.Module):
+    r"""Distances to one distance that rises with every one of them, and is 0 when all are.
+
+    .. math:: d = u \cdot f + v \cdot (1 - e^{-W f}), \quad u, v, W > 0
+
+    The line keeps a slope where the saturated units have none.
+
+    Args:
+        inputs: Number of distances.
+        hidden: Saturating units.
+    """
+
+    def __init__(self, inputs: int, hidden: int = 48) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.zeros(inputs))
+        self.line = Positive(inputs, 1)
+        self.units = Positive(inputs, hidden, start=4.0)
+        self.mix = Positive(hidden, 1)
+
+    def forward(self, v: Tensor) -> Tensor:
+        """Distances (N, inputs) to (N,)."""
+        v = v * self.gain.exp()
+        return (self.line(v) + self.mix(-torch.expm1(-self.units(v))))[:, 0]
+
+
+def pair_parts(widths: Sequence[int], views: int, scales: int) -> tuple[Ladder, SimilarityBank, FeatureDistances]:
+    """What compares two images: a trunk, classical similarities, and distances of the trunk's taps.
+
+    The first stage of the trunk is not compared; the similarities see what it would.
+
+    Args:
+        widths: Channels of the trunk's stages.
+        views: Differently weighted distances of each sort per tap.
+        scales: Scales of the similarities.
+    """
+    trunk = Ladder(widths)
+    compared = dict(list(trunk.widths.items())[1:])
+    return trunk, SimilarityBank(scales), FeatureDistances(compared, views)

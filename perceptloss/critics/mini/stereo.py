@@ -1,0 +1,137 @@
+"""mini-stereo: a small full-reference distance of stereo pairs of our own.
+
+Not from a paper. Each view is compared with its reference as in mini-fr. The view with more contrast counts more, as
+it does in binocular rivalry (Levelt, 1965), and so does the worse view. A third part asks whether the views still
+agree: the reference says which places of the two views belong together (row-wise attention, Wang et al., CVPR 2019),
+and the disagreement of the judged views there must be that of the reference. After the aims of Ma et al.,
+"Perception-Oriented Stereo Image Super-Resolution", ACM MM 2021, whose network is not public. Trained by
+`recipes/critic.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from perceptloss.card import Card
+from perceptloss.critic import Critic, Entry
+from perceptloss.critics.mini.pair_distance import RisingHead, pair_parts
+from perceptloss.networks.layers import unit_norm
+from perceptloss.networks.trunks import features
+
+__all__ = ["ENTRIES", "MiniStereo", "dominance", "row_attention"]
+
+_SHARPNESS = 30.0  # of the matching: unit vectors differ by little
+_RIVALRY = 2.0  # how strongly contrast decides which view is seen
+
+
+def row_attention(left: Tensor, right: Tensor, sharpness: float = _SHARPNESS) -> Tensor:
+    """Where each place of the left view lies in the same row of the right one.
+
+    Args:
+        left: Features, (N, C, H, W).
+        right: Features, same shape.
+        sharpness: Factor of the cosine similarities.
+
+    Returns:
+        Shares (N, H, W, W) that sum to 1 over the last axis.
+    """
+    u, v = unit_norm(left), unit_norm(right)
+    return torch.softmax(sharpness * torch.einsum("nchi,nchj->nhij", u, v), -1)
+
+
+class MiniStereo(Critic):
+    """A distance >= 0 of two stereo pairs (left RGB, right RGB), lower is better, exactly 0 for equal pairs.
+
+    Exchanging the views of both pairs leaves the score as it is.
+
+    Args:
+        card: What it is.
+        widths: Channels of the trunk's stages.
+        views: Differently weighted distances per tap.
+        scales: Scales of the classical similarities.
+        hidden: Saturating units of the head.
+
+    Example:
+        >>> critic = create_critic("mini-stereo")
+        >>> x = torch.rand(2, 6, 64, 96, requires_grad=True)
+        >>> critic(x, torch.rand(2, 6, 64, 96)).sum().backward()
+    """
+
+    match_at = "stage3"
+
+    def __init__(
+        self,
+        card: Card,
+        *,
+        widths: Sequence[int] = (32, 64, 96, 128),
+        views: int = 6,
+        scales: int = 4,
+        hidden: int = 48,
+    ) -> None:
+        super().__init__(card)
+        self.trunk, self.bank, self.distances = pair_parts(widths, views, scales)
+        self.taps = tuple(self.distances.local)
+        self.head = RisingHead(2 * (self.bank.features + self.distances.features) + 2, hidden)
+
+    def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        assert y is not None
+        x, y = (torch.cat(image.split(3, 1)) for image in (x, y))  # all left views, then all right ones
+        fx = features(self.trunk, x, self.taps)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
+            fy = features(self.trunk, y, self.taps)
+        hold = self.hold_weights and self.is_frozen
+        of_views = torch.stack(torch.cat([self.bank(x, y, hold=hold), self.distances(fx, fy)], 1).chunk(2))
+        seen = (of_views * self.held(dominance(x))).sum(0)
+        apart = self._disagreement(fx[self.match_at], fy[self.match_at])
+        return self.head(torch.cat([seen, of_views.amax(0), apart], 1))
+
+    def _disagreement(self, fx: Tensor, fy: Tensor) -> Tensor:
+        """How differently the views differ from each other in judged and reference pair, (N, 2): mean and spread."""
+        (xl, xr), (yl, yr) = fx.chunk(2), fy.chunk(2)
+        found = []
+        for a, b, c, d in ((xl, xr, yl, yr), (xr, xl, yr, yl)):
+            shares = self.held(row_attention(c, d))
+            judged, true = (
+                (unit_norm(here) - torch.einsum("nhij,nchj->nchi", shares, unit_norm(there))).square().sum(1)
+                for here, there in ((a, b), (c, d))
+            )
+            gap = (judged - true).square().flatten(1)
+            spread = (gap - gap.mean(1, keepdim=True)).square().mean(1)
+            found.append(torch.stack([gap.mean(1), (spread + 1e-6).sqrt() - 1e-3], 1))
+        return (found[0] + found[1]) / 2
+
+
+def dominance(x: Tensor) -> Tensor:
+    """Share of each view in what is seen, from its contrast: (2 N, 3, H, W) to (2, N, 1)."""
+    light = x.mean(1)
+    contrast = (light[:, 1:] - light[:, :-1]).abs().mean((1, 2)) + (light[..., 1:] - light[..., :-1]).abs().mean((1, 2))
+    return torch.softmax(_RIVALRY * (contrast + 1e-3).log().view(2, -1, 1), 0)
+
+
+_CARD = Card(
+    name="mini-stereo",
+    summary="Small distance of stereo pairs of our own that ships with perceptloss: both views, and their agreement.",
+    kind="stereo-fr",
+    better="lower",
+    bounds=(0.0, float("inf")),
+    identity=0.0,
+    shape="distance",
+    domains=frozenset({"stereo"}),
+    min_size=32,
+    licence_code="Apache-2.0 (ours)",
+    licence_weights="Apache-2.0 (ours; weights/mini-stereo.md lists the photographs)",
+    weights=("mini-stereo",),
+    fidelity="after-paper",
+    paper="none; after Ma et al., Perception-Oriented Stereo Image Super-Resolution, ACM MM 2021",
+    source="perceptloss, recipes/configs/mini_stereo.yaml",
+    notes=(
+        "taught by HaarPSI on each view and by the order of stereo degradations, never by people",
+        "rows must correspond: feed rectified pairs",
+        "memory grows with the square of the width: H W^2 / 512 shares for each direction",
+    ),
+)
+
+ENTRIES = {"mini-stereo": Entry(_CARD, MiniStereo)}

@@ -1,0 +1,1 @@
+"""URanker: a ranker of underwater images."""

@@ -1,0 +1,72 @@
+"""Critics in BasicSR: importing this module is all that a training script has to add.
+
+It makes BasicSR 1.4.2 importable with current torch and torchvision, makes resuming work
+without a GPU, and registers three ways to use critics:
+
+1. A list under `train:`, with any model that has a pixel loss, unchanged. Each critic is logged
+   as `l_<label>`, the pixel loss stays clean, `perceptual_opt` stays free for VGG.
+
+       train:
+         pixel_opt: {type: L1Loss, loss_weight: 1.0, reduction: mean}
+         critics:
+           - {critic: lpips-vgg, weight: 0.1, start: 5000, ramp: 5000}
+           - {critic: ms-ssim, weight: 0.2}
+         critic_opt: {grad: fused, micro_batch: 4, log: [score, share]}
+
+   `critic_opt` takes the options of `CriticLoss`, and `log` for more columns in the log.
+
+2. A loss type: `pixel_opt: {type: CriticLoss, loss_weight: 1.0, critics: [...]}`, or
+   `perceptual_opt: {type: CriticPerceptualLoss, ...}` for the slot that unpacks two values.
+
+3. A loss type for each critic: `pixel_opt: {type: critic_lpips_vgg, loss_weight: 1.0}`.
+
+Critics are also metrics: `calculate_critic` and `calculate_critic_<name>` under `val.metrics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+from typing import Any
+
+from perceptloss.integrations.basicsr import shim as basicsr_shim
+
+basicsr_shim.install()
+try:
+    _train = import_module("basicsr.train")
+except ImportError as error:
+    raise ImportError(
+        f"BasicSR could not be imported ({error}). It installs on Python 3.10 to 3.12: "
+        "pip install setuptools wheel && pip install --no-build-isolation basicsr==1.4.2"
+    ) from error
+
+# not before the shim
+from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY  # noqa: E402
+
+from perceptloss.integrations.basicsr.metrics import calculate_critic, register_metrics  # noqa: E402
+from perceptloss.integrations.basicsr.model import with_critics  # noqa: E402
+from perceptloss.integrations.hosts import register_losses  # noqa: E402
+
+__all__ = ["calculate_critic", "install", "with_critics"]
+
+
+def install() -> None:
+    """Register everything with BasicSR; done on import, and worth repeating after `register_critic`."""
+    register_losses(LOSS_REGISTRY, pairs=True)
+    register_metrics()
+    _train.load_resume_state = basicsr_shim.load_resume_state  # type: ignore[attr-defined]
+    if not hasattr(MODEL_REGISTRY.get, "without_critics"):
+        MODEL_REGISTRY.get = _hooked(MODEL_REGISTRY.get)
+
+
+def _hooked(get: Callable[..., type]) -> Callable[..., type]:
+    @wraps(get)
+    def get_with_critics(*args: Any, **kwargs: Any) -> type:
+        return with_critics(get(*args, **kwargs))
+
+    get_with_critics.without_critics = get  # type: ignore[attr-defined]
+    return get_with_critics
+
+
+install()

@@ -1,0 +1,172 @@
+"""Adds critics to any BasicSR model that has a pixel loss, without changing its code.
+
+The pixel criterion is replaced by one that adds the critics to what it returns, so the model
+optimises them; before the model logs, the clean pixel loss is put back and each critic gets an
+entry of its own. A critic is judged against what the model gives its pixel loss: RealESRGANModel
+gives the USM-sharpened ground truth unless `l1_gt_usm: False`.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from typing import Any
+
+from basicsr.utils import get_root_logger
+from torch import Tensor
+
+from perceptloss.errors import ConfigError
+from perceptloss.integrations.basicsr.metrics import prepare_metrics
+from perceptloss.integrations.basicsr.options import Plan, patch_size, read_plan
+from perceptloss.integrations.basicsr.slot import CriticSlot
+from perceptloss.integrations.hosts import HostLoss
+from perceptloss.integrations.probe import probe
+
+__all__ = ["Guest", "with_critics"]
+
+
+class _Forward(logging.Handler):
+    """Hands perceptloss's log records to BasicSR's logger, which writes the log file of a run."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger = get_root_logger()
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)
+        elif record.levelno >= logging.WARNING:  # BasicSR silences other ranks, but theirs may be the nan
+            record = copy.copy(record)
+            record.msg = f"(not on rank 0) {record.msg}"
+            logger.handle(record)
+
+
+def _forward_log() -> None:
+    ours = logging.getLogger("perceptloss")
+    if not any(isinstance(handler, _Forward) for handler in ours.handlers):
+        ours.addHandler(_Forward())
+
+
+class Guest:
+    """The critics of one BasicSR model: reads its options, takes a slot, stands before two methods.
+
+    The methods are replaced in the instance, not in a subclass, so that it does not matter which
+    class of a user's hierarchy defines them.
+
+    Args:
+        model: A BasicSR model before its initialisation.
+        opt: Its options; what they leave open about pixel loss and metrics is filled in.
+
+    Raises:
+        ConfigError: with every problem of the config.
+    """
+
+    def __init__(self, model: Any, opt: dict[str, Any]) -> None:
+        prepare_metrics(opt)
+        self.model, self.name = model, type(model).__name__
+        self.slot: CriticSlot | None = None
+        self.plan: Plan | None = read_plan(opt) if opt.get("is_train") else None
+        self._is_alone = self.plan is not None and not opt["train"].get("pixel_opt")
+        self._unused = 0  # iterations without an evaluation, until the first one
+        if self._is_alone:  # SRModel insists on a pixel or a perceptual loss
+            opt["train"]["pixel_opt"] = {"type": "L1Loss", "loss_weight": 0.0, "reduction": "mean"}
+        for method in ("optimize_parameters", "reduce_loss_dict"):
+            if hasattr(model, method):
+                setattr(model, method, partial(getattr(self, f"_{method}"), getattr(model, method)))
+
+    def settle(self) -> None:
+        """Take the slots of the initialised model, and prove that every critic sends a gradient.
+
+        Raises:
+            ConfigError: if the model has no pixel loss, or a loss type stands in a wrong slot.
+            GradientError: naming each critic that sends none.
+        """
+        _forward_log()
+        if self.plan is not None:
+            self._take_slot(self.plan)
+        problems = []
+        for slot, loss in self._host_losses():
+            wanted = "pair" if slot == "cri_perceptual" else "tensor"
+            if loss.returns != wanted and self._is_stock():
+                better = "CriticPerceptualLoss" if wanted == "pair" else "CriticLoss or the name of one critic"
+                problems.append(f"{slot} cannot be of type {type(loss).__name__}; use {better}")
+        if problems:
+            raise ConfigError(problems, "the BasicSR config")
+        for _, loss in self._host_losses():
+            loss.step = 0
+            loss.prove(self.model.device, patch_size(self.model.opt))
+
+    def _is_stock(self) -> bool:
+        """Whether the model is BasicSR's own, whose slots are known."""
+        defining = next(c for c in type(self.model).__mro__ if "optimize_parameters" in vars(c))
+        return defining.__module__.startswith("basicsr.")
+
+    def _take_slot(self, plan: Plan) -> None:
+        model = self.model
+        pixel = getattr(model, "cri_pix", None)
+        if pixel is None:
+            raise ConfigError(
+                [f"model {self.name} has no pixel loss (cri_pix), whose place the critics take"], "train.critics"
+            )
+        self.slot = model.cri_pix = CriticSlot(None if self._is_alone else pixel, plan).to(model.device)
+        norms = plan.loss.check_gradient(*probe(plan.loss, model.device, patch_size(model.opt)))
+        lines = [
+            f"\n\tl_{term.label}: weight {term.spec.weight:g}, {term.spec.shape} of {term.critic.signature}, "
+            f"gradient norm {norms[term.label]:.2e} on the test pattern"
+            for term in plan.loss.terms
+        ]
+        get_root_logger().info(f"Critics beside cri_pix of {self.name}, grad={plan.loss.grad}:{''.join(lines)}")
+
+    def _host_losses(self) -> Iterator[tuple[str, HostLoss]]:
+        for slot, value in vars(self.model).items():
+            inner = value.pixel if isinstance(value, CriticSlot) else value
+            if isinstance(inner, HostLoss):
+                yield slot, inner
+
+    def _optimize_parameters(self, inner: Callable[[int], None], current_iter: int) -> None:
+        for _, loss in self._host_losses():
+            loss.step = current_iter
+        if self.slot is None:
+            return inner(current_iter)
+        self.slot.begin(current_iter)
+        inner(current_iter)
+        self._expect_use(self.slot, current_iter)
+
+    def _expect_use(self, slot: CriticSlot, current_iter: int) -> None:
+        """Stop a run whose model never evaluates the slot: it would train without critics in silence."""
+        if slot.calls:
+            self._unused = -1
+        elif self._unused >= 0:
+            self._unused += 1
+            first, period = getattr(self.model, "net_d_init_iters", 0), getattr(self.model, "net_d_iters", 1)
+            if self._unused > period and current_iter > first + period:
+                raise ConfigError(
+                    [f"model {self.name} never evaluates cri_pix, so the critics train nothing"], "train.critics"
+                )
+
+    def _reduce_loss_dict(self, inner: Callable[..., dict[str, float]], losses: dict[str, Tensor]) -> dict[str, float]:
+        if self.slot is None:
+            return inner(losses)
+        log = inner(self.slot.untangle(losses))
+        log.update(self.slot.watched())
+        return log
+
+
+@cache
+def with_critics(model: type) -> type:
+    """A subclass of a BasicSR model that reads `train.critics` and completes `val.metrics`."""
+    if "_hosts_critics" in vars(model):
+        return model
+
+    class Host(model):  # type: ignore[valid-type, misc]
+        _hosts_critics = True
+
+        def __init__(self, opt: dict[str, Any]) -> None:
+            if hasattr(self, "_guest"):  # the class derives from another one of these
+                super().__init__(opt)
+                return
+            self._guest = Guest(self, opt)
+            super().__init__(opt)
+            self._guest.settle()
+
+    Host.__name__, Host.__qualname__, Host.__doc__ = model.__name__, model.__qualname__, model.__doc__
+    return Host

@@ -1,0 +1,157 @@
+"""The `critics:` part of a BasicSR config: reading and checking it, all problems at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from perceptloss.errors import ConfigError, PerceptlossError, near
+from perceptloss.integrations.hosts import LOSS_OPTIONS
+from perceptloss.loss.critic_loss import CriticLoss
+
+__all__ = ["Plan", "patch_size", "read_plan"]
+
+_BLOCKS = ("critics", "critic_opt")
+_EXTRAS = ("score", "share")
+_GENERATOR = ("pix", "percep", "style", "gan", "ldl", "feat", "path")
+_RESERVED = {
+    "pix",
+    "percep",
+    "style",
+    "d_real",
+    "d_fake",
+    *(f"g_{part}" for part in _GENERATOR),
+}  # BasicSR's own l_<name>
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a config asks for.
+
+    Attributes:
+        loss: The critics.
+        extras: What is logged beside the weighted losses: `score`, `share`.
+    """
+
+    loss: CriticLoss
+    extras: tuple[str, ...] = ()
+
+
+def read_plan(opt: Mapping[str, Any]) -> Plan | None:
+    """Build the critics that `train.critics` names; None if the config has none.
+
+    Args:
+        opt: BasicSR's options.
+
+    Raises:
+        ConfigError: with every problem, among them keys that BasicSR would ignore in silence.
+    """
+    train = opt.get("train") or {}
+    problems = [*_misplaced(opt), *_misspelt(train)]
+    critics, options = train.get("critics"), dict(train.get("critic_opt") or {})
+    if "critics" not in train and "critic_opt" in train:
+        problems.append("train.critic_opt is given without train.critics")
+    if critics is None:
+        if problems:
+            raise ConfigError(problems, "the BasicSR config")
+        return None
+    known = (*LOSS_OPTIONS, "log")
+    problems += [
+        f"train.critic_opt: unknown key {key!r}{near(key, known)} Known: {', '.join(known)}"
+        for key in options
+        if key not in known
+    ]
+    extras = _extras(options.pop("log", ()), problems)
+    problems += _numbers_as_text(critics)
+    loss = _build(critics, {key: value for key, value in options.items() if key in known}, problems)
+    if loss is not None:
+        problems += _unusable(loss, opt)
+    if problems or loss is None:
+        raise ConfigError(problems, "the BasicSR config")
+    return Plan(loss, extras)
+
+
+def _build(critics: Any, options: dict[str, Any], problems: list[str]) -> CriticLoss | None:
+    try:
+        return CriticLoss(critics, **options)
+    except ConfigError as error:
+        problems += [f"train.{problem}" if problem.startswith("critics") else problem for problem in error.problems]
+    except PerceptlossError:
+        if not problems:  # else what is wrong with the config comes first
+            raise
+    return None
+
+
+def _misplaced(opt: Mapping[str, Any]) -> Iterator[str]:
+    for key in opt:
+        if _is_like_ours(key):
+            yield f"{key!r} stands at the top level, where BasicSR ignores it; {_meant(key)!r} belongs under train:"
+
+
+def _misspelt(train: Mapping[str, Any]) -> Iterator[str]:
+    for key in train:
+        if key not in _BLOCKS and _is_like_ours(key):
+            yield f"train.{key} would be ignored by BasicSR; did you mean {_meant(key)!r}?"
+
+
+def _is_like_ours(key: str) -> bool:
+    lower = str(key).lower()
+    return lower.startswith("critic") or bool(difflib.get_close_matches(lower, _BLOCKS, cutoff=0.75))
+
+
+def _meant(key: str) -> str:
+    return "critic_opt" if "opt" in str(key).lower() else "critics"
+
+
+def _numbers_as_text(critics: Any) -> Iterator[str]:
+    rows = critics.values() if isinstance(critics, Mapping) else critics if isinstance(critics, list) else ()
+    for row in rows:
+        for key, value in row.items() if isinstance(row, Mapping) else (("weight", row),):
+            if key in ("weight", "tolerance") and isinstance(value, str) and _is_number(value):
+                yield f"YAML reads {value} as text: write {key}: !!float {value}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _extras(value: Any, problems: list[str]) -> tuple[str, ...]:
+    asked = [value] if isinstance(value, str) else list(value or ())
+    for name in asked:
+        if name not in _EXTRAS:
+            problems.append(
+                f"train.critic_opt.log: unknown entry {name!r}{near(name, _EXTRAS)} Known: {', '.join(_EXTRAS)}"
+            )
+    return tuple(name for name in _EXTRAS if name in asked)
+
+
+def patch_size(opt: Mapping[str, Any]) -> int | None:
+    """Side of the ground-truth patches of a training run, None if the config does not say."""
+    size = opt.get("gt_size") or ((opt.get("datasets") or {}).get("train") or {}).get("gt_size")
+    return size if isinstance(size, int) else None
+
+
+def _unusable(loss: CriticLoss, opt: Mapping[str, Any]) -> Iterator[str]:
+    """Terms that could not run, or not be logged, found now and not at the step where they start."""
+    size = patch_size(opt)
+    for term in loss.terms:
+        card = term.critic.card
+        if term.label in _RESERVED:
+            yield f"term {term.label!r}: BasicSR logs a loss of its own as l_{term.label}; give the term another 'name'"
+        if card.channels != 3:
+            yield f"term {term.label!r}: critic {card.name!r} judges stereo pairs, BasicSR's models give single images"
+        if size is None:
+            continue
+        side = size if term.spec.crop is None else min(size, term.spec.crop)
+        if side < card.min_size or side % card.multiple_of:
+            multiple = f", a multiple of {card.multiple_of}" if card.multiple_of > 1 else ""
+            yield (
+                f"term {term.label!r}: critic {card.name!r} needs sides of at least {card.min_size}{multiple}, "
+                f"but it would see {side}x{side} (gt_size {size})"
+            )

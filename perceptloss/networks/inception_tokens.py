@@ -1,0 +1,58 @@
+"""What transformers on Inception-ResNet-v2 have in common: its taps, their difference, and fixed-size crops."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from perceptloss.card import Card
+from perceptloss.networks.patches import cut, per_image, spread
+from perceptloss.networks.trunks import HALF, Features, TrunkCritic, inception_resnet_v2
+
+__all__ = ["InceptionTokens", "map_side"]
+
+
+def map_side(side: int) -> int:
+    """Side of the maps of a square image: 21 for 192 pixels, 29 for 256; convolutions of the stem are not padded."""
+    for _ in range(2):  # conv2d_1a and conv2d_2a, maxpool_3a and conv2d_4a
+        side = (side - 3) // 2 + 1 - 2
+    return (side - 3) // 2 + 1  # maxpool_5a
+
+
+class InceptionTokens(TrunkCritic):
+    """Judges crops by their features and by how these differ from the reference's; subclasses implement `judge`.
+
+    An image of exactly `side` x `side` is one crop, the published thing. A larger one is cut into the
+    fewest evenly spaced crops, whose scores are averaged.
+
+    Args:
+        card: What it is; `side` becomes its `min_size`.
+        side: Side of a crop, in pixels; position embeddings fit no other.
+        blocks: Number of Block35 of the trunk, even; the input of the first and the result of every second is read.
+    """
+
+    def __init__(self, card: Card, side: int, blocks: int) -> None:
+        super().__init__(replace(card, min_size=side))
+        self.side, self.map_side = side, map_side(side)
+        self.trunk = inception_resnet_v2(HALF, blocks)
+        self.taps = ("mixed_5b", *(f"block35_{n}" for n in range(2, blocks + 1, 2)))
+        self.channels = 320 * len(self.taps)
+
+    def prepare(self, image: Tensor) -> Tensor:
+        """Crops, image by image, (N K, 3, side, side)."""
+        tops, lefts = (spread(length, self.side) for length in image.shape[-2:])
+        return cut(image, tops, lefts, self.side)
+
+    def joined(self, features: Features) -> Tensor:
+        """All taps of the crops, (N K, channels, h, w); 1920 channels for 10 blocks."""
+        return torch.cat([features[tap] for tap in self.taps], 1)
+
+    def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
+        distorted, reference = self.joined(fx), self.joined(fy)
+        return per_image(self.judge(reference - distorted, reference), len(x)).mean(1)
+
+    def judge(self, difference: Tensor, reference: Tensor) -> Tensor:
+        """Scores of crops, (N K,), from features of the reference minus those of the image, and of the reference."""
+        raise NotImplementedError

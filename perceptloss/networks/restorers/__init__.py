@@ -1,0 +1,46 @@
+"""Restoration networks: frozen, they make the damage that networks make; `load_sr` reads published weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from os import PathLike
+
+from perceptloss.errors import WeightsError
+from perceptloss.networks.restorers.base import SuperResolver
+from perceptloss.networks.restorers.carn import CARNM
+from perceptloss.networks.restorers.rfdn import RFDN
+from perceptloss.weights.checkpoints import read_state
+
+__all__ = ["CARNM", "RFDN", "SuperResolver", "load_sr"]
+
+_KINDS: tuple[type[SuperResolver], ...] = (RFDN, CARNM)
+_SHOWN = 8
+
+
+def load_sr(path: str | PathLike[str]) -> SuperResolver:
+    """A super-resolution network from a checkpoint, frozen and in eval mode.
+
+    RFDN (`RFDN_AIM.pth` of njulj/RFDN) and CARN-M (`carn_m.pth` of nmhkahn/CARN-pytorch) are told apart by
+    their keys; widths and scales follow from the tensors' shapes.
+
+    Raises:
+        WeightsError: if the file cannot be read, is of neither network, or does not fit it exactly.
+    """
+    state = read_state(path)
+    for kind in _KINDS:
+        if kind.KEY in state:
+            break
+    else:
+        known = ", ".join(f"{kind.__name__} (has {kind.KEY!r})" for kind in _KINDS)
+        raise WeightsError(f"{path} holds no known super-resolution network; expected {known}, got {_some(state)}.")
+    try:
+        network = kind.like(state)
+        network.load_state_dict(state, strict=True)
+    except (RuntimeError, KeyError, ValueError, ArithmeticError, IndexError) as error:
+        raise WeightsError(f"{path} looks like {kind.__name__} but does not fit: {error}") from error
+    return network.eval().requires_grad_(False)
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:_SHOWN]) + (f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else "")

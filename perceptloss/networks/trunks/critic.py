@@ -1,0 +1,71 @@
+"""The base of critics that read features of a trunk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from perceptloss.critic import Critic, Precision
+from perceptloss.networks.trunks.trunk import Keep, Trunk
+
+__all__ = ["Features", "TrunkCritic", "features"]
+
+Features = Mapping[str, Tensor]
+_LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TrunkCritic(Critic):
+    """A critic that compares features of a trunk, which several critics of one loss may share.
+
+    Subclasses implement `compare`; `score` and the shared evaluation of `CriticLoss` both call it.
+    """
+
+    trunk: Trunk
+    taps: tuple[str, ...] = ()
+    precision: Precision = "fp32"
+
+    def prepare(self, image: Tensor) -> Tensor:
+        """What the trunk is fed; the image itself unless the system shrinks it first."""
+        return image
+
+    def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
+        """Scores (N,) from images and their taps; linear read-outs, if the critic defines `squash`.
+
+        Args:
+            x: Judged images (not what `prepare` made of them).
+            y: References, or None.
+            fx: Taps of `x`, name to (N, C, h, w), in the critic's own precision.
+            fy: Taps of `y`; empty if there is no reference.
+        """
+        raise NotImplementedError
+
+    def read_taps(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> tuple[Tensor, Tensor]:
+        """Score and linear read-out; to be overridden where the score is more than `squash` of the read-out."""
+        linear = self.compare(x, y, fx, fy)
+        return self.squash(linear), linear
+
+    def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.read(x, y)[0]
+
+    def linear(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.read(x, y)[1]
+
+    def read(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        fx = features(self.trunk, self.prepare(x), self.taps, self.precision)
+        if y is None or not self.card.needs_reference:
+            return self.read_taps(x, None, fx, {})
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):  # both arms teach a trunk
+            fy = features(self.trunk, self.prepare(y), self.taps, self.precision)
+        return self.read_taps(x, y, fx, fy)
+
+
+def features(
+    trunk: Trunk, image: Tensor, taps: tuple[str, ...], precision: Precision = "fp32", keep: Keep = "all"
+) -> dict[str, Tensor]:
+    """Run a trunk, in low precision if asked, and return its taps in the image's own type."""
+    if precision == "fp32":
+        return trunk(image, taps, keep=keep)
+    low = trunk(image, taps, keep=keep, dtype=_LOW[precision])
+    return {name: tap.to(image.dtype) for name, tap in low.items()}

@@ -1,0 +1,106 @@
+"""Sections of a recipe's configuration that every recipe with a restorer has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from perceptloss.runs.config import option
+
+__all__ = ["Data", "Log", "Loss", "Model", "Train", "Val"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images, read recursively from folders."""
+
+    train: tuple[str, ...] = option(
+        (), "folders of ground-truth images to train on; none: photographs installed with scikit-image"
+    )
+    train_lq: tuple[str, ...] = option(
+        (), "folders of low-quality images, paired by stem; none: made by antialiased bicubic shrinking"
+    )
+    val: tuple[str, ...] = option(
+        (), "folders of ground-truth images to validate on; none: held-out photographs of scikit-image"
+    )
+    val_lq: tuple[str, ...] = option(
+        (), "folders of low-quality validation images; none: made by antialiased bicubic shrinking"
+    )
+    patch: int = option(128, "side of the ground-truth patches, pixels; a multiple of model.scale", at_least=8)
+    batch: int = option(
+        8, "patches per process and forward; a step sees batch x train.accumulate x processes", at_least=1
+    )
+    flips: bool = option(True, "mirror and turn the patches at random")
+    workers: int = option(0, "processes that read images, per training process", at_least=0)
+    cache_mb: int = option(
+        512, "memory for decoded images per reading process, MiB; 0 decodes again every time", at_least=0
+    )
+    check: bool = option(True, "decode every image once at the start and list all that are damaged")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The restorer: any network of BasicSR, by the name of its class."""
+
+    arch: str = option("SRVGGNetCompact", "name in BasicSR's ARCH_REGISTRY")
+    options: dict[str, Any] = option({}, "arguments of the network")  # noqa: RUF009
+    scale: int = option(4, "output pixels per input pixel; checked against the network", at_least=1)
+    multiple_of: int = option(
+        1, "whole images are padded by reflection to this multiple (windows of SwinIR, HAT: 8, 16)", at_least=1
+    )
+    weights: str | None = option(
+        None, "file to start from: .safetensors, or .pth as BasicSR writes it (params_ema, else params)"
+    )
+
+
+@dataclass(frozen=True)
+class Loss:
+    """pixel_weight x L1 + sum of weighted critics."""
+
+    pixel_weight: float = option(1.0, "weight of the L1 distance", at_least=0)
+    critics: dict[str, Any] | list[Any] = option(  # noqa: RUF009
+        {}, "terms, as in CriticLoss: {ms-gmsd: 1.0, ssim: {weight: 0.5, start: 100}}"
+    )
+    grad: Literal["fused", "checkpoint", "autograd"] = option(
+        "fused", "how the critics' gradient is obtained; fused needs least memory"
+    )
+    micro_batch: int = option(4, "images the critics see at once with grad=fused; fewer need less memory", at_least=1)
+    on_nonfinite: Literal["skip", "raise"] = option("skip", "what to do with a critic or a step that is not finite")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Optimisation."""
+
+    steps: int = option(100_000, "optimizer steps", at_least=1)
+    accumulate: int = option(1, "forwards per step", at_least=1)
+    lr: float = option(2e-4, "learning rate after warm-up", above=0)
+    lr_end: float = option(1e-6, "learning rate at the end of the cosine", at_least=0)
+    warmup: int = option(500, "steps of linear warm-up", at_least=0)
+    betas: tuple[float, float] = option((0.9, 0.99), "of AdamW", at_least=0, below=1)
+    weight_decay: float = option(0.0, "of AdamW", at_least=0)
+    clip: float = option(1.0, "largest norm of the gradient; 0: no clipping", at_least=0)
+    ema: float = option(
+        0.999, "decay of the weight average that is validated and delivered; 0: none", at_least=0, below=1
+    )
+    seed: int = option(0, "of initial weights, sample order, patches and flips", at_least=0)
+
+
+@dataclass(frozen=True)
+class Val:
+    """Validation on whole images, also at the end."""
+
+    every: int = option(1000, "steps between validations; 0: only at the end", at_least=0)
+    judges: tuple[str, ...] = option((), "critics that only watch; none of them may be trained on")
+    best: str = option("psnr-y", "metric that decides which weights are kept as models/best*")
+    border: int | None = option(None, "pixels cut off each side before scoring; nothing: model.scale", at_least=0)
+
+
+@dataclass(frozen=True)
+class Log:
+    """What is written while training, besides log.jsonl."""
+
+    every: int = option(50, "steps between lines of log.jsonl and of the trackers", at_least=1)
+    checkpoint_every: int = option(1000, "steps between checkpoints; one is always written at the end", at_least=1)
+    keep: int = option(3, "newest checkpoints that stay", at_least=1)
+    trackers: tuple[str, ...] = option((), "trackers of Accelerate: tensorboard, wandb, ...")

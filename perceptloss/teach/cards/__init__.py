@@ -1,0 +1,1 @@
+"""Model cards of critics that were taught here."""

@@ -1,0 +1,141 @@
+"""A `ModelCard` as Markdown, equal for equal facts."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+from perceptloss.compare.statistics.bootstrap import Interval
+from perceptloss.errors import WeightsError
+from perceptloss.teach.cards.facts import DataSource, Figure, ModelCard, check_file
+from perceptloss.teach.exams.protocol import markdown_table
+
+__all__ = ["render", "write"]
+
+
+def write(card: ModelCard, path: str | PathLike[str]) -> Path:
+    """Write the card as Markdown; replaces the file at once or not at all.
+
+    Args:
+        card: The facts.
+        path: The Markdown file, or the weight file that it is to lie beside, which is then checked first.
+
+    Returns:
+        Path of the Markdown file.
+
+    Raises:
+        WeightsError: if the weight file is not the one of the card, or the card cannot be written.
+    """
+    target = Path(path).expanduser()
+    if target.suffix == ".safetensors":
+        check_file(card, target)
+        target = target.with_suffix(".md")
+    draft = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        draft.write_text(render(card), encoding="utf-8", newline="\n")
+        draft.replace(target)
+    except OSError as error:
+        raise WeightsError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return target
+
+
+def render(card: ModelCard) -> str:
+    """The card as Markdown, equal for equal facts; ends in a new line.
+
+    Raises:
+        ConfigError: if the card is not complete.
+    """
+    card.check_complete()
+    blocks = [
+        f"# {card.name}\n\n{card.summary.strip()}\n",
+        _facts(card),
+        "## Data\n\n" + _data(card.data),
+        "## Training\n\n" + _training(card),
+        "## Agreement\n\n" + _figures(card.name, card.figures),
+        "## Held out\n\n"
+        f"- degradations: {_listed(card.held_out_families)}\n- sources: {_listed(card.held_out_sources)}\n",
+        "## Known failures\n\n" + _bullets(card.failures),
+    ]
+    if card.notes:
+        blocks.append("## Notes\n\n" + _bullets(card.notes))
+    return "\n".join(blocks)
+
+
+def _facts(card: ModelCard) -> str:
+    judges = "with a reference" if card.kind.endswith("fr") else "without a reference"
+    rows = [
+        ["kind", f"{card.kind}: judges {'a stereo pair ' if card.kind.startswith('stereo') else ''}{judges}"],
+        ["direction", f"{card.better} is better"],
+        ["fidelity", card.fidelity],
+        ["licence", card.licence],
+        ["parameters", f"{card.parameters:,}"],
+        ["one score of 256x256", f"{_three(card.gflops)} GFLOPs"],
+        ["file", f"`{card.file}`"],
+        ["sha256", f"`{card.sha256}`"],
+    ]
+    return markdown_table(["fact", "value"], rows, rule="---")
+
+
+def _data(data: Sequence[DataSource]) -> str:
+    return _bullets([f"{source.name}: {source.use}. {source.licence}. {source.attribution}" for source in data])
+
+
+def _training(card: ModelCard) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(card.versions.items()))
+    facts = [
+        f"configuration: sha256 `{card.configuration}`",
+        f"seed: {card.seed}",
+        f"steps: {card.steps:,}",
+        f"time: {_duration(card.seconds)} on {card.hardware}",
+        f"versions: {versions}",
+    ]
+    return f"```sh\n{card.command.strip()}\n```\n\n" + _bullets(facts)
+
+
+def _figures(name: str, figures: Sequence[Figure]) -> str:
+    peers = list(dict.fromkeys(peer for figure in figures for peer in figure.peers))
+    rows = [
+        [
+            figure.data,
+            figure.measure,
+            str(figure.count),
+            str(figure.value),
+            *(_peer(figure.peers.get(peer)) for peer in peers),
+        ]
+        for figure in figures
+    ]
+    table = markdown_table(["set", "measure", "n", name, *peers], rows)
+    note = "In brackets: bootstrap intervals. A figure without brackets is quoted, not measured here."
+    return f"{table}\n{note}\n" if any(isinstance(p, float) for f in figures for p in f.peers.values()) else table
+
+
+def _peer(value: Interval | float | None) -> str:
+    if value is None:
+        return "—"
+    return str(value) if isinstance(value, Interval) else f"{value:.3f}".replace("-", "−")
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "".join(f"- {' '.join(line.split())}\n" for line in lines)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if names else "none: nothing here says how it does on what it never saw"
+
+
+def _three(number: float) -> str:
+    """Three significant digits, never in scientific form."""
+    digits = max(0, 2 - math.floor(math.log10(number)))
+    return f"{number:,.{digits}f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "min"), (0 if hours else rest, "s"))
+    return " ".join(f"{number} {unit}" for number, unit in parts if number) or f"{seconds:.2g} s"

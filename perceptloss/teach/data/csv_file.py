@@ -1,0 +1,93 @@
+"""Opinions from a plain CSV file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from perceptloss.teach.data.opinion import Opinion, OpinionsError
+from perceptloss.teach.data.opinions import OpinionSet
+from perceptloss.teach.data.tables import Row, read_rows
+
+__all__ = ["read_csv"]
+
+
+def read_csv(
+    root: str | Path,
+    *,
+    name: str | None = None,
+    higher_better: bool = True,
+    range: tuple[float, float] | None = None,
+) -> OpinionSet:
+    """Opinions from a CSV file in UTF-8 whose first line names the columns.
+
+    Columns `image` and `mos` must be there. These may be, and their cells may be empty: `reference`, `std`, `content`,
+    `distortion`, `level`, and for stereo pairs `image_right`, `reference_right`, `mos_left`, `mos_right`.
+    Paths are relative to the folder of the file. Without `content`, the reference names the content, or the image
+    where there is none. A picture that is a row of its own and the reference of others has their content.
+
+    Args:
+        root: The file.
+        name: Of the data set; by default that of the file without its ending.
+        higher_better: Whether a higher `mos` is a better picture.
+        range: Lowest and highest value of the scale; by default those that occur.
+
+    Raises:
+        OpinionsError: listing missing columns, cells that are not numbers, rows that come twice, and missing pictures.
+    """
+    path = Path(root)
+    if not path.is_file():
+        raise OpinionsError([f"{path} is not a file"], "csv")
+    rows = read_rows(path, ("image", "mos"))
+    problems: list[str] = _repeated(rows)
+    shared = {
+        row.cells["reference"]: row.cells["content"] for row in rows if {"reference", "content"} <= row.cells.keys()
+    }
+    name = name or path.stem
+    opinions = [_opinion(row, path.parent, name, shared, problems) for row in rows]
+    problems += [
+        f"{row.where}: {file} is missing"
+        for row, opinion in zip(rows, opinions, strict=True)
+        for file in opinion.files
+        if file != path.parent and not file.is_file()
+    ]
+    if problems:
+        raise OpinionsError(problems, str(path))
+    scores = [mos for o in opinions for mos in (o.mos, o.mos_left, o.mos_right) if mos is not None]
+    return OpinionSet(name, opinions, higher_better, range or (min(scores), max(scores)))
+
+
+def _opinion(row: Row, folder: Path, name: str, shared: dict[str, str], problems: list[str]) -> Opinion:
+    cells = row.cells
+    image = row.text("image", problems)
+    level = row.optional("level", problems)
+    if level is not None and level != int(level):
+        problems.append(f"{row.where}: level is {cells['level']!r}, expected a whole number")
+
+    def file(column: str) -> Path | None:
+        return folder / cells[column] if column in cells else None
+
+    return Opinion(
+        image=folder / image,
+        reference=file("reference"),
+        mos=row.number("mos", problems),
+        std=row.optional("std", problems),
+        content=cells.get("content") or cells.get("reference") or shared.get(image, image),
+        distortion=cells.get("distortion"),
+        level=None if level is None else int(level),
+        dataset=name,
+        image_right=file("image_right"),
+        reference_right=file("reference_right"),
+        mos_left=row.optional("mos_left", problems),
+        mos_right=row.optional("mos_right", problems),
+    )
+
+
+def _repeated(rows: list[Row]) -> list[str]:
+    first: dict[tuple[str | None, ...], Row] = {}
+    problems = []
+    for row in rows:
+        key = tuple(row.cells.get(column) for column in ("image", "image_right", "reference", "reference_right"))
+        if first.setdefault(key, row) is not row:
+            line = first[key].where.rsplit(" ", 1)[-1]
+            problems.append(f"{row.where}: {row.cells.get('image')} was already in line {line}")
+    return problems

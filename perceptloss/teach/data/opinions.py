@@ -1,0 +1,201 @@
+"""Sets of people's opinions about pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from perceptloss.teach.data.opinion import Opinion, OpinionsError
+
+__all__ = ["OpinionSet"]
+
+
+class OpinionSet(Sequence[Opinion]):
+    """Opinions of one data set.
+
+    Args:
+        name: Of the data set.
+        opinions: At least one.
+        higher_better: Whether a higher mean opinion is a better picture.
+        range: Lowest and highest value of the scale.
+
+    Attributes:
+        name: As given.
+        higher_better: As given.
+        range: As given.
+
+    Raises:
+        OpinionsError: listing scores that are not finite or out of range, opinions that come twice, and references
+            that have several contents.
+    """
+
+    def __init__(self, name: str, opinions: Iterable[Opinion], higher_better: bool, range: tuple[float, float]) -> None:
+        self.name, self.higher_better = name, higher_better
+        self.range = (float(range[0]), float(range[1]))
+        self._opinions = tuple(opinions)
+        problems = self._problems()
+        if problems:
+            raise OpinionsError(problems, name)
+
+    def __len__(self) -> int:
+        return len(self._opinions)
+
+    @overload
+    def __getitem__(self, index: int) -> Opinion: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> OpinionSet: ...
+
+    def __getitem__(self, index: int | slice) -> Opinion | OpinionSet:
+        return self._with(self._opinions[index]) if isinstance(index, slice) else self._opinions[index]
+
+    def __iter__(self) -> Iterator[Opinion]:
+        return iter(self._opinions)
+
+    def __repr__(self) -> str:
+        low, high = self.range
+        best = "highest" if self.higher_better else "lowest"
+        contents = len(set(self.contents))
+        return f"OpinionSet({self.name!r}, {len(self)} opinions of {contents} contents, {low:g}..{high:g}, {best} best)"
+
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """The content of each opinion."""
+        return tuple(opinion.content for opinion in self)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Mean opinions in the scale of the set, (N,), float64."""
+        return np.array([opinion.mos for opinion in self], dtype=np.float64)
+
+    def z_scores(self, like: OpinionSet | None = None) -> np.ndarray:
+        """Mean opinions with mean 0 and deviation 1, turned so that higher is better.
+
+        Args:
+            like: The set whose mean and deviation are taken, such as the training part of the same data set; this one
+                by default.
+
+        Returns:
+            (N,), float64; all 0 if every opinion is the same.
+
+        Raises:
+            OpinionsError: if `like` has another direction or range.
+        """
+        like = like or self
+        if (like.higher_better, like.range) != (self.higher_better, self.range):
+            raise OpinionsError([f"{self!r} and {like!r} are on different scales"], "z-scores")
+        spread = float(like.scores.std())
+        centred = (self.scores - like.scores.mean()) * (1 if self.higher_better else -1)
+        return centred / spread if spread > 0 else np.zeros_like(centred)
+
+    def higher(self) -> OpinionSet:
+        """The same set with higher better: each score is mirrored within the range if it is not already so."""
+        if self.higher_better:
+            return self
+        total = sum(self.range)
+        flipped = [opinion.with_scores(lambda mos: total - mos) for opinion in self]
+        return OpinionSet(self.name, flipped, True, self.range)
+
+    def split(self, fractions: Mapping[str, float], seed: int = 0) -> dict[str, OpinionSet]:
+        """Split by content: all opinions of a content come to one part.
+
+        The split depends on the seed and the names of the contents, not on the order of the opinions.
+
+        Args:
+            fractions: Name of a part to its share of the opinions; positive, with sum 1. Kept as near as whole
+                contents allow; no part stays empty.
+            seed: Of the order in which contents are handed out.
+
+        Raises:
+            OpinionsError: if the fractions are wrong, or there are fewer contents than parts.
+        """
+        owner = self._owners(fractions, seed)
+        return {part: self._with(o for o in self if owner[o.content] == part) for part in fractions}
+
+    def check(self) -> None:
+        """Look for every file, and open none.
+
+        Raises:
+            OpinionsError: listing all that are missing or empty.
+        """
+        problems = []
+        for path in self.files():
+            if not path.is_file():
+                problems.append(f"{path} is missing")
+            elif path.stat().st_size == 0:
+                problems.append(f"{path} is empty")
+        if problems:
+            raise OpinionsError(problems, self.name)
+
+    def unreadable(self) -> list[str]:
+        """Decode every file, and say what is wrong with each; also where a picture is not as large as its reference."""
+        from perceptloss.teach.data.pictures import unreadable
+
+        return unreadable(self)
+
+    def files(self) -> tuple[Path, ...]:
+        """Every file of the set once."""
+        return tuple(dict.fromkeys(path for opinion in self for path in opinion.files))
+
+    def _with(self, opinions: Iterable[Opinion]) -> OpinionSet:
+        return OpinionSet(self.name, opinions, self.higher_better, self.range)
+
+    def _owners(self, fractions: Mapping[str, float], seed: int) -> dict[str, str]:
+        sizes: dict[str, int] = {}
+        for content in self.contents:
+            sizes[content] = sizes.get(content, 0) + 1
+        problems = [
+            f"{part}: a fraction must be positive, got {share}" for part, share in fractions.items() if share <= 0
+        ]
+        if not fractions or abs(sum(fractions.values()) - 1) > 1e-6:
+            problems.append(f"the fractions must have the sum 1, got {dict(fractions)}")
+        if len(sizes) < len(fractions):
+            problems.append(f"{len(sizes)} contents cannot be split into {len(fractions)} parts")
+        if problems:
+            raise OpinionsError(problems, f"the split of {self.name}")
+        lacking = {part: share * len(self) for part, share in fractions.items()}
+        owner: dict[str, str] = {}
+        filled: set[str] = set()
+        order = sorted(sizes, key=lambda content: hashlib.sha256(f"{seed}:{content}".encode()).digest())
+        for place, content in enumerate(order):
+            empty = [part for part in fractions if part not in filled]
+            parts = empty if len(order) - place <= len(empty) else list(fractions)
+            owner[content] = max(parts, key=lacking.__getitem__)
+            lacking[owner[content]] -= sizes[content]
+            filled.add(owner[content])
+        return owner
+
+    def _problems(self) -> list[str]:
+        low, high = self.range
+        problems = [] if self._opinions else ["there are no opinions"]
+        if not low <= high:
+            problems.append(f"the range must be lowest, highest; got {self.range}")
+        seen: set[tuple[Path | None, ...]] = set()
+        shows: dict[Path, str] = {}
+        for o in self._opinions:
+            problems += [f"{o.image}: {wrong}" for wrong in _wrong_numbers(o, low, high)]
+            key = (o.image, o.image_right, o.reference, o.reference_right)
+            if key in seen:
+                problems.append(f"{o.image} comes more than once")
+            seen.add(key)
+            for path in o.files:
+                if shows.setdefault(path, o.content) != o.content:
+                    problems.append(f"{path} is of content {shows[path]!r} and of {o.content!r}")
+        return list(dict.fromkeys(problems))
+
+
+def _wrong_numbers(opinion: Opinion, low: float, high: float) -> list[str]:
+    scores = {"mos": opinion.mos, "mos_left": opinion.mos_left, "mos_right": opinion.mos_right}
+    wrong = [
+        f"{name} is {mos}, expected a number in {low:g}..{high:g}"
+        for name, mos in scores.items()
+        if mos is not None and not low <= mos <= high
+    ]
+    if opinion.std is not None and not (opinion.std >= 0 and math.isfinite(opinion.std)):
+        wrong.append(f"std is {opinion.std}, expected 0 or more")
+    return wrong

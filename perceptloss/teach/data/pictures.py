@@ -1,0 +1,89 @@
+"""Pixels of judged pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from perceptloss.teach.data.opinion import Opinion, OpinionsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from perceptloss.compare.images import ImageFile
+    from perceptloss.compare.settings import Settings
+
+__all__ = ["load", "unreadable"]
+
+_EVEN: Final = "holds two views side by side, so its width must be even"
+
+
+def load(opinion: Opinion) -> tuple[Tensor, Tensor | None]:
+    """Read the judged picture and its reference.
+
+    EXIF rotation is applied, and grey repeated; other than that, pixels are read exactly (8 or 16 bits, sRGB).
+
+    Returns:
+        x and y (None without reference), RGB in [0, 1], (3, H, W) fp32, or (6, H, W) for a stereo pair, left view
+        first.
+
+    Raises:
+        OpinionsError: listing what is wrong with the files.
+    """
+    from perceptloss.compare.images import read
+
+    files, problems = _inspect(opinion.files)
+    problems += _wrong_sizes(opinion, files)
+    if problems:
+        raise OpinionsError(problems, opinion.dataset)
+    pixels = {path: read(file) for path, file in files.items()}
+    x = _views(pixels, opinion.image, opinion.image_right)
+    y = None if opinion.reference is None else _views(pixels, opinion.reference, opinion.reference_right)
+    return x, y
+
+
+def unreadable(opinions: Iterable[Opinion]) -> list[str]:
+    """Decode every file once, and say what is wrong: damage, a kind that cannot be read exactly, sizes that differ."""
+    listed = tuple(opinions)
+    files, problems = _inspect(dict.fromkeys(path for opinion in listed for path in opinion.files))
+    wrong = (problem for opinion in listed for problem in _wrong_sizes(opinion, files))
+    return list(dict.fromkeys([*problems, *wrong]))
+
+
+def _inspect(paths: Iterable[Path]) -> tuple[dict[Path, ImageFile], list[str]]:
+    from perceptloss.compare.images import inspect_all, require_pillow
+
+    require_pillow()
+    listed = list(paths)
+    found, problems = inspect_all(listed, _settings())
+    return {path: file for path, file in zip(listed, found, strict=True) if file is not None}, problems
+
+
+def _settings() -> Settings:
+    from perceptloss.compare.settings import Settings
+
+    return Settings(exif="apply", grey="replicate")
+
+
+def _wrong_sizes(opinion: Opinion, files: dict[Path, ImageFile]) -> list[str]:
+    known = [files[path] for path in opinion.files if path in files]
+    problems = [
+        f"{file.path} is {file.height} x {file.width}, but {known[0].path} is {known[0].height} x {known[0].width}"
+        for file in known[1:]
+        if file.size != known[0].size
+    ]
+    if opinion.image_right == opinion.image and known and known[0].width % 2:
+        problems.append(f"{known[0].path} {_EVEN}, got {known[0].width}")
+    return problems
+
+
+def _views(pixels: dict[Path, Tensor], left: Path, right: Path | None) -> Tensor:
+    """One picture, or the two views of a pair one after the other."""
+    import torch
+
+    if right is None:
+        return pixels[left]
+    if right == left:
+        return torch.cat(pixels[left].chunk(2, dim=2))
+    return torch.cat([pixels[left], pixels[right]])

@@ -1,0 +1,201 @@
+"""Loss of focus, motion, the kernels of real-world super-resolution, and over-eager denoising."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from perceptloss.networks.functional import blur
+from perceptloss.teach.degradations.core import Degradation
+from perceptloss.teach.degradations.operations import (
+    direction,
+    filter_images,
+    gaussian_blur,
+    grid,
+    pad,
+    uniform,
+    warp,
+)
+
+__all__ = [
+    "DEGRADATIONS",
+    "disc_kernel",
+    "elliptic_distance",
+    "line_kernels",
+    "soft_kernels",
+]
+
+
+def disc_kernel(radius: float) -> Tensor:
+    """Uniform disc of a radius in pixels with an antialiased rim, (k, k), sum 1."""
+    return _normalised((radius + 0.5 - _distance(math.ceil(radius) + 1)).clamp(0, 1))
+
+
+def line_kernels(directions: Tensor, length: float, points: int = 64) -> Tensor:
+    """Straight path of a length in pixels along unit vectors (N, 2), points spread bilinearly: (N, k, k), sum 1."""
+    offsets = length * torch.linspace(-0.5, 0.5, points, device=directions.device)
+    radius = math.ceil(length / 2) + 1
+    taps = torch.arange(-radius, radius + 1, device=directions.device)
+    across, down = (1 - (directions[:, :, None, None] * offsets[:, None] - taps).abs()).clamp_min(0).unbind(1)
+    return down.mT @ across / points
+
+
+def elliptic_distance(radius: int, sigma: float, directions: Tensor, ratios: Tensor) -> Tensor:
+    """Squared Mahalanobis distance from the middle, (N, k, k), k = 2 radius + 1.
+
+    Args:
+        radius: Of the kernel, in pixels.
+        sigma: Standard deviation along the long axis, in pixels.
+        directions: Unit vectors of the long axis, (N, 2).
+        ratios: Short axis over long axis, (N,).
+    """
+    taps = torch.arange(-radius, radius + 1, device=directions.device, dtype=directions.dtype)
+    cosine, sine = directions[:, 0, None, None], directions[:, 1, None, None]
+    along = (cosine * taps + sine * taps[:, None]) / sigma
+    beside = (cosine * taps[:, None] - sine * taps) / (sigma * ratios[:, None, None])
+    return along.square() + beside.square()
+
+
+def soft_kernels(profile: Tensor, sigma: float) -> Tensor:
+    """Kernels (N, k, k) cut off smoothly at 4 sigma, so that a heavy tail does not jump with sigma; sum 1."""
+    rim = (4 * sigma + 0.5 - _distance(profile.shape[-1] // 2).to(profile)).clamp(0, 1)
+    return _normalised(profile * rim)
+
+
+def _distance(radius: int) -> Tensor:
+    taps = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    return torch.hypot(taps, taps[:, None])
+
+
+def _normalised(kernels: Tensor) -> Tensor:
+    return kernels / kernels.sum((-2, -1), keepdim=True)
+
+
+def _gaussian(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+    return gaussian_blur(x, sigma)
+
+
+def _lens(x: Tensor, radius: float, generator: torch.Generator) -> Tensor:
+    return filter_images(x, disc_kernel(radius).to(x.device)[None])
+
+
+def _motion(x: Tensor, length: float, generator: torch.Generator) -> Tensor:
+    return filter_images(x, line_kernels(direction(x, generator), length))
+
+
+def _anisotropic(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+    axis, ratio = direction(x, generator), uniform(x, generator, 0.2, 0.6).flatten()
+    sigma = max(sigma, 1e-3)
+    return filter_images(
+        x, soft_kernels((-elliptic_distance(math.ceil(4 * sigma), sigma, axis, ratio) / 2).exp(), sigma)
+    )
+
+
+def _generalised(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+    axis, ratio = direction(x, generator), uniform(x, generator, 0.6, 1).flatten()
+    beta = 2 ** uniform(x, generator, -1, 2).flatten()[:, None, None]
+    sigma = max(sigma, 1e-3)
+    distance = elliptic_distance(math.ceil(4 * sigma), sigma, axis, ratio)
+    return filter_images(x, soft_kernels((-(distance**beta) / 2).exp(), sigma))
+
+
+def _plateau(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+    axis, ratio = direction(x, generator), uniform(x, generator, 0.6, 1).flatten()
+    beta = uniform(x, generator, 1, 2).flatten()[:, None, None]
+    sigma = max(sigma, 1e-3)
+    distance = elliptic_distance(math.ceil(4 * sigma), sigma, axis, ratio)
+    return filter_images(x, soft_kernels(1 / (1 + distance**beta), sigma))
+
+
+def _zoom(x: Tensor, zoom: float, generator: torch.Generator) -> Tensor:
+    height, width = x.shape[-2:]
+    centre_across = (width - 1) * uniform(x, generator, 0.35, 0.65)[:, 0]
+    centre_down = (height - 1) * uniform(x, generator, 0.35, 0.65)[:, 0]
+    across, down = grid(x)
+    # averaging with a copy zoomed by s, s^2, s^4 and s^8 in turn gives 16 evenly spread zooms
+    step = math.log1p(zoom) / 15
+    for turn in range(4):
+        shrink = math.exp(-step * 2**turn)
+        zoomed = warp(x, centre_across + (across - centre_across) * shrink, centre_down + (down - centre_down) * shrink)
+        x = (x + zoomed) / 2
+    return x
+
+
+def _denoise(x: Tensor, threshold: float, generator: torch.Generator, radius: int = 4) -> Tensor:
+    size = 2 * radius + 1
+
+    def local_mean(maps: Tensor) -> Tensor:
+        return blur(pad(maps, radius), (1 / size,) * size)
+
+    for _ in range(2):
+        mean = local_mean(x)
+        variance = (local_mean(x * x) - mean * mean).clamp_min(0)
+        slope = variance / (variance + threshold**2 + 1e-12)
+        x = local_mean(slope) * x + local_mean((1 - slope) * mean)
+    return x
+
+
+_REAL_ESRGAN = "Wang et al., Real-ESRGAN, ICCVW 2021"
+_KADID = "KADID-10k, QoMEX 2019"
+
+DEGRADATIONS: tuple[Degradation, ...] = (
+    Degradation(
+        "gaussian-blur",
+        "blur",
+        "standard deviation in pixels",
+        (0.6, 1.0, 1.6, 2.5, 4.5),
+        _gaussian,
+        source=_KADID,
+    ),
+    Degradation("lens-blur", "blur", "radius of the disc in pixels", (1.0, 1.8, 3.0, 5.0, 8.0), _lens, source=_KADID),
+    Degradation(
+        "motion-blur",
+        "blur",
+        "length of the straight path in pixels, direction drawn",
+        (2.5, 4.5, 8.0, 13.0, 22.0),
+        _motion,
+        source=_KADID,
+    ),
+    Degradation(
+        "anisotropic-blur",
+        "blur",
+        "standard deviation along the long axis in pixels; axis and ratio 0.2 to 0.6 drawn",
+        (0.9, 1.6, 2.7, 4.2, 7.0),
+        _anisotropic,
+        source=_REAL_ESRGAN,
+    ),
+    Degradation(
+        "generalised-blur",
+        "blur",
+        "scale of a generalised Gaussian in pixels; shape 0.5 to 4, axis and ratio drawn",
+        (0.7, 1.1, 1.7, 2.6, 4.5),
+        _generalised,
+        source=_REAL_ESRGAN,
+    ),
+    Degradation(
+        "plateau-blur",
+        "blur",
+        "scale of a plateau kernel in pixels; shape 1 to 2, axis and ratio drawn",
+        (0.5, 0.85, 1.4, 2.2, 3.8),
+        _plateau,
+        source=_REAL_ESRGAN,
+    ),
+    Degradation(
+        "zoom-blur",
+        "blur",
+        "zoom during the exposure, as a share of the size; centre drawn",
+        (0.008, 0.018, 0.04, 0.075, 0.15),
+        _zoom,
+        source="ImageNet-C, ICLR 2019",
+    ),
+    Degradation(
+        "denoise",
+        "blur",
+        "contrast (standard deviation) below which texture is smoothed away by a guided filter",
+        (0.02, 0.04, 0.08, 0.15, 0.3),
+        _denoise,
+        source="TID2013 (image denoising); filter: He, Sun, Tang, Guided Image Filtering, ECCV 2010",
+    ),
+)

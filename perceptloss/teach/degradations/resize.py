@@ -1,0 +1,116 @@
+"""Shrinking and enlarging again by the filters that image software uses, well and badly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+
+import torch
+from torch import Tensor
+
+from perceptloss.teach.degradations.core import Degradation
+
+__all__ = ["DEGRADATIONS", "FILTERS", "resample_matrix", "resize"]
+
+
+def _triangle(t: Tensor) -> Tensor:
+    return (1 - t.abs()).clamp_min(0)
+
+
+def _cubic(t: Tensor) -> Tensor:
+    t = t.abs()
+    near, far = (1.5 * t - 2.5) * t * t + 1, ((2.5 - 0.5 * t) * t - 4) * t + 2
+    return torch.where(t <= 1, near, torch.where(t <= 2, far, 0))
+
+
+def _lanczos(t: Tensor) -> Tensor:
+    return torch.sinc(t) * torch.sinc(t / 3) * (t.abs() < 3)
+
+
+FILTERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "bilinear": _triangle,
+    "bicubic": _cubic,
+    "lanczos": _lanczos,
+}
+
+
+@lru_cache(maxsize=256)
+def resample_matrix(old: int, new: int, name: str, antialias: bool) -> Tensor:
+    """Weights (new, old) of a one-dimensional resampling, pixel areas aligned, rows of sum 1.
+
+    Args:
+        old: Samples before.
+        new: Samples after.
+        name: "nearest", "area" (mean over the new pixel's extent) or one of `FILTERS`.
+        antialias: Widen the filters of `FILTERS` when shrinking.
+    """
+    step = old / new
+    centre = (torch.arange(new, dtype=torch.float64)[:, None] + 0.5) * step
+    place = torch.arange(old, dtype=torch.float64)
+    if name == "nearest":
+        weights = (place == centre.floor()).double()
+    elif name == "area":
+        ends = torch.minimum(centre + step / 2, place + 1) - torch.maximum(centre - step / 2, place)
+        weights = ends.clamp_min(0)
+    else:
+        weights = FILTERS[name]((place + 0.5 - centre) / (max(step, 1.0) if antialias else 1.0))
+    return (weights / weights.sum(1, keepdim=True)).float()
+
+
+def resize(x: Tensor, size: tuple[int, int], name: str, *, antialias: bool = True) -> Tensor:
+    """Images (..., H, W) resampled to `size`; names as in `resample_matrix`."""
+    rows, columns = (
+        resample_matrix(old, new, name, antialias).to(x.device) for old, new in zip(x.shape[-2:], size, strict=True)
+    )
+    return rows @ x @ columns.T
+
+
+def _there_and_back(x: Tensor, factor: float, down: str, up: str, antialias: bool = True) -> Tensor:
+    height, width = x.shape[-2:]
+    small = (max(1, round(height / factor)), max(1, round(width / factor)))
+    return resize(resize(x, small, down, antialias=antialias), (height, width), up)
+
+
+def _fixed(
+    x: Tensor, factor: float, generator: torch.Generator, *, down: str, up: str, antialias: bool = True
+) -> Tensor:
+    return _there_and_back(x, factor, down, up, antialias)
+
+
+def _mixed(x: Tensor, factor: float, generator: torch.Generator) -> Tensor:
+    names = ("area", *FILTERS)
+    picks = torch.randint(len(names), (x.shape[0], 2), generator=generator).tolist()
+    return torch.cat(
+        [_there_and_back(image[None], factor, names[a], names[b]) for image, (a, b) in zip(x, picks, strict=True)]
+    )
+
+
+_SHARP, _COARSE = (1.5, 2.2, 3.2, 4.8, 8.0), (1.3, 1.8, 2.6, 4.0, 7.0)
+_WHAT = "factor of shrinking before it is enlarged again"
+_REAL_ESRGAN = "Wang et al., Real-ESRGAN, ICCVW 2021"
+
+
+def _kind(name: str, values: tuple[float, ...], source: str, down: str, up: str, antialias: bool = True) -> Degradation:
+    function = partial(_fixed, down=down, up=up, antialias=antialias)
+    how = f"{_WHAT}; {down} down{'' if antialias else ' without antialiasing'}, {up} up"
+    return Degradation(name, "resize", how, values, function, identity=1.0, source=source)
+
+
+DEGRADATIONS: tuple[Degradation, ...] = (
+    _kind("bilinear-resize", (1.25, 1.7, 2.5, 4.0, 7.0), _REAL_ESRGAN, "bilinear", "bilinear"),
+    _kind("bicubic-resize", _SHARP, _REAL_ESRGAN, "bicubic", "bicubic"),
+    _kind("lanczos-resize", _SHARP, "KADID-10k, QoMEX 2019", "lanczos", "lanczos"),
+    _kind("area-resize", _SHARP, _REAL_ESRGAN, "area", "bicubic"),
+    _kind("pixelate", (1.15, 1.5, 2.2, 3.2, 5.5), "KADID-10k, QoMEX 2019", "area", "nearest"),
+    _kind("nearest-resize", (1.1, 1.3, 1.9, 2.8, 5.0), "PIPAL, ECCV 2020", "nearest", "nearest"),
+    _kind("aliased-resize", _COARSE, "OpenCV's INTER_CUBIC", "bicubic", "bicubic", antialias=False),
+    Degradation(
+        "mixed-resize",
+        "resize",
+        f"{_WHAT}; both filters drawn",
+        _SHARP,
+        _mixed,
+        identity=1.0,
+        source=_REAL_ESRGAN,
+    ),
+)

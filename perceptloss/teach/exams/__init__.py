@@ -1,0 +1,1 @@
+"""How a critic is examined."""

@@ -1,0 +1,1 @@
+"""Finding pictures that two sets share."""

@@ -1,0 +1,283 @@
+"""The critic that learns: building it, what the losses read from it, and its weights as a file."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import inspect
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import set_seed
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from perceptloss import Critic, __version__, create_critic
+from perceptloss.critic import Entry
+from perceptloss.errors import ConfigError, WeightsError, near
+from perceptloss.networks.trunks import Features, TrunkCritic
+from perceptloss.registry import find_entry, set_precision
+from perceptloss.teach.run.options import Pupil
+from perceptloss.teach.run.sources import Batch
+from perceptloss.teach.run.terms import Terms
+from perceptloss.weights.checkpoints import read_facts
+from perceptloss.weights.convert import fingerprint
+from perceptloss.weights.loading import load
+
+__all__ = [
+    "Place",
+    "Reader",
+    "build_pupil",
+    "export",
+    "parameter_groups",
+    "quality_of",
+    "settle",
+    "sign",
+    "size_problems",
+    "stamp",
+]
+
+Pair = tuple[Tensor, Tensor | None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where tensors of a run live, and in which memory layout."""
+
+    device: torch.device
+    is_channels_last: bool
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Of weights and images."""
+        return torch.channels_last if self.is_channels_last else torch.contiguous_format
+
+    def image(self, image: Tensor) -> Tensor:
+        """Bytes become numbers in [0, 1] where they are used."""
+        moved = image.to(self.device, non_blocking=True).float().div_(255)
+        return moved.contiguous(memory_format=self.memory_format)
+
+    def pair(self, batch: Batch) -> Pair:
+        """Images and references of a batch."""
+        return self.image(batch.x), None if batch.y is None else self.image(batch.y)
+
+
+def build_pupil(pupil: Pupil, seed: int) -> Critic:
+    """The critic, trainable, on the CPU; random weights follow from the seed, but for trunks, which always start alike.
+
+    Raises:
+        ConfigError: listing unknown constructor options and patterns that fit no parameter.
+        WeightsError: if the file to start from is missing or does not fit.
+    """
+    entry = find_entry(pupil.name)
+    if problems := _option_problems(entry, pupil.options):
+        raise ConfigError(problems, "critic.options")
+    if pupil.weights is not None and not pupil.options:  # which also reads the direction of the scores
+        critic = create_critic(pupil.name, *([] if pupil.weights == "default" else [pupil.weights]))
+    else:
+        set_seed(seed)
+        critic = entry.build(entry.card, **pupil.options)
+        if pupil.weights is not None:
+            load(critic, [pupil.weights])
+    set_precision(critic, pupil.precision)
+    critic.unfreeze()
+    _fix(critic, pupil.fixed)
+    critic.train()
+    return critic
+
+
+def _option_problems(entry: Entry, options: Mapping[str, Any]) -> list[str]:
+    parameters = inspect.signature(entry.build).parameters
+    known = [name for name in parameters if name != next(iter(parameters))]
+    bound = entry.build.keywords if isinstance(entry.build, functools.partial) else {}
+    problems = [f"{entry.card.name!r} has no option {o!r}{near(o, known)}" for o in options if o not in known]
+    return problems + [
+        f"{o!r} is fixed to {bound[o]!r} in {entry.card.name!r}" for o in options if o in bound and o in known
+    ]
+
+
+def _fix(critic: Critic, patterns: Sequence[str]) -> None:
+    for name, parameter in critic.named_parameters():
+        parameter.requires_grad_(not any(re.fullmatch(pattern, name) for pattern in critic.unused))
+    names = [name for name, _ in critic.named_parameters()]
+    useless = [p for p in patterns if not fnmatch.filter(names, p)]
+    if useless:
+        shown = ", ".join(sorted({name.partition(".")[0] for name in names}))
+        raise ConfigError([f"no parameter fits {p!r}; their names begin with {shown}" for p in useless], "critic.fixed")
+    for name, parameter in critic.named_parameters():
+        if any(fnmatch.fnmatch(name, p) for p in patterns):
+            parameter.requires_grad_(False)
+    if not any(p.requires_grad for p in critic.parameters()):
+        raise ConfigError([f"critic {critic.card.name!r} has no parameter left to learn"], "critic")
+
+
+def sign(critic: Critic) -> int:
+    """What turns its score into a quality, of which more is better."""
+    return 1 if critic.card.better == "higher" else -1
+
+
+class Reader(nn.Module):
+    """The module that Accelerate prepares: image pairs to qualities, and features if a side task reads them.
+
+    All batches of a step go through one call, as data-parallel training wants; equal shapes go through together.
+
+    Args:
+        critic: Trainable.
+        read: `score` or `linear`.
+        tap: Name of the submodule whose output is the features; empty for none.
+    """
+
+    def __init__(self, critic: Critic, read: str = "score", tap: str = "") -> None:
+        super().__init__()
+        self.critic, self.read, self.tap = critic, read, tap
+        self.sign = sign(critic)
+        self._seen: Tensor | None = None
+        modules = dict(critic.named_modules())
+        taps = critic.taps if isinstance(critic, TrunkCritic) else ()
+        if tap and tap not in modules and tap not in taps:
+            known = [*taps, *modules]
+            raise ConfigError([f"{tap!r} is no tap or module of {critic.card.name!r}{near(tap, known)}"], "critic.tap")
+        if tap in taps:
+            self._watch_trunk(critic)  # type: ignore[arg-type]
+        elif tap:
+            modules[tap].register_forward_hook(lambda module, inputs, output: self._see(output))
+
+    def _watch_trunk(self, critic: TrunkCritic) -> None:
+        """Read a tap where the trunk hands it over, because trunks run their layers without hooks."""
+        read_taps = critic.read_taps
+
+        def watched(x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> tuple[Tensor, Tensor]:
+            self._see(fx[self.tap])
+            return read_taps(x, y, fx, fy)
+
+        critic.read_taps = watched  # type: ignore[method-assign]
+
+    def _see(self, output: Any) -> None:
+        while not isinstance(output, Tensor):
+            output = next(iter(output.values())) if isinstance(output, dict) else output[0]
+        if output.ndim == 4:
+            output = output.mean((-2, -1))
+        self._seen = output.flatten(1) if output.ndim == 2 else output.mean(1)
+
+    def forward(self, pairs: Sequence[Pair]) -> list[tuple[Tensor, Tensor | None]]:
+        """Per batch, qualities (N,) in fp32 and features (N, D); images as floats in [0, 1]."""
+        found: list[tuple[Tensor, Tensor | None]] = [(torch.empty(0), None)] * len(pairs)
+        for places in _alike(pairs):
+            x = torch.cat([pairs[i][0] for i in places])
+            has_y = pairs[places[0]][1] is not None
+            y = torch.cat([pairs[i][1] for i in places]) if has_y else None  # type: ignore[misc]
+            quality = self.sign * getattr(self.critic, self.read)(x, y).float()
+            sizes = [len(pairs[i][0]) for i in places]
+            features = self._features(len(x))
+            for i, q, v in zip(places, quality.split(sizes), features.split(sizes), strict=True):
+                found[i] = (q, v if self.tap else None)
+        return found
+
+    def _features(self, count: int) -> Tensor:
+        if not self.tap:
+            return torch.empty(count, 0)
+        if self._seen is None:
+            raise ConfigError([f"module {self.tap!r} is not called as a module; choose another"], "critic.tap")
+        seen, self._seen = self._seen.float(), None
+        return seen[:count]  # a trunk that sees x and y at once sees x first
+
+
+def _alike(pairs: Sequence[Pair]) -> list[list[int]]:
+    groups: dict[Any, list[int]] = {}
+    for i, (x, _) in enumerate(pairs):
+        groups.setdefault(x.shape[1:], []).append(i)
+    return list(groups.values())
+
+
+def quality_of(critic: Critic, x: Tensor, y: Tensor | None) -> Tensor:
+    """What exams ask: checked inputs, fp32, references only where they are needed; (N,), higher is better."""
+    return sign(critic) * critic(x, y if critic.card.needs_reference else None)
+
+
+def size_problems(critic: Critic, sides: Sequence[int], where: str) -> list[str]:
+    """Sides of square training images that the critic does not accept, as problems."""
+    card = critic.card
+    return [
+        f"{where}: {card.name!r} needs sides of at least {card.min_size} and a multiple of {card.multiple_of}, got {s}"
+        for s in sides
+        if s < card.min_size or s % card.multiple_of
+    ]
+
+
+def settle(reader: Reader, pairs: Sequence[Pair]) -> tuple[int, list[str]]:
+    """Try the critic on a batch, and fix parameters that no score depends on, for which data-parallel training waits.
+
+    Returns:
+        Features per image (0 without a tap), and names of the parameters that were fixed.
+    """
+    reader.eval()
+    outputs = reader(pairs)
+    torch.stack([quality.sum() for quality, _ in outputs]).sum().backward()
+    idle = [name for name, p in reader.critic.named_parameters() if p.requires_grad and p.grad is None]
+    for name, parameter in reader.critic.named_parameters():
+        parameter.grad = None
+        parameter.requires_grad_(parameter.requires_grad and name not in idle)
+    reader.train()
+    features = outputs[0][1]
+    return (0 if features is None else features.shape[1]), idle
+
+
+def parameter_groups(critic: Critic, terms: Terms, weight_decay: float) -> list[dict[str, Any]]:
+    """Weights decay; biases, gains and the objectives' own parameters do not; log-variances learn ten times as fast."""
+    learning = [p for p in critic.parameters() if p.requires_grad]
+    variances = list(terms.balance.parameters()) if terms.balance is not None else []
+    groups = [
+        {"params": [p for p in learning if p.ndim > 1], "weight_decay": weight_decay, "pace": 1.0},
+        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0, "pace": 1.0},
+        {"params": list(terms.parts.parameters()), "weight_decay": 0.0, "pace": 1.0},
+        {"params": variances, "weight_decay": 0.0, "pace": 10.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def export(critic: Critic, path: Path, facts: Mapping[str, Any]) -> None:
+    """Write the weights for `create_critic(name, weights=path)`; `facts` go into the metadata.
+
+    Raises:
+        WeightsError: if what was written does not load.
+    """
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in critic.state_dict().items()}
+    record = {
+        "critic": critic.card.name,
+        "version": __version__,
+        "weights_id": fingerprint(state),
+        "better": critic.card.better,
+        **facts,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _save(state, path, record)
+    if not facts.get("options"):
+        _check(critic, path)
+
+
+def stamp(path: Path, metadata: Mapping[str, str]) -> None:
+    """Make the facts of a model card part of a file's own; the file changes only if they are not."""
+    facts = read_facts(path)
+    wanted = {**facts, **json.loads(metadata["perceptloss"])}
+    if wanted != facts:
+        _save(load_file(path), path, wanted)
+
+
+def _save(state: Mapping[str, Tensor], path: Path, facts: Mapping[str, Any]) -> None:
+    draft = path.with_name(f".{path.stem}.partial{path.suffix}")
+    save_file(dict(state), draft, metadata={"perceptloss": json.dumps(facts, sort_keys=True)})
+    draft.chmod(0o644)  # safetensors lets the owner alone read what it writes
+    os.replace(draft, path)
+
+
+def _check(critic: Critic, path: Path) -> None:
+    again = create_critic(critic.card.name, weights=path).state_dict()
+    different = [key for key, value in critic.state_dict().items() if not torch.equal(value.cpu(), again[key])]
+    if different:
+        raise WeightsError(f"{path}: read back, {', '.join(different[:8])} are not what was written.")

@@ -1,0 +1,255 @@
+"""The end of a run: the exported file examined beside its peers, results.json, and the model card."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch.utils.flop_counter import FlopCounterMode
+
+from perceptloss import Critic, get_card
+from perceptloss.runs.meters import run_facts
+from perceptloss.runs.state import finite, write_atomically
+from perceptloss.teach.cards.facts import DataSource, Figure, ModelCard, metadata
+from perceptloss.teach.cards.markdown import write
+from perceptloss.teach.exams.protocol import Interval, markdown_table
+from perceptloss.teach.run.critic import build_pupil, quality_of, stamp
+from perceptloss.teach.run.evaluate import examine
+from perceptloss.teach.run.options import CardText, Pupil, Val
+from perceptloss.teach.run.setup import Lecture
+from perceptloss.weights.checkpoints import read_facts
+from perceptloss.weights.download import sha256_of
+
+__all__ = ["Training", "card_problems", "conclude", "data_sources"]
+
+_MEASURES = {
+    "srcc": "SRCC",
+    "plcc": "PLCC",
+    "krcc": "KRCC",
+    "pairwise": "pairs of one photograph in order",
+    "levels": "levels of one damage in order",
+}
+_OF_FAMILIES = ("srcc", "levels")
+_PARTS = {"all": "all", "seen": "families trained on", "unseen": "families never trained on"}
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the weights came about."""
+
+    command: str
+    configuration: str
+    seed: int
+    steps: int
+    seconds: float
+    hardware: str
+    versions: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, argv: Sequence[str], config_hash: str, seed: int, progress: Mapping[str, Any], accelerator: Accelerator
+    ) -> Training:
+        """Of the run that just ended."""
+        facts, world = run_facts(accelerator), accelerator.num_processes
+        versions = {name: str(facts[name]) for name in ("perceptloss", "torch", "accelerate")}
+        versions["numpy"] = np.__version__
+        count = f"--num_processes {world} " if world > 1 else ""
+        hardware = f"{facts['device']}, {world} process{'es' if world > 1 else ''}"
+        command = f"accelerate launch {count}recipes/critic.py {shlex.join(argv)}"
+        return cls(command, config_hash, seed, progress["step"], progress["seconds"], hardware, versions)
+
+    @classmethod
+    def again(cls, folder: Path) -> Training | None:
+        """Of the finished run in a folder; None if there is none."""
+        results = folder / "results.json"
+        facts = json.loads(results.read_text(encoding="utf-8"))["training"] if results.exists() else None
+        return None if facts is None else cls(**facts)
+
+
+class ExportOptions(Protocol):
+    """What is read of a configuration."""
+
+    @property
+    def critic(self) -> Pupil: ...
+    @property
+    def val(self) -> Val: ...
+    @property
+    def card(self) -> CardText: ...
+
+
+def card_problems(card: CardText) -> list[str]:
+    """What a model card would lack; found before training rather than after."""
+    if not card.write:
+        return []
+    needed = {"summary": card.summary, "licence": card.licence, "known_failures": card.known_failures}
+    hint = "a model card needs it (--card.write false: no card)"
+    problems = [f"card.{key}: {hint}" for key, value in needed.items() if not value]
+    problems += [] if card.sources else [f"card.sources: {hint}"]
+    for i, source in enumerate(card.sources):
+        lacking = [k for k in ("folder", "licence", "attribution") if not (isinstance(source, dict) and source.get(k))]
+        problems += [f"card.sources[{i}]: lacks {key}" for key in lacking]
+        known = ("folder", "name", "licence", "attribution", "use")
+        unknown = [key for key in source if key not in known] if isinstance(source, dict) else []
+        problems += [f"card.sources[{i}]: unknown key {key!r}; known: {', '.join(known)}" for key in unknown]
+    return problems
+
+
+def data_sources(text: CardText, teachers: Sequence[str]) -> list[DataSource]:
+    """What the weights were learned from: as the configuration says, and the teachers."""
+    given = [
+        DataSource(
+            name=str(s.get("name") or Path(s["folder"]).name),
+            licence=str(s["licence"]),
+            attribution=str(s["attribution"]),
+            use=str(s.get("use") or "photographs"),
+        )
+        for s in text.sources
+    ]
+    for card in map(get_card, teachers):
+        licence = card.licence_weights or card.licence_code
+        given.append(DataSource(name=card.name, licence=licence, attribution=card.paper, use="labels, as a teacher"))
+    return given
+
+
+def conclude(
+    accelerator: Accelerator,
+    folder: Path,
+    file: Path,
+    config: ExportOptions,
+    peers: Mapping[str, Critic],
+    lecture: Lecture,
+    training: Training | None,
+) -> str:
+    """Examine the exported file and its peers; write the model card and, last, results.json; return a table.
+
+    Call on all processes.
+    """
+    pupil, card = config.critic, config.card
+    options = {"limit": 0, "seed": 0, "rounds": config.val.rounds}
+    critic = build_pupil(replace(pupil, weights=str(file), fixed=()), 0).freeze().to(accelerator.device)
+    systems = {pupil.name: critic, **{n: p for n, p in peers.items() if n != pupil.name}}
+    found = {n: examine(accelerator, partial(quality_of, c), lecture.exams, **options) for n, c in systems.items()}
+    if not accelerator.is_main_process:
+        return ""
+    if card.write and training is not None:
+        stamp(file, metadata(_card(critic, file, training, card, lecture)))
+    exams = {
+        exam.name: {
+            "about": exam.about,
+            "images": len(exam.target),
+            "unseen_families": sorted(exam.unseen),
+            "figures": {name: result[exam.name] for name, result in found.items()},
+        }
+        for exam in lecture.exams
+    }
+    content = {
+        "recipe": "critic",
+        "critic": pupil.name,
+        "file": file.name,
+        "sha256": sha256_of(file),
+        "signature": critic.signature,
+        "exams": exams,
+        "training": None if training is None else training.__dict__,
+        **run_facts(accelerator),
+    }
+    text = table(exams)
+    if card.write and training is not None:
+        write(_complete(_card(critic, file, training, card, lecture), file, exams, lecture.teachers), file)
+    elif card.write:
+        text += f"\nNo model card: {folder} holds no results.json that says how the weights came about.\n"
+    write_atomically(folder / "results.md", text)
+    write_atomically(folder / "results.json", json.dumps(finite(content), indent=1, allow_nan=False))
+    return text
+
+
+def table(exams: Mapping[str, Any]) -> str:
+    """All figures but those of families, a row per exam, part and figure, a column per critic."""
+    names = list(next(iter(exams.values()))["figures"])
+    rows: list[list[str]] = []
+    for exam, result in exams.items():
+        own = result["figures"][names[0]]
+        for part in (p for p in _PARTS if p in own):
+            for figure in own[part]:
+                cells = [_text(result["figures"][n][part][figure]) for n in names]
+                rows.append([f"{exam}, {_PARTS[part]}", _MEASURES[figure], *cells])
+    return markdown_table(["exam", "figure", *names], rows)
+
+
+def _text(figure: Mapping[str, Any]) -> str:
+    if figure["value"] is None:
+        return "—"
+    interval = _interval(figure)
+    return f"{figure['value']:.3f}" if interval is None else str(interval)
+
+
+def _interval(figure: Mapping[str, Any]) -> Interval | None:
+    if figure["value"] is None or figure.get("low") is None:
+        return None
+    return Interval(figure["value"], figure["low"], figure["high"])
+
+
+def _card(critic: Critic, file: Path, training: Training, text: CardText, lecture: Lecture) -> ModelCard:
+    """The card without what depends on the finished file."""
+    return ModelCard(
+        name=critic.card.name,
+        summary=text.summary,
+        kind=critic.card.kind,
+        better=critic.card.better,
+        fidelity=critic.card.fidelity,
+        licence=text.licence,
+        data=data_sources(text, lecture.teachers),
+        **training.__dict__,
+        parameters=sum(p.numel() for p in critic.parameters()),
+        gflops=_gflops(critic),
+        file=file.name,
+        held_out_families=sorted({family for exam in lecture.exams for family in exam.unseen}),
+        held_out_sources=[f"{exam.name} ({exam.about.rstrip('.')})" for exam in lecture.exams],
+        failures=text.known_failures,
+    )
+
+
+def _complete(card: ModelCard, file: Path, exams: Mapping[str, Any], teachers: Sequence[str]) -> ModelCard:
+    figures, undefined = _figures(card.name, exams)
+    origin = f"These are the averaged weights after step {read_facts(file).get('step')}, the best on the exams."
+    shown = sorted({peer for figure in figures for peer in figure.peers if peer in teachers})
+    taught = [f"{', '.join(shown)}: teachers, whose scores made the targets; no independent peers."] if shown else []
+    return replace(card, sha256=sha256_of(file), figures=figures, notes=[origin, *taught, *undefined])
+
+
+def _figures(name: str, exams: Mapping[str, Any]) -> tuple[list[Figure], list[str]]:
+    figures: list[Figure] = []
+    undefined: list[str] = []
+    for exam, result in exams.items():
+        own = result["figures"][name]
+        peers = {n: found for n, found in result["figures"].items() if n != name}
+        for part, measures in own.items():
+            label = f"{exam}, {_PARTS.get(part, part.replace('family:', 'family '))}"
+            for measure, figure in measures.items():
+                if part not in _PARTS and measure not in _OF_FAMILIES:
+                    continue
+                value = _interval(figure)
+                if value is None:
+                    undefined.append(f"{label}: {_MEASURES[measure]} has no interval. {figure.get('why', '')}")
+                    continue
+                others = {n: i for n, f in peers.items() if (i := _interval(f[part][measure])) is not None}
+                figures.append(
+                    Figure(data=label, measure=_MEASURES[measure], value=value, count=figure["count"], peers=others)
+                )
+    return figures, undefined
+
+
+@torch.no_grad()
+def _gflops(critic: Critic) -> float:
+    device = next(critic.parameters()).device
+    x = torch.rand(1, critic.card.channels, 256, 256, generator=torch.Generator().manual_seed(0)).to(device)
+    with FlopCounterMode(display=False) as counter:
+        critic(x, x if critic.card.needs_reference else None)
+    return counter.get_total_flops() / 1e9

@@ -1,0 +1,308 @@
+"""The objectives by their names in the configuration, each given what it reads of a batch.
+
+Functions of `perceptloss.teach.objectives` on (qualities, targets) enter as they are, with their options;
+those that pair images by photograph or by damage, or that have parameters, are fitted in here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from perceptloss import Card
+from perceptloss.errors import ConfigError
+from perceptloss.networks.monotone import MonotoneHead
+from perceptloss.teach.objectives import comparison, correlation, listwise, regression
+from perceptloss.teach.objectives.heads import DatasetHeads
+from perceptloss.teach.objectives.proxies import ProxyHead, class_proxies, level_similarity
+from perceptloss.teach.run.sources import Source
+
+__all__ = ["OBJECTIVES", "Lesson", "Objective"]
+
+_HEAD = "own"
+_LEVELS = 5
+_TENSORS = ("mask", "weights", "label_std", "ranker")  # options that no configuration can give
+_CHAIN = 6.0  # for images whose damage has no level: worse than clean is all that is used of it
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The images of one source in one step, of all processes: qualities, and the columns of `Batch`."""
+
+    q: Tensor
+    features: Tensor | None
+    target: Tensor
+    content: Tensor
+    reference: Tensor
+    group: Tensor
+    level: Tensor
+    kind: Tensor
+    card: Card
+
+    def labelled(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Qualities and targets of the images that have one, and which these are."""
+        known = torch.isfinite(self.target)
+        return self.q[known], self.target[known], known
+
+
+Loss = Callable[[Lesson, nn.Module | None, Mapping[str, Any]], Tensor]
+Part = Callable[[Mapping[str, Any], Source, int], nn.Module]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """An objective of a batch.
+
+    Attributes:
+        loss: Of a lesson, the part with parameters if there is one, and the options.
+        options: Names of the options.
+        needs: What a source must know; see `Source.gives`.
+        part: Makes the parameters that belong to it and not to the critic.
+        is_classification: For weighing by uncertainty.
+        reads_features: Whether it needs the critic's features.
+    """
+
+    loss: Loss
+    options: tuple[str, ...]
+    needs: frozenset[str] = frozenset({"target"})
+    part: Part | None = None
+    is_classification: bool = False
+    reads_features: bool = False
+
+
+def _plain(function: Callable[..., Tensor]) -> Objective:
+    """A function of qualities and targets."""
+    options = tuple(o for o in list(inspect.signature(function).parameters)[2:] if o not in _TENSORS)
+
+    def loss(lesson: Lesson, part: nn.Module | None, given: Mapping[str, Any]) -> Tensor:
+        q, target, _ = lesson.labelled()
+        return function(q, target, **given)
+
+    return Objective(loss, options)
+
+
+def _own(
+    function: Callable[..., Tensor],
+    needs: set[str],
+    part: Part | None = None,
+    *,
+    is_classification: bool = False,
+    reads_features: bool = False,
+) -> Objective:
+    """A function of a lesson (and of its part)."""
+    skipped = 1 if part is None else 2
+
+    def loss(lesson: Lesson, made: nn.Module | None, given: Mapping[str, Any]) -> Tensor:
+        return function(lesson, **given) if made is None else function(lesson, made, **given)
+
+    options = tuple(inspect.signature(function).parameters)[skipped:]
+    return Objective(loss, options, frozenset(needs), part, is_classification, reads_features)
+
+
+# --- pairs --------------------------------------------------------------------------------------
+
+_PAIRS: Mapping[str, Callable[..., Tensor]] = {
+    "hinge": comparison.rank_hinge,
+    "bce": comparison.pairwise_bce,
+    "fidelity": comparison.fidelity_loss,
+}
+_MARGIN = {"hinge": "margin", "bce": "temperature"}
+
+
+def _compare(q: Tensor, labels: Tensor, mask: Tensor | None, kind: str, scale: float | None) -> Tensor:
+    if kind not in _PAIRS or (scale is not None and kind not in _MARGIN):
+        raise ConfigError([f"kind: one of {', '.join(_PAIRS)} (scale: not of fidelity), got {kind!r}"], "objectives")
+    given = {} if scale is None else {_MARGIN[kind]: scale}
+    return _PAIRS[kind](q, labels, mask=mask, **given)
+
+
+def pairwise(
+    lesson: Lesson,
+    kind: Literal["bce", "hinge", "fidelity"] = "bce",
+    within: Literal["all", "content", "reference"] = "all",
+    scale: float | None = None,
+) -> Tensor:
+    """Which of two images is better, by their targets.
+
+    Args:
+        lesson: The images.
+        kind: Of comparison.
+        within: Which pairs count: all, those of one photograph, or those of one cut of it.
+        scale: Margin of the hinge, temperature of the cross entropy.
+    """
+    q, target, known = lesson.labelled()
+    key = {"all": None, "content": lesson.content, "reference": lesson.reference}.get(within, ...)
+    if key is ...:
+        raise ConfigError([f"within: one of all, content, reference, got {within!r}"], "objectives")
+    mask = None if key is None else key[known][:, None] == key[known]
+    return _compare(q, target, mask, kind, scale)
+
+
+def order(lesson: Lesson, kind: Literal["hinge", "bce", "fidelity"] = "hinge", scale: float | None = None) -> Tensor:
+    """More of one damage is worse, and any damage is worse than none: pairs of a group, and clean against damaged.
+
+    Args:
+        lesson: The images.
+        kind: Of comparison.
+        scale: Margin of the hinge, temperature of the cross entropy.
+    """
+    level = torch.where(torch.isnan(lesson.level), _CHAIN, lesson.level)
+    in_group = (lesson.group[:, None] == lesson.group) & (lesson.group >= 0)
+    is_clean = level == 0
+    at_one_place = lesson.reference[:, None] == lesson.reference
+    mask = (in_group | (at_one_place & (is_clean[:, None] | is_clean))) & (level[:, None] != level)
+    return _compare(lesson.q, -level.to(lesson.q), mask, kind, scale)
+
+
+# --- single images ------------------------------------------------------------------------------
+
+
+class _Affine(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain, self.offset = nn.Parameter(torch.ones(())), nn.Parameter(torch.zeros(()))
+
+    def forward(self, q: Tensor) -> Tensor:
+        return self.gain * q + self.offset
+
+
+class _Exponential(nn.Module):
+    def forward(self, q: Tensor) -> Tensor:
+        return torch.exp(q.clamp(max=1.0))
+
+
+_HEADS: Mapping[str, Callable[[], nn.Module]] = {
+    "none": nn.Identity,
+    "affine": _Affine,
+    "monotone": MonotoneHead,
+    "exponential": _Exponential,
+}
+_ERRORS: Mapping[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "huber": lambda q, t, delta: F.huber_loss(q, t, delta=delta),
+    "l1": lambda q, t, delta: F.l1_loss(q, t),
+    "l2": lambda q, t, delta: F.mse_loss(q, t),
+}
+
+
+def _head(options: Mapping[str, Any], source: Source, width: int) -> nn.Module:
+    problems = [
+        f"{source.options.label}: regression.{key}: one of {', '.join(known)}, got {options[key]!r}"
+        for key, known in (("head", _HEADS), ("error", _ERRORS))
+        if options.get(key, next(iter(known))) not in known
+    ]
+    if problems:
+        raise ConfigError(problems, "objectives")
+    return _HEADS[options.get("head", "none")]()
+
+
+def regress(
+    lesson: Lesson,
+    head: nn.Module,
+    error: Literal["huber", "l1", "l2"] = "huber",
+    delta: float = 0.1,
+) -> Tensor:
+    """Distance of mapped qualities to targets; `head` maps: none, affine or monotone (both learned per source), or
+    exponential (a distance d has the quality exp(-d)).
+    """
+    q, target, _ = lesson.labelled()
+    return _ERRORS[error](head(q), target, delta) if len(q) else lesson.q.sum() * 0
+
+
+def identity(lesson: Lesson, value: float | None = None, error: Literal["l1", "l2"] = "l1") -> Tensor:
+    """Scores of clean images are `value` (nothing: what the card says of equal images), in natural units."""
+    wanted = lesson.card.identity if value is None else value
+    if wanted is None:
+        raise ConfigError([f"identity: the card of {lesson.card.name!r} names no score; give a value"], "objectives")
+    clean = lesson.q[lesson.level == 0] * (1 if lesson.card.better == "higher" else -1)
+    if not len(clean):
+        return lesson.q.sum() * 0
+    return _ERRORS[error](clean, torch.full_like(clean, wanted), 1.0)
+
+
+def tolerant(lesson: Lesson, tolerance: float = 0.05) -> Tensor:
+    """Distance to the targets beyond a tolerance, within which there is no slope."""
+    q, target, _ = lesson.labelled()
+    return regression.tolerance_loss([q], target, (tolerance,), (1.0,))
+
+
+# --- with parts ---------------------------------------------------------------------------------
+
+
+def _dataset_head(options: Mapping[str, Any], source: Source, width: int) -> nn.Module:
+    return DatasetHeads([_HEAD], steps=int(options.get("steps", 8)))
+
+
+def to_dataset(lesson: Lesson, heads: DatasetHeads, steps: int = 8) -> Tensor:
+    """SmoothL1 and norm-in-norm of qualities after the source's own monotone map, of so many `steps`."""
+    q, target, _ = lesson.labelled()
+    return heads.loss(q, target, _HEAD)
+
+
+def _proxy_head(options: Mapping[str, Any], source: Source, width: int) -> nn.Module:
+    if not width:
+        raise ConfigError(["proxies: read features; name a module of the critic in critic.tap"], "objectives")
+    steps = _LEVELS if options.get("levels", False) else 1
+    classes = [(kind, float(level)) for kind in source.kinds for level in range(1, steps + 1)]
+    likeness = level_similarity([k for k, _ in classes], [level for _, level in classes], width=1.0)
+    return ProxyHead(width, class_proxies(len(classes), int(options.get("bits", 32)), similarity=likeness))
+
+
+def proxies(
+    lesson: Lesson,
+    head: ProxyHead,
+    bits: int = 32,
+    levels: bool = False,
+    triplets: float = 0.0,
+    margin: float = 0.0,
+) -> Tensor:
+    """Side task on the features of `critic.tap`: which kind of damage, and how strong.
+
+    Args:
+        lesson: The images.
+        head: Embedding and proxies.
+        bits: Length of the embedding.
+        levels: Whether whole levels of a kind are classes of their own.
+        triplets: Weight of the triplets.
+        margin: Of the triplets, in bits.
+    """
+    assert lesson.features is not None  # the head was made for them
+    known = lesson.kind >= 0
+    labels = lesson.kind[known]
+    if levels:
+        step = lesson.level[known].nan_to_num(1.0).ceil().clamp(1, _LEVELS).long()
+        labels = labels * _LEVELS + step - 1
+    return head.loss(lesson.features[known], labels, triplets=triplets, margin=margin)
+
+
+OBJECTIVES: Mapping[str, Objective] = {
+    "regression": Objective(
+        lambda lesson, head, given: regress(lesson, head, **{k: v for k, v in given.items() if k != "head"}),  # type: ignore[arg-type]
+        ("error", "delta", "head"),
+        part=_head,
+    ),
+    "pearson": _plain(correlation.pearson_loss),
+    "ccc": _plain(correlation.ccc_loss),
+    "spearman": _plain(correlation.spearman_loss),
+    "kendall": _plain(correlation.kendall_loss),
+    "pairwise": _own(pairwise, {"target"}),
+    "elo": _plain(comparison.elo_mse),
+    "order": _own(order, {"levels"}),
+    "kl": _plain(listwise.batch_kl),
+    "relative_kl": _plain(listwise.relative_distance_kl),
+    "rank_surrogate": _plain(listwise.surrogate_rank_loss),
+    "asna": _plain(listwise.asna_loss),
+    "extremes": _plain(listwise.batch_extremes),
+    "norm_in_norm": _plain(regression.norm_in_norm),
+    "rank_gradient": _plain(regression.rank_gradient_loss),
+    "tolerance": _own(tolerant, {"target"}),
+    "difference": _plain(comparison.difference_mse),
+    "identity": _own(identity, {"clean"}),
+    "heads": _own(to_dataset, {"target"}, _dataset_head),
+    "proxies": _own(proxies, {"kinds"}, _proxy_head, is_classification=True, reads_features=True),
+}

@@ -1,0 +1,242 @@
+"""Lessons from people: datasets of images with opinion scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from perceptloss import Card
+from perceptloss.errors import ConfigError
+from perceptloss.runs.config import option
+from perceptloss.teach.data import Opinion, OpinionSet, read_opinions
+from perceptloss.teach.leaks.hashing import Fingerprints, fingerprint_files
+from perceptloss.teach.run.photos import Photos, cut
+from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, SourceOptions
+
+__all__ = ["Opinions", "Options", "open_source"]
+
+
+@dataclass(frozen=True)
+class Options(SourceOptions):
+    """A dataset of opinions; its items are its images. Targets are opinions as a share of the scale, 1 is best."""
+
+    layout: str = option("csv", "how the dataset is laid out; see perceptloss.teach.data")
+    root: str = option("", "its folder")
+    layout_options: dict[str, Any] = option({}, "options of the layout's reader")  # noqa: RUF009
+    clean: float = option(
+        0.0, "probability that an image is replaced by its reference, without a target; for `identity`", at_least=0
+    )
+    cache_mb: int = option(512, "memory for decoded images, MiB", at_least=0)
+    split_seed: int = option(0, "of the split into lessons and exam", at_least=0)
+
+
+class Opinions:
+    """The training part of a dataset; references come if the critic needs them.
+
+    Args:
+        opinions: Of images to train on.
+        options: Of the source.
+        card: Of the critic.
+    """
+
+    def __init__(self, opinions: OpinionSet, options: Options, card: Card) -> None:
+        self.opinions, self.options, self.card = opinions, options, card
+        self.photos = Photos(options.cache_mb)
+        self.columns = Columns.of(opinions)
+        self.kinds = self.columns.kinds
+        has_levels = bool((self.columns.group >= 0).any())
+        self.gives = frozenset(
+            {"target"}
+            | ({"kinds"} if self.kinds else set())
+            | ({"levels"} if has_levels or options.clean else set())
+            | ({"clean"} if options.clean else set())
+        )
+
+    @property
+    def content_ids(self) -> np.ndarray:
+        """Photograph of each item."""
+        return self.columns.content
+
+    def __len__(self) -> int:
+        return len(self.opinions)
+
+    def batch(self, indices: Sequence[int], generator: torch.Generator) -> Batch:
+        """Images of the items, cut to the largest of `crops` at random."""
+        rows = np.asarray(indices, dtype=int)
+        is_clean = torch.rand(len(rows), generator=generator) < self.options.clean
+        opinions = [
+            _reference(self.opinions[int(i)]) if c else self.opinions[int(i)]
+            for i, c in zip(rows, is_clean, strict=True)
+        ]
+        pairs = [read(self.photos, opinion, self.card) for opinion in opinions]
+        if self.options.crops:
+            places = [cut(x, max(self.options.crops), generator) for x, _ in pairs]
+            pairs = [
+                (x[:, r, c], None if y is None else y[:, r, c]) for (x, y), (r, c) in zip(pairs, places, strict=True)
+            ]
+        x, y = stacked(pairs)
+        c = self.columns
+        return Batch(
+            x,
+            y,
+            torch.from_numpy(c.target[rows]).float().masked_fill(is_clean, torch.nan),
+            torch.from_numpy(c.content[rows]),
+            torch.from_numpy(rows),
+            torch.from_numpy(c.group[rows]).masked_fill(is_clean, -1),
+            torch.from_numpy(c.level[rows]).masked_fill(is_clean, 0),
+            torch.from_numpy(c.kind[rows]).masked_fill(is_clean, -1),
+            self.options.label,
+        )
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a set says about its images, as numbers; see `Batch`."""
+
+    target: np.ndarray
+    content: np.ndarray
+    group: np.ndarray
+    level: np.ndarray
+    kind: np.ndarray
+    kinds: tuple[str, ...]
+
+    @classmethod
+    def of(cls, opinions: OpinionSet) -> Columns:
+        """Of all opinions, in their order."""
+        low, high = opinions.range
+        distortions = np.array([o.distortion or "" for o in opinions])
+        kinds = tuple(sorted(set(distortions.tolist()) - {""}))
+        number = {name: i for i, name in enumerate(kinds)}
+        content = np.unique([o.content for o in opinions], return_inverse=True)[1].astype(np.int64)
+        kind = np.array([number.get(name, -1) for name in distortions], dtype=np.int64)
+        has_level = np.array([o.level is not None for o in opinions]) & (kind >= 0)
+        return cls(
+            target=(opinions.higher().scores - low) / (high - low),
+            content=content,
+            group=np.where(has_level, content * max(1, len(kinds)) + kind, -1),
+            level=np.array([np.nan if o.level is None else float(o.level) for o in opinions]),
+            kind=kind,
+            kinds=kinds,
+        )
+
+
+def read(photos: Photos, opinion: Opinion, card: Card) -> tuple[Tensor, Tensor | None]:
+    """Judged image and, if the critic needs one, reference, (C, H, W), uint8; six channels for a stereo pair."""
+
+    def views(left: Path | None, right: Path | None) -> Tensor:
+        assert left is not None and (card.channels == 3 or right is not None)  # which `_problems` has checked
+        if card.channels == 3 or right is None:
+            return photos[left]
+        if left == right:  # both views side by side in one file
+            return torch.cat(photos[left].chunk(2, -1))
+        return torch.cat([photos[left], photos[right]])
+
+    x = views(opinion.image, opinion.image_right)
+    return x, views(opinion.reference, opinion.reference_right) if card.needs_reference else None
+
+
+def _reference(opinion: Opinion) -> Opinion:
+    """The reference as the judged image."""
+    assert opinion.reference is not None  # which `_problems` has checked
+    return replace(opinion, image=opinion.reference, image_right=opinion.reference_right)
+
+
+def stacked(pairs: Sequence[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:
+    """One batch of images of equal size."""
+    x = torch.stack([x for x, _ in pairs])
+    return x, None if pairs[0][1] is None else torch.stack([y for _, y in pairs if y is not None])
+
+
+def open_source(options: Options, setting: Setting) -> Opened:
+    """Read the dataset, check its files, and divide it by content into lessons and an exam."""
+    if not options.root:
+        raise ConfigError(["root: where is the dataset?"], options.label)
+    everything = read_opinions(options.layout, Path(options.root), **options.layout_options)
+    everything.check()
+    sizes = _sizes(everything)
+    if problems := _problems(everything, sizes, options, setting):
+        raise ConfigError(problems, options.label)
+    parts: dict[str, OpinionSet] = {"exam": everything} if setting.is_exam else {"train": everything}
+    if not setting.is_exam and options.hold_out:
+        parts = everything.split({"train": 1 - options.hold_out, "exam": options.hold_out}, options.split_seed)
+    train, exam = parts.get("train"), parts.get("exam")
+    return Opened(
+        None if train is None else Opinions(train, options, setting.card),
+        [] if exam is None else [_exam(exam, sizes, options, setting.card)],
+        None if train is None else _prints(train),
+        None if exam is None else _prints(exam),
+    )
+
+
+def _sizes(opinions: OpinionSet) -> dict[Path, tuple[int, int]]:
+    """Height and width of every judged image, from the headers."""
+
+    def size(path: Path) -> tuple[int, int]:
+        with Image.open(path) as image:
+            return image.height, image.width
+
+    paths = [opinion.image for opinion in opinions]
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip(paths, pool.map(size, paths), strict=True))
+
+
+def _problems(
+    opinions: OpinionSet, sizes: dict[Path, tuple[int, int]], options: Options, setting: Setting
+) -> list[str]:
+    card = setting.card
+    problems: list[str] = []
+    if (card.needs_reference or options.clean) and any(o.reference is None for o in opinions):
+        what = f"{card.name!r} needs" if card.needs_reference else "clean: needs"
+        problems.append(f"{what} references, which this dataset does not have for all images")
+    if card.channels == 6 and any(o.image_right is None for o in opinions):
+        problems.append(f"{card.name!r} judges stereo pairs, which this dataset does not have")
+    if not setting.is_exam and not options.crops and len(set(sizes.values())) > 1:
+        problems.append("crops: images have different sizes; give the side of the squares to train on")
+    least = max([card.min_size, *([] if setting.is_exam else options.crops)])
+    small = [
+        f"{path}: {h}x{w}; at least {least}x{least} are needed" for path, (h, w) in sizes.items() if min(h, w) < least
+    ]
+    return problems + small
+
+
+def _prints(opinions: OpinionSet) -> Fingerprints:
+    """Of references, or of the images themselves where there are none; one for each content and file."""
+    return fingerprint_files(sorted({o.reference or o.image for o in opinions}))
+
+
+def _exam(opinions: OpinionSet, sizes: dict[Path, tuple[int, int]], options: Options, card: Card) -> Exam:
+    photos, columns = Photos(0), Columns.of(opinions)
+
+    def images(rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        m = card.multiple_of
+        pairs = [read(photos, opinions[int(i)], card) for i in rows]
+        fitting = [(x.shape[-2] // m * m, x.shape[-1] // m * m) for x, _ in pairs]
+        return stacked(
+            [(x[:, :h, :w], None if y is None else y[:, :h, :w]) for (x, y), (h, w) in zip(pairs, fitting, strict=True)]
+        )
+
+    m = card.multiple_of
+    how = f", cut to multiples of {m} pixels" if m > 1 else ""
+    return Exam(
+        name=options.label,
+        target=columns.target,
+        content=columns.content,
+        reference=np.arange(len(opinions)),
+        group=columns.group,
+        level=columns.level,
+        family=np.array([o.distortion or "" for o in opinions]),
+        unseen=frozenset(),
+        images=images,
+        batch=8 if len({sizes[o.image] for o in opinions}) == 1 else 1,
+        about=f"{len(opinions)} whole images of {len(np.unique(columns.content))} contents of {opinions.name}{how}; "
+        "targets are opinions of people.",
+        fit="logistic4",
+    )

@@ -1,0 +1,88 @@
+"""Everything a run learns from and is examined on, opened and checked before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from perceptloss import Critic
+from perceptloss.errors import ConfigError
+from perceptloss.runs.launch import on_main
+from perceptloss.teach.leaks.hashing import Fingerprints, refuse_leak
+from perceptloss.teach.leaks.thumbnails import SIDE
+from perceptloss.teach.run.critic import size_problems
+from perceptloss.teach.run.sources import Exam, Setting, Source, SourceOptions, open_sources
+from perceptloss.teach.run.stream import Stream
+
+__all__ = ["Lecture", "prepare_lecture"]
+
+
+@dataclass(frozen=True)
+class Lecture:
+    """Sources of lessons, and exams."""
+
+    sources: list[Source]
+    exams: list[Exam]
+    teachers: list[str]
+
+    def streams(self, seed: int, rank: int, world: int) -> list[Stream]:
+        """The batches of this process."""
+        return [Stream(source, seed, rank, world) for source in self.sources]
+
+    def summary(self) -> str:
+        """A line for each source and exam."""
+        lines = [f"{s.options.label}: {len(s)} items of {len(set(s.content_ids))} photographs" for s in self.sources]
+        return "\n".join([*lines, *(f"exam {exam.name}: {exam.about}" for exam in self.exams)])
+
+
+def prepare_lecture(
+    critic: Critic,
+    data: Sequence[SourceOptions],
+    sets: Sequence[SourceOptions],
+    seed: int,
+    allow: Sequence[Any],
+    accelerator: Accelerator,
+) -> Lecture:
+    """Open all sources; call on all processes.
+
+    Args:
+        critic: That learns.
+        data: Entries to learn from.
+        sets: More exams.
+        seed: Of what is held out.
+        allow: Pairs of photographs that only look alike.
+        accelerator: Of the run.
+
+    Raises:
+        ConfigError: listing what is wrong with them.
+        LeakError: listing photographs that are trained on and examined, resized, cut, mirrored or degraded too.
+    """
+    problems = [p for entry in data for p in size_problems(critic, entry.crops, f"{entry.label}.crops")]
+    if problems:
+        raise ConfigError(problems, "data")
+
+    def setting(*, is_exam: bool) -> Setting:
+        return Setting(critic.card, seed, is_exam, lambda act: on_main(accelerator, act))
+
+    opened = open_sources(data, setting(is_exam=False))
+    examined = open_sources(sets, setting(is_exam=True))
+    photographs = {
+        "train": _joined([o.trained_on for o in opened]),
+        "exam": _joined([o.held_out for o in (*opened, *examined)]),
+    }
+    on_main(accelerator, lambda: refuse_leak(photographs, allow=[(str(a), str(b)) for a, b in allow]))
+    exams = [exam for o in (*opened, *examined) for exam in o.exams]
+    if not exams:
+        raise ConfigError(["there is no exam: give an entry of data a `hold_out`, or val.sets entries"], "val")
+    teachers = sorted({teacher for o in opened for teacher in o.teachers})
+    return Lecture([o.source for o in opened if o.source is not None], exams, teachers)
+
+
+def _joined(parts: Sequence[Fingerprints | None]) -> Fingerprints:
+    """All of them; a photograph that two sources share counts once."""
+    rows = {name: part.thumbnails[i] for part in parts if part is not None for i, name in enumerate(part.names)}
+    return Fingerprints(tuple(rows), torch.stack(list(rows.values())) if rows else torch.empty(0, SIDE, SIDE))

@@ -1,0 +1,290 @@
+"""Where lessons come from: the common face of all sources, and the table of their kinds.
+
+A new kind is one module with `Options`, a dataclass derived from `SourceOptions`, and
+`open_source(options, setting) -> Opened`, and one line in `KINDS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from perceptloss import Card
+from perceptloss.errors import ConfigError, near
+from perceptloss.runs.config import from_mapping, option
+from perceptloss.teach.degradations import get_degradation, list_degradations
+from perceptloss.teach.exams.protocol import Fit
+from perceptloss.teach.leaks.hashing import Fingerprints
+
+__all__ = [
+    "KINDS",
+    "Batch",
+    "Exam",
+    "Opened",
+    "Setting",
+    "Source",
+    "SourceOptions",
+    "families",
+    "held_out",
+    "joined",
+    "open_sources",
+    "parse_entries",
+]
+
+KINDS = {
+    "teaching": "teachers",  # photographs degraded by us, with the consensus of teachers
+    "ladders": "ladders",  # photographs degraded on the fly; nothing but the order of levels is known
+    "opinions": "opinions",  # datasets of people's scores
+    "mixtures": "mixtures",  # raw pictures mixed with their references; the order of strengths is known
+    "stereo": "stereo",  # pairs of views; a critic judges each, the order of levels is known
+}
+
+
+@dataclass
+class Batch:
+    """Images of one source, and what is known about them; a column that is None is not known for any.
+
+    Attributes:
+        x: Judged images, (N, C, H, W), uint8.
+        y: References, same shape.
+        target: What is learned, (N,), higher is better.
+        content: Photograph, (N,).
+        reference: Cut of a photograph, (N,); images of equal reference show the same place.
+        group: Images of one reference, kind of damage and random draw, at several levels, (N,); -1: none.
+        level: Damage within the group, (N,); 0 is clean, NaN unknown.
+        kind: Index of the kind of damage in `Source.kinds`, (N,); -1: none.
+        dataset: Name of the source.
+    """
+
+    x: Tensor
+    y: Tensor | None
+    target: Tensor | None
+    content: Tensor
+    reference: Tensor
+    group: Tensor
+    level: Tensor
+    kind: Tensor
+    dataset: str
+
+    def columns(self) -> Tensor:
+        """Everything but the images, (N, 6), float64: target, content, reference, group, level, kind."""
+        target = torch.full(self.level.shape, torch.nan) if self.target is None else self.target
+        rows = (target, self.content, self.reference, self.group, self.level, self.kind)
+        return torch.stack([column.double() for column in rows], 1)
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """One batch of several of one source."""
+
+    def column(name: str) -> Tensor:
+        return torch.cat([getattr(batch, name) for batch in batches])
+
+    first, names = batches[0], ("content", "reference", "group", "level", "kind")
+    return Batch(
+        column("x"),
+        None if first.y is None else column("y"),
+        None if first.target is None else column("target"),
+        **{name: column(name) for name in names},
+        dataset=first.dataset,
+    )
+
+
+class Source(Protocol):
+    """Lessons. Every method is a pure function of its arguments, which is what lets a run resume."""
+
+    @property
+    def options(self) -> SourceOptions:
+        """Its entry."""
+        ...
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """What is known: of `target`, `levels`, `clean` (undamaged images occur), `kinds`."""
+        ...
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Names of the kinds of damage."""
+        ...
+
+    @property
+    def content_ids(self) -> np.ndarray:
+        """Photograph of each item, (len,); a batch is spread over them."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int], generator: torch.Generator) -> Batch:
+        """The images of some items (an item may be several images), of one size, not yet cut or turned."""
+        ...
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Held-out images with targets.
+
+    Attributes:
+        name: Of the exam.
+        target: What good scores agree with, (M,), higher is better.
+        content: Photograph, (M,).
+        reference: Cut of a photograph, (M,).
+        group: As in `Batch`, (M,).
+        level: As in `Batch`, (M,).
+        family: Family of damage, (M,) text; empty: unknown.
+        unseen: Families that were not trained on.
+        images: Rows to images of one size and their references, uint8, (N, C, H, W).
+        batch: Images that may be asked for at once; 1 where sizes differ.
+        about: A sentence for people: what is in it, and how the targets arose.
+        fit: Curve before PLCC; see `perceptloss.teach.exams.protocol.plcc`.
+    """
+
+    name: str
+    target: np.ndarray
+    content: np.ndarray
+    reference: np.ndarray
+    group: np.ndarray
+    level: np.ndarray
+    family: np.ndarray
+    unseen: frozenset[str]
+    images: Callable[[np.ndarray], tuple[Tensor, Tensor | None]]
+    batch: int
+    about: str
+    fit: Fit = "none"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a source brings.
+
+    Attributes:
+        source: Lessons; None for an entry of `val.sets`.
+        exams: Held-out images.
+        trained_on: Photographs behind the lessons, to find leaks.
+        held_out: Photographs behind the exams.
+        teachers: Critics whose scores are the targets.
+    """
+
+    source: Source | None
+    exams: Sequence[Exam]
+    trained_on: Fingerprints | None = None
+    held_out: Fingerprints | None = None
+    teachers: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a source must know about the run."""
+
+    card: Card
+    seed: int
+    is_exam: bool
+    on_main: Callable[[Callable[[], Any]], Any]
+    """Runs on the main process; its result, or its error, on all."""
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """An entry of `data` or `val.sets`; the kind of source adds its own."""
+
+    kind: str = option("teaching", "kind of source")
+    name: str = option("", "name in logs and tables; nothing: its kind")
+    weight: float = option(1.0, "weight of its losses", at_least=0)
+    objectives: dict[str, Any] = option({}, "instead of the run's objectives")  # noqa: RUF009
+    contents: int = option(8, "photographs per process and forward", at_least=1)
+    versions: int = option(4, "items of each photograph", at_least=1)
+    crops: tuple[int, ...] = option((), "sides of random square cuts, one drawn per step; none: whole images", above=0)
+    turns: Literal["none", "mirror", "all"] = option(
+        "all", "random mirroring, or also turning; one draw for all images of a reference"
+    )
+    hold_out: float = option(0.0, "share of the photographs that is an exam", at_least=0, below=1)
+    hold_out_families: tuple[str, ...] = option((), "families of damage that are not trained on")
+
+    @property
+    def label(self) -> str:
+        """Name in logs and tables."""
+        return self.name or self.kind
+
+
+def held_out(contents: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Some of the photographs, for an exam; at least one if the share is above 0.
+
+    Raises:
+        ConfigError: if none would be left.
+    """
+    count = int(np.ceil(share * len(contents)))
+    if count >= len(contents):
+        raise ConfigError([f"hold_out: {share} of {len(contents)} photographs leaves none to train on"], "hold_out")
+    return np.sort(np.random.default_rng([seed, 7]).permutation(contents)[:count])
+
+
+def families(names: Iterable[str], where: str = "hold_out_families") -> frozenset[str]:
+    """Families of degradations by their names.
+
+    Raises:
+        ConfigError: listing those that do not exist.
+    """
+    known = {get_degradation(name).family for channels in (3, 6) for name in list_degradations(channels=channels)}
+    known.add("chain")
+    problems = [f"{where}: no family is called {n!r}{near(n, known)}" for n in names if n not in known]
+    if problems:
+        raise ConfigError(problems, where)
+    return frozenset(names)
+
+
+def parse_entries(entries: Sequence[Any], where: str) -> list[SourceOptions]:
+    """Entries of the configuration as the options of their kinds.
+
+    Raises:
+        ConfigError: listing the problems of all entries.
+    """
+    problems: list[str] = []
+    parsed: list[SourceOptions] = []
+    for i, entry in enumerate(entries):
+        place = f"{where}[{i}]"
+        kind = entry.get("kind", "teaching") if isinstance(entry, dict) else None
+        if kind not in KINDS:
+            problems.append(
+                f"{place}: expected a mapping with `kind`, one of {', '.join(KINDS)}, got {entry!r}"
+                if kind is None
+                else f"{place}.kind: there is no {kind!r}{near(str(kind), KINDS)}; kinds: {', '.join(KINDS)}"
+            )
+            continue
+        try:
+            parsed.append(from_mapping(_module(kind).Options, entry, place))
+        except ConfigError as error:
+            problems += error.problems
+    labels = [entry.label for entry in parsed]
+    problems += [f"{where}: two entries are called {n!r}; give a `name`" for n in set(labels) if labels.count(n) > 1]
+    if problems:
+        raise ConfigError(problems, where)
+    return parsed
+
+
+def open_sources(entries: Sequence[SourceOptions], setting: Setting) -> list[Opened]:
+    """Open every entry.
+
+    Raises:
+        ConfigError: listing what is wrong with any of them.
+    """
+    problems: list[str] = []
+    opened: list[Opened] = []
+    for entry in entries:
+        try:
+            opened.append(_module(entry.kind).open_source(entry, setting))
+        except ConfigError as error:
+            problems += [f"{entry.label}: {problem}" for problem in error.problems]
+    if problems:
+        raise ConfigError(problems, "data")
+    return opened
+
+
+def _module(kind: str) -> Any:
+    module = importlib.import_module(f"perceptloss.teach.run.{KINDS[kind]}")
+    assert {f.name for f in fields(SourceOptions)} <= {f.name for f in fields(module.Options)}
+    return module

@@ -1,0 +1,59 @@
+"""What the steps between two lines of the log cost, and what their losses were."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perceptloss.runs.meters import peak_memory_mb
+
+__all__ = ["Tally"]
+
+
+class Tally:
+    """Sums of losses, which stay on the device until they are read."""
+
+    def __init__(self) -> None:
+        self.grad_norm: float | None = None
+        self.images = 0
+        self._sums: dict[str, Tensor] = {}
+        self._added = self._steps = 0
+        self._since = time.perf_counter()
+
+    def add(self, loss: Tensor, parts: Mapping[str, Tensor], images: int) -> None:
+        """Note one forward and backward over some images of this process."""
+        for name, value in {"loss": loss.detach(), **parts}.items():
+            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
+        self._added += 1
+        self.images += images
+
+    def step(self) -> None:
+        """Note an optimizer step."""
+        self._steps += 1
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent inside does not count as time of steps."""
+        before = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - before
+
+    def summary(self) -> dict[str, Any]:
+        """Means since the last call, the same on all processes but for time; starts again."""
+        means = dict(zip(self._sums, (torch.stack(list(self._sums.values())) / self._added).tolist(), strict=True))
+        record = {
+            "loss": means.pop("loss"),
+            "objectives": means,
+            "grad_norm": self.grad_norm,
+            "seconds_per_step": (time.perf_counter() - self._since) / self._steps,
+            "images_per_step": self.images / self._steps,
+            "peak_memory_mb": peak_memory_mb(),
+        }
+        self._sums, self._added, self._steps, self.images = {}, 0, 0, 0
+        self._since = time.perf_counter()
+        return record

@@ -1,0 +1,267 @@
+"""Lessons from a teaching set: photographs degraded in many ways, with the consensus of full-reference critics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from perceptloss.errors import ConfigError, PerceptlossError, near
+from perceptloss.runs.config import option
+from perceptloss.runs.images import find_pairs
+from perceptloss.teach.degradations import get_degradation, list_degradations
+from perceptloss.teach.leaks.hashing import Fingerprints, fingerprint, fingerprint_files
+from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, SourceOptions, families, held_out
+from perceptloss.teach.sets import Plan, TeacherSpec, TeachingSet, build
+
+__all__ = ["Ladders", "Options", "Units", "open_source"]
+
+
+@dataclass(frozen=True)
+class Options(SourceOptions):
+    """A teaching set; its items are ladders (one degradation at several levels) and the chains of a cut."""
+
+    folder: str = option("", "the teaching set; made there if it is not finished and `photos` are given")
+    photos: tuple[str, ...] = option(
+        (), "folders of clean photographs; none: `folder` is finished, and only its cuts are compared for leaks"
+    )
+    crop: int = option(192, "side of the square cuts, pixels", at_least=32)
+    crops_per_photo: int = option(2, "cuts of each photograph", at_least=1)
+    singles: int = option(6, "degradations of each cut", at_least=0)
+    levels_each: int = option(3, "levels of each degradation", at_least=1)
+    chains: int = option(4, "random chains of degradations of each cut", at_least=0)
+    degradations: tuple[str, ...] = option((), "names to use; none: all")
+    exclude: tuple[str, ...] = option((), "names or families that are not used")
+    teachers: dict[str, Any] = option({}, "full-reference critics: {name: weight} or {name: {weight, weights}}")  # noqa: RUF009
+    floors: dict[str, Any] = option({}, "least target of families that teachers judge too hard: {geometry: 0.8}")  # noqa: RUF009
+    networks: dict[str, Any] = option({}, "restoration networks that degrade: {name: file}")  # noqa: RUF009
+    set_seed: int = option(0, "of the set's cuts, degradations and levels", at_least=0)
+    processes: int = option(2, "that make the set", at_least=1)
+    members: int = option(2, "images drawn of an item", at_least=1)
+    clean: float = option(0.25, "probability that the clean cut is one of them", at_least=0)
+
+
+@dataclass(frozen=True)
+class Units:
+    """The items of a source: rows that may be drawn together, and the clean row (-1: none) of their cut."""
+
+    rows: list[np.ndarray]
+    clean: np.ndarray
+    content: np.ndarray
+
+    @classmethod
+    def of(cls, taught: TeachingSet, is_used: np.ndarray) -> Units:
+        """Ladders by group, chains by reference, of the rows that are used."""
+        order = np.flatnonzero(is_used & (taught.level != 0))
+        groups = len(taught.group) and int(taught.group.max()) + 1
+        keys = np.where(taught.group >= 0, taught.group, groups + taught.reference)[order]
+        order = order[np.argsort(keys, kind="stable")]
+        starts = np.flatnonzero(np.diff(np.sort(keys), prepend=-1))
+        rows = np.split(order, starts[1:]) if len(order) else []
+        clean_of = np.full(int(taught.reference.max()) + 1, -1)
+        is_clean = np.flatnonzero(taught.level == 0)
+        clean_of[taught.reference[is_clean]] = is_clean
+        first = np.array([unit[0] for unit in rows], dtype=int)
+        return cls(rows, clean_of[taught.reference[first]], np.asarray(taught.content)[first])
+
+
+class Ladders:
+    """The training part of a teaching set; an item is a ladder or the chains of one cut.
+
+    Args:
+        taught: The set.
+        target: Quality of each row; NaN where unknown.
+        is_used: Rows to train on.
+        options: Of the source.
+        with_reference: Whether batches bring references.
+    """
+
+    def __init__(
+        self, taught: TeachingSet, target: np.ndarray, is_used: np.ndarray, options: Options, *, with_reference: bool
+    ) -> None:
+        self.taught, self.options, self.with_reference = taught, options, with_reference
+        self.target = np.asarray(target, dtype=np.float32)
+        self.units = Units.of(taught, is_used)
+        if not self.units.rows:
+            raise ConfigError(["nothing is left to train on"], options.label)
+        names, kind = np.unique(np.asarray(taught.name), return_inverse=True)
+        self.kinds = tuple(map(str, names))
+        self.kind = kind.astype(np.int64)
+        known = {"target", "kinds"} | ({"levels"} if (taught.group >= 0).any() else set())
+        self.gives = frozenset(known | ({"clean"} if options.clean > 0 else set()))
+
+    @property
+    def content_ids(self) -> np.ndarray:
+        """Photograph of each item."""
+        return self.units.content
+
+    def __len__(self) -> int:
+        return len(self.units.rows)
+
+    def batch(self, indices: Sequence[int], generator: torch.Generator) -> Batch:
+        """`members` images of each item, with a chance the clean cut among them."""
+        rows = np.concatenate([self._drawn(int(index), generator) for index in indices])
+        t = self.taught
+        x, y = images(t, rows, self.with_reference)
+
+        def column(values: Any) -> Tensor:
+            return torch.from_numpy(np.asarray(values[rows]))
+
+        return Batch(
+            x,
+            y,
+            column(self.target),
+            column(t.content).long(),
+            column(t.reference).long(),
+            column(t.group).long(),
+            column(t.level).double(),
+            column(self.kind),
+            self.options.label,
+        )
+
+    def _drawn(self, index: int, generator: torch.Generator) -> np.ndarray:
+        unit, clean = self.units.rows[index], int(self.units.clean[index])
+        order = torch.randperm(len(unit), generator=generator).numpy()
+        chance = float(torch.rand((), generator=generator))
+        drawn = unit[order][: self.options.members]
+        if clean < 0 or chance >= self.options.clean:
+            return drawn
+        return np.append(drawn[: max(1, self.options.members - 1)], clean)
+
+
+def images(taught: TeachingSet, rows: np.ndarray, with_reference: bool) -> tuple[Tensor, Tensor | None]:
+    """Rows as uint8 tensors, copied from the files."""
+    x = torch.from_numpy(np.asarray(taught.images[rows]))
+    return x, torch.from_numpy(np.asarray(taught.references[taught.reference[rows]])) if with_reference else None
+
+
+def open_source(options: Options, setting: Setting) -> Opened:
+    """Open the set, make it first if it must be, and divide it into lessons and an exam."""
+    taught, weights = _open(options, setting)
+    target = _raised(taught, taught.consensus(weights), options.floors)
+    contents = np.unique(taught.content)
+    held = contents if setting.is_exam else held_out(contents, options.hold_out, setting.seed)
+    unseen = families(options.hold_out_families)
+    is_held = np.isin(taught.content, held)
+    exams = [_exam(options, taught, target, is_held, unseen, setting)] if is_held.any() else []
+    with_reference = setting.card.needs_reference
+    is_used = ~is_held & ~_is_touched(taught, unseen)
+    source = None if setting.is_exam else Ladders(taught, target, is_used, options, with_reference=with_reference)
+    rest = np.setdiff1d(contents, held)
+    prints = [_prints(options, taught, part) for part in (rest, held)]
+    return Opened(source, exams, prints[0], prints[1], tuple(weights))
+
+
+def _raised(taught: TeachingSet, target: np.ndarray, floors: Mapping[str, Any]) -> np.ndarray:
+    families(floors, "floors")
+    for family, floor in floors.items():
+        if isinstance(floor, bool) or not isinstance(floor, (int, float)) or not 0 <= floor <= 1:
+            raise ConfigError([f"floors.{family}: expected a number in [0, 1], got {floor!r}"], "floors")
+        target = np.where(np.asarray(taught.family) == family, np.maximum(target, floor), target)
+    return target
+
+
+def _prints(options: Options, taught: TeachingSet, contents: np.ndarray) -> Fingerprints | None:
+    """Of whole photographs where they are known, else of all their cuts."""
+    if not len(contents):
+        return None
+    if options.photos:
+        photos = _photos(options)
+        return fingerprint_files([photos[c] for c in contents])
+    rows = np.flatnonzero(np.isin(taught.content, contents) & (taught.level == 0))
+    cuts = (images(taught, rows[i : i + 64], False)[0] / 255 for i in range(0, len(rows), 64))
+    prints = [fingerprint([str(i) for i in range(len(cut))], cut).thumbnails for cut in cuts]
+    names = [f"{taught.contents[taught.content[row]]}, cut {taught.reference[row]}" for row in rows]
+    return Fingerprints(tuple(names), torch.cat(prints))
+
+
+def _photos(options: Options) -> tuple[Path, ...]:
+    return tuple(pair.gt for pair in find_pairs(options.photos, (), 1, "photos"))
+
+
+def _open(options: Options, setting: Setting) -> tuple[TeachingSet, Mapping[str, float]]:
+    if not options.folder:
+        raise ConfigError(["folder: where is the teaching set, or where shall it be made?"], options.label)
+    teachers = {name: _teacher(given) for name, given in options.teachers.items()}
+    folder = Path(options.folder)
+    if options.photos:
+        plan = Plan(
+            photos=_photos(options),
+            crop=options.crop,
+            crops_per_photo=options.crops_per_photo,
+            singles=options.singles,
+            levels_each=options.levels_each,
+            chains=options.chains,
+            degradations=options.degradations or None,
+            exclude=options.exclude,
+            seed=options.set_seed,
+            teachers=teachers,
+            networks={name: Path(path) for name, path in options.networks.items()},
+        )
+        setting.on_main(lambda: build(plan, folder, processes=options.processes) and None)
+    taught = TeachingSet.open(folder)
+    weights = {name: spec.weight for name, spec in teachers.items()} or dict(taught.weights)
+    unknown = [n for n in weights if n not in taught.teachers]
+    if unknown:
+        raise ConfigError(
+            [f"teachers: the set in {folder} has no scores of {n!r}{near(n, taught.teachers)}" for n in unknown],
+            options.label,
+        )
+    return taught, weights
+
+
+def _teacher(given: Any) -> TeacherSpec:
+    if isinstance(given, dict) and given.keys() <= {"weight", "weights"}:
+        return TeacherSpec(weight=float(given.get("weight", 1.0)), weights=given.get("weights"))
+    if isinstance(given, (int, float)) and not isinstance(given, bool):
+        return TeacherSpec(weight=float(given))
+    raise ConfigError([f"expected a weight or {{weight, weights}}, got {given!r}"], "teachers")
+
+
+def _is_touched(taught: TeachingSet, unseen: frozenset[str]) -> np.ndarray:
+    """Rows in whose making a held-out family had a part, as one step of a chain too."""
+
+    def touched(recipe: str) -> set[str]:
+        steps = (step.partition(":")[0] for step in recipe.split(" + ") if step)
+        return {get_degradation(name).family if name in registered else "network" for name in steps}
+
+    if not unseen:
+        return np.zeros(len(taught.level), dtype=bool)
+    registered = list_degradations()
+    in_chain = np.array([bool(touched(str(recipe)) & unseen) for recipe in taught.recipe])
+    return in_chain | np.isin(taught.family, list(unseen))
+
+
+def _exam(
+    options: Options,
+    taught: TeachingSet,
+    target: np.ndarray,
+    is_held: np.ndarray,
+    unseen: frozenset[str],
+    setting: Setting,
+) -> Exam:
+    rows = np.flatnonzero(is_held)
+    if len(rows) < 2:
+        raise PerceptlossError(f"{options.label}: an exam needs at least two images")
+    family = np.asarray(taught.family)[rows].astype(str)
+    family[np.asarray(taught.level)[rows] == 0] = ""
+    count = len(np.unique(taught.content[rows]))
+    teachers = ", ".join(taught.teachers)
+    return Exam(
+        name=options.label,
+        target=np.asarray(target, dtype=float)[rows],
+        content=np.asarray(taught.content)[rows],
+        reference=np.asarray(taught.reference)[rows],
+        group=np.asarray(taught.group)[rows],
+        level=np.asarray(taught.level, dtype=float)[rows],
+        family=family,
+        unseen=unseen,
+        images=lambda chosen: images(taught, rows[chosen], setting.card.needs_reference),
+        batch=16,
+        about=f"{len(rows)} degraded cuts of {count} photographs; targets are the consensus of {teachers}.",
+    )

@@ -1,0 +1,253 @@
+"""What a teaching set is made of, checked as a whole and identified by a hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final
+
+from perceptloss import __version__
+from perceptloss.errors import PerceptlossError, UnknownCritic, near
+from perceptloss.registry import get_card
+from perceptloss.teach.degradations import get_degradation, list_degradations
+
+__all__ = ["UNFIT", "Plan", "TeacherSpec", "TeachingError", "facts", "identity", "problems_in"]
+
+UNFIT: Final = ("network", "chain")  # families that have a place of their own in a plan
+_MODES: Final = ("RGB", "L")
+
+Weights = str | PathLike[str] | tuple[str | PathLike[str], ...] | None
+
+
+class TeachingError(PerceptlossError):
+    """A teaching set cannot be made, continued or read."""
+
+
+@dataclass(frozen=True)
+class TeacherSpec:
+    """A full-reference critic that judges the images.
+
+    Attributes:
+        weight: Its say in the consensus, above 0.
+        weights: What `create_critic` takes: a file, a name of the weights manifest, or several; None for the files
+            that its card names (none for a critic without weights).
+    """
+
+    weight: float = 1.0
+    weights: Weights = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.weights, list):
+            object.__setattr__(self, "weights", tuple(self.weights))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to make; equal plans make equal sets, bit for bit on one machine.
+
+    Attributes:
+        photos: Clean photographs, PNG or JPEG, RGB or grey, 8 bit. The folder's name is an image's source.
+        crop: Side of the square crops, in pixels.
+        crops_per_photo: Crops of each photograph, from different places where there is room.
+        singles: Degradations of each crop; over the whole set each name is dealt equally often.
+        levels_each: Levels of each degradation: one drawn from each of as many equal parts of (0.3, 5].
+        chains: Random chains of each crop, real-world and mixed ones in turn.
+        degradations: Names to deal; None for all of three channels that `exclude` leaves.
+        exclude: Names or families that are not dealt.
+        seed: Of every draw.
+        teachers: Full-reference critics by name.
+        networks: Checkpoints of restoration networks by name; each crop gets one of them, in turn, as one more
+            degradation.
+    """
+
+    photos: tuple[Path, ...]
+    crop: int = 192
+    crops_per_photo: int = 2
+    singles: int = 6
+    levels_each: int = 3
+    chains: int = 4
+    degradations: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+    seed: int = 0
+    teachers: Mapping[str, TeacherSpec] = field(default_factory=dict)
+    networks: Mapping[str, Path] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        plain = {
+            "photos": tuple(Path(photo) for photo in self.photos),
+            "degradations": None if self.degradations is None else tuple(self.degradations),
+            "exclude": tuple(self.exclude),
+            "teachers": dict(self.teachers),
+            "networks": {name: Path(path) for name, path in self.networks.items()},
+        }
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The degradations that are dealt."""
+        names = list_degradations() if self.degradations is None else self.degradations
+        kinds = {name: get_degradation(name).family for name in names}
+        unfit = UNFIT if self.degradations is None else ()
+        return tuple(n for n, f in kinds.items() if n not in self.exclude and f not in (*self.exclude, *unfit))
+
+    @property
+    def excluded_names(self) -> tuple[str, ...]:
+        """Registered degradations that `exclude` names, itself or by family."""
+        return tuple(n for n in list_degradations() if n in self.exclude or get_degradation(n).family in self.exclude)
+
+    @property
+    def crops(self) -> int:
+        """Crops of the whole set."""
+        return len(self.photos) * self.crops_per_photo
+
+    @property
+    def images_per_crop(self) -> int:
+        """Images of one crop, the clean one included."""
+        return 1 + (self.singles + bool(self.networks)) * self.levels_each + self.chains
+
+
+def problems_in(plan: Plan) -> list[str]:
+    """Everything that would stop the plan, the photographs' headers included; empty if it can be made."""
+    least = {"crop": 32, "crops_per_photo": 1, "singles": 0, "levels_each": 1, "chains": 0, "seed": 0}
+    problems = [
+        f"{name}: expected a whole number of at least {low}, got {value!r}"
+        for name, low in least.items()
+        if not isinstance(value := getattr(plan, name), int) or isinstance(value, bool) or value < low
+    ]
+    if problems:
+        return problems
+    problems += _problems_in_degradations(plan)
+    problems += [] if plan.teachers else ["teachers: expected at least one full-reference critic, got none"]
+    for name, spec in plan.teachers.items():
+        problems += [f"teachers.{name}: {text}" for text in _problems_in_teacher(name, spec, plan.crop)]
+    problems += _problems_in_networks(plan)
+    problems += [] if plan.photos else ["photos: expected at least one photograph, got none"]
+    for photo in plan.photos:
+        problems += [f"{photo}: {text}" for text in _problems_in_photo(photo, plan.crop)]
+    return problems or _twins(plan.photos)
+
+
+def _problems_in_degradations(plan: Plan) -> list[str]:
+    known = list_degradations()
+    families = {get_degradation(name).family for name in known}
+    problems = [
+        f"degradations: {name!r} is not a degradation of three channels{near(name, known)}"
+        for name in plan.degradations or ()
+        if name not in known
+    ]
+    problems += [
+        f"exclude: {name!r} is neither a degradation nor a family{near(name, {*known, *families, *UNFIT})}"
+        for name in plan.exclude
+        if name not in {*known, *families, *UNFIT}
+    ]
+    if plan.degradations and len(set(plan.degradations)) < len(plan.degradations):
+        problems.append(f"degradations: each name once, got {plan.degradations}")
+    if not problems and plan.singles and not plan.names:
+        problems.append("degradations: `exclude` leaves none to deal; set singles to 0 or exclude less")
+    return problems
+
+
+def _problems_in_networks(plan: Plan) -> list[str]:
+    problems = [f"networks.{name}: no such file: {path}" for name, path in plan.networks.items() if not path.is_file()]
+    known = {name: get_degradation(name).family for name in list_degradations()}
+    return problems + [
+        f"networks.{name}: a degradation is called so; choose another name"
+        for name in plan.networks
+        if known.get(name, "network") != "network"
+    ]
+
+
+def _problems_in_teacher(name: str, spec: TeacherSpec, crop: int) -> list[str]:
+    try:
+        card = get_card(name)
+    except UnknownCritic as error:
+        return [str(error)]
+    problems = []
+    if card.kind != "fr":
+        problems.append(f"a teacher compares an image with its reference; this critic is of kind {card.kind!r}")
+    if crop < card.min_size or crop % card.multiple_of:
+        problems.append(f"needs sides of at least {card.min_size} and a multiple of {card.multiple_of}, crop is {crop}")
+    if not (math.isfinite(spec.weight) and spec.weight > 0):
+        problems.append(f"weight: expected a number above 0, got {spec.weight!r}")
+    return problems
+
+
+def _problems_in_photo(photo: Path, crop: int) -> list[str]:
+    from PIL import Image
+
+    try:
+        with Image.open(photo) as image:
+            mode, size = image.mode, image.size
+    except (OSError, ValueError) as error:
+        return [f"cannot be read as an image ({error})"]
+    problems = []
+    if mode not in _MODES:
+        problems.append(f"expected 8-bit RGB or grey, got mode {mode!r}; convert it first")
+    if min(size) < crop:
+        problems.append(f"is {size[0]}x{size[1]}, smaller than a crop of {crop}x{crop}; leave it out or crop less")
+    return problems
+
+
+def _twins(photos: tuple[Path, ...]) -> list[str]:
+    """The same picture twice would be two contents, and leak from one part of a split into the other."""
+    seen: dict[str, Path] = {}
+    return [
+        f"photos: {photo} and {first} are the same file"
+        for photo in photos
+        if (first := seen.setdefault(_digest(photo), photo)) is not photo
+    ]
+
+
+def facts(plan: Plan) -> dict[str, Any]:
+    """All that decides the pixels and the scores, as JSON types: contents of files, not where they lie."""
+    numbers = {
+        name: getattr(plan, name) for name in ("crop", "crops_per_photo", "singles", "levels_each", "chains", "seed")
+    }
+    unused = {*UNFIT, *plan.exclude}
+    kinds = {n: kind for n in list_degradations() if not {n, (kind := get_degradation(n)).family} & unused}
+    return {
+        **numbers,
+        "photos": [[content_name(photo), _digest(photo)] for photo in plan.photos],
+        "degradations": list(plan.names),
+        "exclude": sorted(plan.exclude),
+        "tables": {name: [kind.identity, *kind.values] for name, kind in kinds.items()},
+        "teachers": {name: _weights_facts(spec.weights) for name, spec in plan.teachers.items()},
+        "networks": {name: _digest(path) for name, path in plan.networks.items()},
+        "version": __version__,
+    }
+
+
+def identity(facts: Mapping[str, Any]) -> str:
+    """Hash of the facts, 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def content_name(photo: Path) -> str:
+    """Folder and file name, the same on every machine."""
+    return f"{photo.absolute().parent.name}/{photo.name}"
+
+
+def _weights_facts(weights: Weights) -> list[str]:
+    given = () if weights is None else weights if isinstance(weights, tuple) else (weights,)
+    return [_digest(Path(w)) if Path(w).is_file() else str(w) for w in given]
+
+
+def _digest(path: Path) -> str:
+    status = path.stat()
+    return _digest_of(path, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _digest_of(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]

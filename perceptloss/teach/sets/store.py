@@ -1,0 +1,270 @@
+"""A finished teaching set: reading it, and packing it from its shards."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perceptloss.errors import InputError
+from perceptloss.teach.sets.consensus import agreement as agreement_among
+from perceptloss.teach.sets.consensus import consensus as consensus_of
+from perceptloss.teach.sets.plan import TeachingError
+from perceptloss.teach.sets.shards import Shard, read_shard
+
+__all__ = ["Rows", "TeachingSet", "pack"]
+
+FACTS: Final = "set.json"  # written last: a folder that has it is finished
+TABLE: Final = "table.npz"
+_REFERENCES, _IMAGES = "references.npy", "images.npy"
+_COLUMNS: Final = ("reference", "content", "source", "name", "family", "level", "group", "recipe", "scores")
+
+Ints = NDArray[np.int64]
+Texts = NDArray[np.str_]
+
+
+class Rows:
+    """Some rows of an array on disk, read when they are indexed."""
+
+    def __init__(self, array: NDArray[np.uint8], rows: Ints) -> None:
+        self._array, self._rows = array, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> NDArray[np.uint8]:
+        return self._array[self._rows[index]]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self._array[self._rows], dtype=dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As of an array."""
+        return (len(self), *self._array.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[np.uint8]:
+        """As of an array."""
+        return self._array.dtype
+
+
+@dataclass(frozen=True, eq=False)
+class TeachingSet:
+    """Degraded images with what their teachers say; M images of R clean crops, T teachers.
+
+    Attributes:
+        references: Clean crops, (R, 3, S, S) uint8, on disk.
+        images: Versions of them, the clean ones included, (M, 3, S, S) uint8, on disk.
+        reference: Row of `references`, (M,).
+        content: Number of the photograph, index into `contents`, (M,).
+        source: Number of the photograph's folder, index into `sources`, (M,).
+        name: Degradation, `clean`, `chain-real-world` or `chain-mixed`, (M,).
+        family: Its family, `clean` or `chain`, (M,).
+        level: In [0, 5], 0 for clean crops, NaN for chains, (M,).
+        group: Same for the levels of one crop, degradation and seed; -1 for chains and clean crops, (M,).
+        recipe: The steps as `name:level#seed`, joined by ` + `, (M,).
+        scores: In the natural units of each teacher, (M, T) float32.
+        clean_scores: What the teachers say of the clean crops, (R, T) float32.
+        teachers: Names, in the order of the columns.
+        weights: The plan's weight of each teacher.
+        is_higher_better: Direction of each teacher.
+        contents: `folder/file` of each photograph.
+        sources: Names of the folders.
+        plan: Facts of the plan; its hash under `hash`.
+    """
+
+    references: NDArray[np.uint8]
+    images: NDArray[np.uint8] | Rows
+    reference: Ints
+    content: Ints
+    source: Ints
+    name: Texts
+    family: Texts
+    level: NDArray[np.float64]
+    group: Ints
+    recipe: Texts
+    scores: NDArray[np.float32]
+    clean_scores: NDArray[np.float32]
+    teachers: tuple[str, ...]
+    weights: Mapping[str, float]
+    is_higher_better: Mapping[str, bool]
+    contents: tuple[str, ...]
+    sources: tuple[str, ...]
+    plan: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: str | PathLike[str], weights: Mapping[str, float] | None = None) -> TeachingSet:
+        """Read a finished set; pixels stay on disk.
+
+        Args:
+            folder: Where `build` put it.
+            weights: Of the teachers, in place of those it was built with.
+
+        Raises:
+            TeachingError: if there is none, or it is not finished.
+        """
+        place = Path(folder)
+        if not (place / FACTS).is_file():
+            raise TeachingError(f"{place} holds no finished teaching set (no {FACTS}); run build with its plan.")
+        facts = json.loads((place / FACTS).read_text())
+        with np.load(place / TABLE) as table:
+            columns = {name: table[name] for name in (*_COLUMNS, "clean_scores")}
+        return cls(
+            references=np.load(place / _REFERENCES, mmap_mode="r"),
+            images=np.load(place / _IMAGES, mmap_mode="r"),
+            **columns,
+            teachers=tuple(facts["teachers"]),
+            weights=dict(weights if weights is not None else facts["weights"]),
+            is_higher_better=facts["is_higher_better"],
+            contents=tuple(facts["contents"]),
+            sources=tuple(facts["sources"]),
+            plan=facts["plan"],
+        )
+
+    def __len__(self) -> int:
+        return len(self.reference)
+
+    def subset(self, mask: NDArray[Any]) -> TeachingSet:
+        """The images that a mask (M,) or row numbers choose, in this order; nothing is copied from disk.
+
+        `references` and `clean_scores` stay whole, so that `reference` keeps its meaning.
+
+        Raises:
+            InputError: if a mask is not of this length.
+        """
+        chosen = np.asarray(mask)
+        if chosen.dtype == bool:
+            if chosen.shape != (len(self),):
+                raise InputError(f"expected a mask of shape ({len(self)},), got {chosen.shape}.")
+            chosen = np.flatnonzero(chosen)
+        images, rows = self.images, chosen.astype(np.int64)
+        inner = Rows(images._array, images._rows[rows]) if isinstance(images, Rows) else Rows(images, rows)
+        return replace(self, images=inner, **{name: getattr(self, name)[rows] for name in _COLUMNS})
+
+    def consensus(self, weights: Mapping[str, float] | None = None) -> NDArray[np.float64]:
+        """Label of every image, uniform in (0, 1), 1 for clean ones, (M,); see `consensus.consensus`.
+
+        Ranks are taken among the images of this set or subset.
+
+        Args:
+            weights: Say of each teacher; None for the plan's. Teachers left out have none.
+        """
+        return consensus_of(*self._judgements(), self.weights if weights is None else weights)
+
+    def agreement(self) -> dict[str, float]:
+        """Spearman correlation of every teacher with the consensus of the others."""
+        return agreement_among(*self._judgements(), self.weights)
+
+    def _judgements(self) -> tuple[dict[str, Any], dict[str, Any], Mapping[str, bool]]:
+        clean = self.clean_scores[self.reference]
+        columns = range(len(self.teachers))
+        return (
+            {name: self.scores[:, i] for name, i in zip(self.teachers, columns, strict=True)},
+            {name: clean[:, i] for name, i in zip(self.teachers, columns, strict=True)},
+            self.is_higher_better,
+        )
+
+    def summary(self) -> str:
+        """Counts by family and by source, and how far each teacher agrees with the others, as text."""
+        crops, photographs = len(np.unique(self.reference)), len(np.unique(self.content))
+        lines = [
+            f"{len(self)} images of {crops} crops of {photographs} photographs",
+            *_table("family", Counter(self.family.tolist())),
+            *_table("source", Counter(self.sources[i] for i in self.source.tolist())),
+            "Spearman correlation of each teacher with the consensus of the others:",
+            *(f"  {name:<24} {value:8.3f}" for name, value in self.agreement().items()),
+        ]
+        return "\n".join(lines)
+
+
+def _table(title: str, counts: Mapping[str, int]) -> list[str]:
+    return [f"Images by {title}:", *(f"  {name:<24} {counts[name]:8d}" for name in sorted(counts))]
+
+
+def pack(folder: Path, shards: Sequence[Path], facts: Mapping[str, Any], weights: Mapping[str, float]) -> None:
+    """Join shards, one per photograph of the plan, into arrays and a table; the shards stay."""
+    contents = [name for name, _ in facts["photos"]]
+    sources = sorted({name.rpartition("/")[0] for name in contents})
+    references, images = _Writer(folder / _REFERENCES), _Writer(folder / _IMAGES)
+    columns: dict[str, list[Any]] = {name: [] for name in (*_COLUMNS, "clean_scores")}
+    directions: dict[str, bool] = {}
+    for number, path in enumerate(shards):
+        shard = read_shard(path)
+        _append(columns, shard, number, sources.index(contents[number].rpartition("/")[0]), references.rows)
+        references.add(shard.references, len(shards))
+        images.add(shard.images, len(shards))
+        directions = shard.is_higher_better
+    references.close()
+    images.close()
+    partial = folder / f"partial-{TABLE}"
+    arrays: dict[str, Any] = {name: np.concatenate(parts) for name, parts in columns.items()}
+    np.savez(partial, **arrays)
+    os.replace(partial, folder / TABLE)
+    record = {
+        "teachers": list(facts["teachers"]),
+        "weights": dict(weights),
+        "is_higher_better": directions,
+        "contents": contents,
+        "sources": sources,
+        "plan": dict(facts),
+    }
+    write_json(record, folder / FACTS)
+
+
+def write_json(content: Mapping[str, Any], path: Path) -> None:
+    """Write a file that is whole or not there."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def _append(columns: dict[str, list[Any]], shard: Shard, content: int, source: int, first: int) -> None:
+    count = len(shard.images)
+    clean = np.flatnonzero(shard.level == 0)
+    rows = {
+        "reference": shard.reference + first,
+        "content": np.full(count, content),
+        "source": np.full(count, source),
+        "name": np.array(shard.name),
+        "family": np.array(shard.family),
+        "level": shard.level,
+        "group": shard.group,
+        "recipe": np.array(shard.recipe),
+        "scores": shard.scores,
+        "clean_scores": shard.scores[clean[np.argsort(shard.reference[clean])]],
+    }
+    for name, values in rows.items():
+        columns[name].append(values)
+
+
+class _Writer:
+    """Fills an array on disk block by block; all blocks have the size of the first one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._partial = path, path.with_suffix(".partial")
+        self._array: np.memmap[Any, Any] | None = None
+        self.rows = 0
+
+    def add(self, block: NDArray[np.uint8], blocks: int) -> None:
+        """Append a block, the first of `blocks`."""
+        if self._array is None:
+            shape = (blocks * len(block), *block.shape[1:])
+            self._array = np.lib.format.open_memmap(self._partial, mode="w+", dtype=block.dtype, shape=shape)
+        self._array[self.rows : self.rows + len(block)] = block
+        self.rows += len(block)
+
+    def close(self) -> None:
+        """Put it in its place."""
+        assert self._array is not None
+        self._array.flush()
+        self._array = None
+        os.replace(self._partial, self._path)

@@ -1,5 +1,0 @@
-"""Teaching a critic and keeping it honest: degradations, objectives, sampling, data and the test protocol.
-
-Nothing is imported here; take what is needed from the modules, such as
-`from perceptloss.training.degradations import degrade`.
-"""

@@ -1,0 +1,281 @@
+"""Weight files: where they are looked for, checking them, and fetching what is missing.
+
+Order: `PERCEPTLOSS_HOME`, shipped with perceptloss, the cache, torch hub's cache and another package
+that brings the file (both read only), then download. Every file that is found is checked against
+the sha256 of the manifest.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from os import PathLike
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import quote
+
+import torch
+from torch import Tensor
+
+from perceptloss.errors import MissingWeights, WeightsError, near
+from perceptloss.weights.checkpoints import read_state
+from perceptloss.weights.download import Wanted, download, sha256_of
+from perceptloss.weights.manifest import WeightFile, home, manifest, shipped
+from perceptloss.weights.progress import human
+
+__all__ = [
+    "Place",
+    "Source",
+    "cache_folder",
+    "check",
+    "fetch",
+    "find",
+    "get_file",
+    "locate",
+    "places",
+    "read_state",
+    "resolve",
+]
+
+Source = str | PathLike[str] | Mapping[str, Tensor]
+Kind = Literal["PERCEPTLOSS_HOME", "shipped", "cache", "torch hub", "package"]
+_REMEMBERED: Final = 1 << 20  # hashes of files from this size on are kept between processes
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A path where a file may lie.
+
+    Attributes:
+        kind: Which step of the search order.
+        path: The path looked at.
+        is_checked: False for a file of the user's own, of which no hash is known.
+    """
+
+    kind: Kind
+    path: Path
+    is_checked: bool = True
+
+
+def cache_folder() -> Path:
+    """Where downloads go: `PERCEPTLOSS_CACHE`, else `XDG_CACHE_HOME/perceptloss`, else `~/.cache/perceptloss`."""
+    own = os.environ.get("PERCEPTLOSS_CACHE")
+    if own:
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "perceptloss"
+
+
+def get_file(name: str) -> WeightFile:
+    """The manifest's entry of a name.
+
+    Raises:
+        WeightsError: if there is none, with the nearest names.
+    """
+    known = manifest()
+    if name not in known:
+        raise WeightsError(f"no weights are called {name!r}{near(name, known)} `perceptloss weights list` shows all.")
+    return known[name]
+
+
+def places(entry: WeightFile) -> list[Place]:
+    """Every path where a file is looked for, in order."""
+    found: list[Place] = []
+    own = home()
+    if own is not None:
+        found.append(Place("PERCEPTLOSS_HOME", own / entry.file))
+        if entry.file != f"{entry.name}.safetensors":
+            found.append(Place("PERCEPTLOSS_HOME", own / f"{entry.name}.safetensors", is_checked=False))
+    found.append(Place("shipped", shipped() / entry.file))
+    found.append(Place("cache", cache_folder() / entry.file))
+    found.append(Place("torch hub", Path(torch.hub.get_dir()) / "checkpoints" / entry.file))
+    if entry.package:
+        package, _, inside = entry.package.partition("/")
+        spec = find_spec(package)  # does not import it
+        folders = (spec and spec.submodule_search_locations) or ()
+        found += [Place("package", Path(folder) / inside) for folder in folders]
+    return found
+
+
+def locate(entry: WeightFile, *, rehash: bool = False) -> Place | None:
+    """The first place that has the file, after checking it there; None if none has it.
+
+    Raises:
+        WeightsError: if the file there is not the right one.
+    """
+    for place in places(entry):
+        if os.path.isfile(place.path):  # unlike Path.is_file, False in a folder that is not ours to read
+            check(entry, place, rehash=rehash)
+            return place
+    return None
+
+
+def find(name: str) -> Path:
+    """Path of a file of the manifest: searched, else downloaded.
+
+    Raises:
+        MissingWeights: if it is nowhere and cannot be downloaded.
+        WeightsError: if a file is found that is not the right one, or the name is unknown.
+    """
+    entry = get_file(name)
+    place = locate(entry)
+    return _download(entry) if place is None else place.path
+
+
+def fetch(name: str, *, progress: bool | None = None) -> Path:
+    """As `find`, but a damaged file in a cache is fetched anew instead of being an error.
+
+    Args:
+        name: A name of the manifest.
+        progress: A progress bar on stderr; None shows it on a terminal only.
+    """
+    entry = get_file(name)
+    for place in places(entry):
+        if not os.path.isfile(place.path):
+            continue
+        try:
+            check(entry, place)
+        except WeightsError as error:
+            if place.kind not in ("cache", "torch hub"):
+                raise
+            logger.warning("%s", error)
+        else:
+            return place.path
+    return _download(entry, progress)
+
+
+def resolve(source: str | PathLike[str]) -> Path:
+    """Path of what a user names: an existing file, else a name of the manifest (see `find`).
+
+    Raises:
+        WeightsError: if it is neither.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    if isinstance(source, str) and Path(source).name == source and not path.suffix:
+        known = manifest()
+        if source in known:
+            return find(source)
+        raise WeightsError(
+            f"{source!r} is neither a file in {Path.cwd()} nor a name of the weights manifest{near(source, known)}"
+        )
+    if not path.exists():
+        raise WeightsError(f"no such checkpoint file: {path} (working directory {Path.cwd()}).")
+    return path
+
+
+def check(entry: WeightFile, place: Place, *, rehash: bool = False) -> None:
+    """Compare the file at a place with the manifest.
+
+    Args:
+        entry: What it must be.
+        place: Where it lies.
+        rehash: Read all bytes again even if this version of the file was checked before.
+
+    Raises:
+        WeightsError: if the bytes are not the expected ones.
+    """
+    if not (place.is_checked and entry.sha256):
+        _tell_unchecked(entry.name, place.path)
+        return
+    found = _hash(place.path, rehash)
+    if found.startswith(entry.sha256):
+        return
+    advice = {
+        "PERCEPTLOSS_HOME": f"Replace it. If it is meant to be another file, give its hash in "
+        f"PERCEPTLOSS_HOME/manifest.toml, or name it {entry.name}.safetensors",
+        "shipped": "Install perceptloss again",
+        "cache": f"`perceptloss weights fetch {entry.name}` replaces it",
+        "package": "Install that package again, in the version that the manifest names",
+        "torch hub": f"Delete it, or run `perceptloss weights fetch {entry.name}`: perceptloss's own cache comes first",
+    }[place.kind]
+    raise WeightsError(
+        f"{place.path} ({place.kind}) is not the file {entry.name!r}:\n"
+        f"  expected  sha256 {entry.sha256}, {entry.bytes} bytes\n"
+        f"  found     sha256 {found}, {place.path.stat().st_size} bytes\n{advice}."
+    )
+
+
+@lru_cache
+def _tell_unchecked(name: str, path: Path) -> None:
+    logger.warning("weights %r are your own file %s; there is no hash to check it against", name, path)
+
+
+def _hash(path: Path, rehash: bool) -> str:
+    """The file's sha256; remembered for big files while path, size and time stay the same."""
+    try:
+        state = path.stat()
+        if state.st_size < _REMEMBERED:
+            return sha256_of(path)
+        memory = cache_folder() / "hashes.json"
+        known = _read_memory(memory)
+        stamp = [state.st_size, state.st_mtime_ns]
+        key = str(path.resolve())
+        entry = known.get(key)
+        if not rehash and isinstance(entry, list) and entry[:2] == stamp and isinstance(entry[-1], str):
+            return entry[-1]
+        digest = sha256_of(path)
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
+    _write_memory(memory, {**known, key: [*stamp, digest]})
+    return digest
+
+
+def _read_memory(path: Path) -> dict[str, object]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # it only saves time
+    return content if isinstance(content, dict) else {}
+
+
+def _write_memory(path: Path, content: dict[str, object]) -> None:
+    kept = {key: value for key, value in content.items() if Path(key).is_file()}
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    with suppress(OSError):  # a read-only cache costs a hash per start, nothing else
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+        draft.replace(path)
+
+
+def _download(entry: WeightFile, progress: bool | None = None) -> Path:
+    if os.environ.get("PERCEPTLOSS_OFFLINE", "").lower() not in ("", "0", "false", "no", "off"):
+        raise MissingWeights(_report(entry, "PERCEPTLOSS_OFFLINE forbids downloads"))
+    mirror = os.environ.get("PERCEPTLOSS_MIRROR", "")
+    urls = [f"{mirror.rstrip('/')}/{quote(entry.file)}"] if mirror else []
+    urls += entry.urls
+    if not urls:
+        raise MissingWeights(_report(entry, "there is no address to download them from"))
+    target = cache_folder() / entry.file
+    logger.warning("fetching weights %r, %s, licence %s, to %s", entry.name, human(entry.bytes), entry.licence, target)
+    try:
+        return download(urls, Wanted(target, entry.bytes, entry.sha256), progress=progress)
+    except MissingWeights as error:
+        tried = str(error).replace("\n", "\n    ")
+        raise MissingWeights(_report(entry, f"the download failed\n    {tried}")) from error
+
+
+def _report(entry: WeightFile, reason: str) -> str:
+    looked = [f"{place.kind}: {place.path}" for place in places(entry)]
+    if home() is None:
+        looked.insert(0, "PERCEPTLOSS_HOME: not set")
+    by_hand = "\n             ".join(entry.urls) or entry.obtain or "install perceptloss again; this file ships with it"
+    to_fetch = "" if entry.obtain else f"  to fetch   perceptloss weights fetch {entry.name}\n"
+    places_text = "\n             ".join(looked)
+    return (
+        f"weights {entry.name!r} are not on this machine, and {reason}\n"
+        f"  file       {entry.file}, {human(entry.bytes) if entry.bytes else 'size unknown'}\n"
+        f"  sha256     {entry.sha256 or 'unknown'}\n"
+        f"  looked at  {places_text}\n"
+        f"{to_fetch}"
+        f"  by hand    {by_hand}\n"
+        f"             then put it, under its file name, in {cache_folder()} or in a folder named by PERCEPTLOSS_HOME"
+    )
