@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import pkgutil
 import sys
+from importlib import import_module
+from types import ModuleType
 
 import pytest
 import torch
 from test_contract import equal, images, judge
 
+import perceptloss.critics
 import perceptloss.networks
 from perceptloss.registry import find_entry
 
@@ -46,10 +49,16 @@ def used(module: str, found: set[str]) -> set[str]:
     return found
 
 
+def packages_of(room: ModuleType) -> set[str]:
+    return {part.name for part in pkgutil.iter_modules(room.__path__, f"{room.__name__}.") if part.ispkg}
+
+
 def test_every_part_is_compiled_somewhere():
     found: set[str] = set()
     for name in COMPILED:
         build = find_entry(name).build
         used(getattr(build, "func", build).__module__, found)
-    parts = {part.name for part in pkgutil.iter_modules(perceptloss.networks.__path__, "perceptloss.networks.")}
-    assert parts <= found, "compile a critic that uses them"
+    rooms = [perceptloss.networks, *(import_module(name) for name in packages_of(perceptloss.critics))]
+    parts = {part.name for room in rooms for part in pkgutil.iter_modules(room.__path__, f"{room.__name__}.")}
+    parts -= {name for name in parts if hasattr(import_module(name), "ENTRIES")}  # whole critics
+    assert parts - packages_of(perceptloss.networks) <= found, "compile a critic that uses them"

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from perceptloss.critics.jspl import local_sw
 from perceptloss.critics.jspl.local_sw import local_sliced_wasserstein, orthogonal_directions
 from perceptloss.errors import InputError
-from perceptloss.critics.jspl import local_sw
 
 ONE = torch.ones(1, 1, dtype=torch.float64)  # the only direction there is in one channel
 

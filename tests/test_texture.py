@@ -9,8 +9,8 @@ import pytest
 import torch
 from images import photographs
 
-from perceptloss.critics.biqa4k.texture import ANGLES, STATISTICS, cell_texture, cooccurrence, grey_levels
 from perceptloss.critics.biqa4k import texture
+from perceptloss.critics.biqa4k.texture import ANGLES, STATISTICS, cell_texture, cooccurrence, grey_levels
 
 L = 16
 FLAT = {"contrast": 0.0, "dissimilarity": 0.0, "homogeneity": 1.0, "energy": 1.0, "entropy": 0.0}
