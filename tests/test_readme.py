@@ -1,4 +1,4 @@
-"""What the README claims about critics, files and configs is what the code says."""
+"""What README and docs claim about critics and files is what the code says."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from pathlib import Path
 import piq
 import pytest
 import torch
-import yaml
 
 from perceptloss import create_critic, list_critics
 from perceptloss.cli.main import main
-from perceptloss.loss.terms import parse_terms
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+CHOOSING = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8")
 
 
 def rows(header: str) -> list[list[str]]:
-    lines = TEXT[TEXT.index(header) :].split("\n\n")[0].splitlines()[2:]
+    lines = CHOOSING[CHOOSING.index(header) :].split("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
@@ -31,7 +29,7 @@ def test_critic_table_is_what_the_command_prints(capsys):
 
 
 def test_every_critic_is_named():
-    named = set(re.findall(r"`([\w-]+)`", TEXT))
+    named = set(re.findall(r"`([\w-]+)`", CHOOSING))
     assert {card.name for card in list_critics()} - named == set()
 
 
@@ -98,17 +96,27 @@ def test_every_formula_critic_is_in_the_piq_table():
     assert sorted(PIQ_ROWS) == sorted(card.name for card in list_critics(weight_free=True))
 
 
-def test_files_named_in_the_readme_exist():
-    links = re.findall(r"\]\(([\w./-]+)\)", TEXT)
-    paths = re.findall(r"\b(?:recipes|weights|benchmarks|docs)/[\w/.-]*\w", TEXT)
-    assert {name for name in {*links, *paths} if not (ROOT / name).exists()} == set()
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"))
+HOME = "https://github.com/perceptloss/perceptloss/blob/main/"
+SITE = "https://perceptloss.readthedocs.io/"
 
 
-def test_terms_in_the_yaml_examples_are_valid():
-    found = 0
-    for block in re.findall(r"```yaml\n(.+?)```", TEXT, re.S):
-        tree = yaml.safe_load(block)
-        for section in (tree, *(value for value in tree.values() if isinstance(value, dict))):
-            if "critics" in section:
-                found += len(parse_terms(section["critics"]))
-    assert found >= 3
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_pages_that_are_named_exist(page):
+    text = page.read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w/.-])(?:recipes|weights|benchmarks|docs)/[\w/.-]*\w", text))
+    named |= set(re.findall(r"(?<![\w/.-])(?:tests/test_\w+|perceptloss/[\w/]+)\.py", text))
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    named |= {link.removeprefix(HOME) for link in links if link.startswith(HOME)}
+    sites = {link.removeprefix(SITE).strip("/") for link in links if link.startswith(SITE)}
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+    assert {name for name in sites if name and not (ROOT / "docs" / f"{name}.md").exists()} == set()
+
+
+def test_links_of_the_readme_are_absolute():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("https://")] == []
+
+
+def test_the_number_of_critics_is_right():
+    assert f"{len(list_critics())} critics" in (ROOT / "README.md").read_text(encoding="utf-8")

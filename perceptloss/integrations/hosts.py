@@ -1,17 +1,10 @@
 """Losses in the calling conventions of training frameworks that find losses in a registry.
 
-Frameworks of the BasicSR family differ in who applies the weight and in what a slot returns:
+Frameworks of the BasicSR family differ in who applies the weight and in what a slot returns: BasicSR's `pixel_opt` a
+tensor and its `perceptual_opt` a pair, weighted by the loss; neosr a tensor in every slot, weighted by the loss;
+traiNNer-redux a tensor, weighted by the host.
 
-========================  =======================  =========
-host                      returns                  weighs
-========================  =======================  =========
-BasicSR, `pixel_opt`      tensor                   the loss
-BasicSR, `perceptual_opt` pair (loss, None)        the loss
-neosr, every slot         tensor                   the loss
-traiNNer-redux            tensor                   the host
-========================  =======================  =========
-
-Register in a copy of the host's training script, before its pipeline is started:
+Register in a copy of the host's training script, before its pipeline is started::
 
     from traiNNer.utils.registry import LOSS_REGISTRY
     from perceptloss.integrations.hosts import register_losses

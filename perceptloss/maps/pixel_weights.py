@@ -42,9 +42,9 @@ def pixel_weights(critic: Critic, x: Tensor, y: Tensor | None = None, *, floor: 
         PerceptlossError: if the critic has no map.
 
     Example:
-        >>> critic = create_critic("ssim")
-        >>> weights = pixel_weights(critic, restored, target, floor=0.25)
-        >>> loss = (weights * (restored - target).abs()).mean()
+        >>> x, y = torch.rand(1, 3, 64, 64, requires_grad=True), torch.rand(1, 3, 64, 64)
+        >>> weights = pixel_weights(create_critic("ssim"), x, y, floor=0.25)
+        >>> loss = (weights * (x - y).abs()).mean()
         >>> loss.backward()
     """
     if not 0 <= floor <= 1:
