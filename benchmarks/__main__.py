@@ -101,7 +101,7 @@ def _costs(options: argparse.Namespace) -> dict[str, Any]:
     for size in options.size or (_QUICK if options.quick else _SIZES):
         for name in options.case or CASES:
             block = list(measure(name, size, options.device, repeat))
-            print(render(block), end="\n\n", flush=True)
+            print(render(block), flush=True)
             rows += block
     checks = []
     if not options.quick:
@@ -115,7 +115,7 @@ def _critics(options: argparse.Namespace) -> dict[str, Any]:
     names = options.critic or [card.name for card in list_critics()]
     side = _QUICK[0][1] if options.quick else 256
     rows = list(measure_critics(names, options.device, 1 if options.quick else options.repeat, side))
-    print(render_critics(rows), flush=True)
+    print(render_critics(rows), end="", flush=True)
     return {"critics": [asdict(row) for row in rows]}
 
 
@@ -124,7 +124,7 @@ def _precision(options: argparse.Namespace) -> dict[str, Any]:
     found = {}
     for size in sizes:
         text, found["x".join(map(str, size))] = table(CRITICS, size, options.device)
-        print(text, end="\n\n", flush=True)
+        print(text, flush=True)
     return {"cosines": found}
 
 

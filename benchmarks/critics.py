@@ -14,9 +14,10 @@ from torch import Tensor
 from benchmarks.cases import images, ours
 from benchmarks.flops import count, count_forward
 from benchmarks.memory import Loss, footprint
-from benchmarks.table import MIB, align
+from benchmarks.table import MIB
 from perceptloss import Critic, create_critic, get_card
 from perceptloss.card import Card
+from perceptloss.output.tables import text
 
 __all__ = ["CriticRow", "measure", "render", "side_for"]
 
@@ -123,4 +124,4 @@ def render(rows: Sequence[CriticRow]) -> str:
         cells += [f"{size / MIB:.1f}" for size in (row.held, row.peak, row.held_plain, row.peak_lean)]
         cells += [f"{seconds * 1e3:.0f}" for seconds in (row.score_seconds, row.step_seconds)]
         body.append(cells)
-    return align(head, body)
+    return text([head, *body], "lr", rule=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.cases import images, ours
-from benchmarks.table import align
+from perceptloss.output.tables import text
 
 __all__ = ["CRITICS", "LEVELS", "cosine", "table"]
 
@@ -49,4 +49,5 @@ def table(
     """Cosines of critics by level of noise, as text and as numbers."""
     found = {name: {level: cosine(name, level, size, device) for level in LEVELS} for name in names}
     body = [[name, *(f"{value:.3f}" for value in row.values())] for name, row in found.items()]
-    return align(["cosine, bf16 to fp32, x = y + noise of", *(f"{level}/255" for level in LEVELS)], body), found
+    head = ["cosine, bf16 to fp32, x = y + noise of", *(f"{level}/255" for level in LEVELS)]
+    return text([head, *body], "lr", rule=True), found

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.table import align
 from perceptloss import create_critic, get_card
 from perceptloss.critics.gmsd import gms_map
 from perceptloss.critics.mdsi import MDSI
@@ -25,6 +24,7 @@ from perceptloss.critics.nlpd import NLPD
 from perceptloss.critics.srsim import SRSIM
 from perceptloss.errors import MissingWeights
 from perceptloss.networks.windows import ssim_maps
+from perceptloss.output.tables import text
 
 __all__ = ["Published", "Result", "published", "render", "run"]
 
@@ -177,4 +177,4 @@ def render(results: Sequence[Result]) -> str:
     scored = [result for result in results if result.ours is not None]
     agreed = sum(result.agrees for result in scored)
     count = f"{agreed} of {len(scored)} agree; {len(results) - len(scored)} need pictures or weights"
-    return f"{align(head, body)}\n\n{count}"
+    return f"{text([head, *body], 'lr', rule=True)}\n{count}"

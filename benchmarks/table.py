@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["MIB", "Row", "align", "render", "size_text"]
+from perceptloss.output.tables import text
+
+__all__ = ["MIB", "Row", "render", "size_text"]
 
 MIB = 2**20
 
@@ -32,17 +34,6 @@ def size_text(size: tuple[int, int, int]) -> str:
     return "x".join(map(str, size))
 
 
-def align(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A text table: first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
-    lines = []
-    for cells in (head, ["-" * width for width in widths], *body):
-        padded = [cells[0].ljust(widths[0])]
-        padded += [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
-
-
 def render(rows: Sequence[Row]) -> str:
     """The rows of one case and size; the ratio is to the first row."""
     is_cuda = rows[0].device_peak is not None
@@ -57,4 +48,4 @@ def render(rows: Sequence[Row]) -> str:
         cells.append(f"{row.cpu_ratio:.2f}" if row.device_peak is None else f"{row.device_peak / MIB:.1f}")
         body.append(cells)
     title = f"{rows[0].case} at {size_text(rows[0].size)}"
-    return f"{title}\n{align(head, body)}"
+    return f"{title}\n{text([head, *body], 'lr', rule=True)}"

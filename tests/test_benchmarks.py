@@ -13,7 +13,7 @@ from benchmarks.__main__ import main
 from benchmarks.cases import FIVE, MODES, THREE, images, ours
 from benchmarks.memory import LiveStorage, footprint
 from benchmarks.precision import cosine
-from benchmarks.table import Row, align, render
+from benchmarks.table import Row, render
 from perceptloss import create_critic
 
 CPU = torch.device("cpu")
@@ -177,9 +177,6 @@ def test_promises_about_seconds_are_read_from_the_table():
     assert list(targets.time_checks([])) == []
     assert str(next(targets.time_checks(rows))).startswith("PASS  seconds of lpips-vgg, fused")
 
-
-def test_text_tables_align():
-    assert align(["a", "bb"], [["x", "1.0"]]) == "a   bb\n-  ---\nx  1.0"
     cpu = render([Row("c", (1, 2, 3), "l", 2**20, 2**21, 0, 10**9, 0.5, 1.0, 1.0, None)])
     gpu = render([Row("c", (1, 2, 3), "l", 2**20, 2**21, 0, 10**9, 0.5, 1.0, 1.0, 2**22)])
     assert cpu.startswith("c at 1x2x3\n")

@@ -20,17 +20,18 @@ MAY_IMPORT = {
     "card": {"errors"},
     "weights.rules": {"errors"},
     "critic": {"errors", "card", "weights.rules"},
-    "weights": _CORE,
+    "output": set(),
+    "weights": {*_CORE, "output"},
     "networks": {*_CORE, "weights"},
     "critics": {*_CORE, "weights", "networks"},
     "registry": {*_CORE, "weights", "networks", "critics"},
     "loss": {*_CORE, "networks", "registry"},
     "maps": {*_CORE, "networks"},
-    "compare": _SCORING,
-    "runs": {"errors", "loss", "compare"},
+    "compare": {*_SCORING, "output"},
+    "runs": {"errors", "output", "loss", "compare"},
     "integrations": {*_CORE, "networks", "registry", "loss", "compare"},
-    "teach": {*_SCORING, "critics", "compare", "runs"},
-    "cli": {*_SCORING, "compare", "integrations", "recipes"},
+    "teach": {*_SCORING, "output", "critics", "compare", "runs"},
+    "cli": {*_SCORING, "output", "compare", "integrations", "recipes"},
 }
 ROOMS = sorted(MAY_IMPORT, key=len, reverse=True)
 FRAMEWORKS = {
@@ -38,6 +39,8 @@ FRAMEWORKS = {
     "accelerate": {"runs", "teach"},
     "torchvision": {"integrations"},
     "skimage": {"runs", "teach"},
+    "filelock": {"output"},
+    "tqdm": {"output"},
 }
 
 

@@ -1,26 +1,53 @@
-"""The progress bar and sizes for people."""
+"""Progress bars: for people at a terminal, and for the first process of a job."""
 
 from __future__ import annotations
 
+import io
+import sys
+
 import pytest
 
-from perceptloss.weights.progress import Bar, human
+from perceptloss.output.progress import bar
 
 
-def test_a_terminal_gets_one_line_that_is_redrawn(monkeypatch, capsys):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    with Bar("file", 100) as bar:
-        bar.at(40)
-        bar.at(100)
-    shown = capsys.readouterr().err
-    assert shown.count("\n") == 1
-    assert shown.endswith("\n")
-    assert shown.count("\r") == 2
-    assert " 40% of 100 B" in shown
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
 
 
-@pytest.mark.parametrize(
-    ("size", "text"), [(7, "7 B"), (6009, "6.0 kB"), (999_960, "1.0 MB"), (553433881, "553.4 MB"), (2e9, "2.0 GB")]
-)
-def test_sizes_for_people(size, text):
-    assert human(size) == text
+def shown(monkeypatch, stream: io.StringIO, **options) -> str:
+    monkeypatch.setattr(sys, "stderr", stream)
+    with bar("file", 2_000_000, unit="B", **options) as moving:
+        moving.update(500_000)
+        moving.update(1_500_000)
+    return stream.getvalue()
+
+
+def test_a_terminal_gets_one_line_that_is_redrawn_and_goes_away(monkeypatch):
+    text = shown(monkeypatch, Terminal())
+    assert "\n" not in text
+    assert "file:   0%" in text and "2.00M" in text
+    assert not text.split("\r")[-2].strip()
+
+
+def test_a_bar_that_was_asked_for_stays(monkeypatch):
+    text = shown(monkeypatch, io.StringIO(), show=True)
+    assert "2.00M/2.00M" in text and text.endswith("\n")
+
+
+@pytest.mark.parametrize("options", [{"show": False}, {"show": None}])
+def test_no_terminal_or_not_wanted_means_silence(monkeypatch, options):
+    stream = Terminal() if options["show"] is False else io.StringIO()
+    assert shown(monkeypatch, stream, **options) == ""
+
+
+@pytest.mark.parametrize("rank", ["RANK", "LOCAL_RANK"])
+def test_other_processes_of_a_job_are_silent(monkeypatch, rank):
+    monkeypatch.setenv(rank, "1")
+    assert shown(monkeypatch, Terminal(), show=True) == ""
+
+
+def test_it_begins_where_the_work_does(monkeypatch):
+    assert "25%" in shown(monkeypatch, Terminal(), done=500_000).split("\r")[1]

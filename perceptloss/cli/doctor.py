@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 from typing import Any
 
-from perceptloss.cli.terminal import result
+from perceptloss.cli.terminal import result, result_json
+from perceptloss.output.tables import text
 
 __all__ = ["add_parser"]
 
@@ -33,11 +33,10 @@ def run(args: argparse.Namespace) -> int:
         "basicsr integration": _basicsr(),
     }
     if args.json:
-        result(json.dumps(findings, indent=1, ensure_ascii=False) + "\n")
+        result_json(findings)
         return 0
     for title, facts in findings.items():
-        width = max((len(name) for name in facts), default=0)
-        result(f"{title}\n" + "".join(f"  {name:{width}}  {value}\n" for name, value in facts.items()))
+        result(f"{title}\n" + text((f"  {name}", value) for name, value in facts.items()))
     return 0
 
 

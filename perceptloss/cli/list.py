@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING
 
-from perceptloss.cli.terminal import result
+from perceptloss.cli.terminal import result, result_json
 from perceptloss.errors import ConfigError, near
+from perceptloss.output.tables import markdown, text
 
 if TYPE_CHECKING:
     from perceptloss.card import Card
@@ -45,11 +45,11 @@ def run(args: argparse.Namespace) -> int:
         )
     chosen = [card for card in cards if _fits(card, args)]
     if args.format == "md":
-        result("\n".join(_markdown(chosen)) + "\n")
+        result(_markdown(chosen))
     elif args.json or args.format == "json":
-        result(json.dumps([card.to_dict() for card in chosen], indent=1, ensure_ascii=False) + "\n")
+        result_json([card.to_dict() for card in chosen])
     else:
-        result("\n".join(_table(chosen)) + "\n")
+        result(_table(chosen))
     return 0
 
 
@@ -60,9 +60,7 @@ def _fits(card: Card, args: argparse.Namespace) -> bool:
     return kind and domain and licence and not (args.weight_free and card.weights)
 
 
-def _table(cards: list[Card]) -> list[str]:
-    from perceptloss.compare.table import align
-
+def _table(cards: list[Card]) -> str:
     rows = [("critic", "kind", "score", "from", "domains", "licence", "weights", "measures")]
     for card in cards:
         low, high = (f"{bound:g}" for bound in card.bounds)
@@ -78,12 +76,12 @@ def _table(cards: list[Card]) -> list[str]:
                 card.summary,
             )
         )
-    return align(rows)
+    return text(rows)
 
 
-def _markdown(cards: list[Card]) -> list[str]:
+def _markdown(cards: list[Card]) -> str:
     head = ["critic", "kind", "better", "bounds", "smallest side", "weights", "fidelity", "code / weights licence"]
-    lines = [head, ["---"] * len(head)]
+    rows = []
     for card in cards:
         bounds = " … ".join(f"{bound:g}".replace("inf", "∞") for bound in card.bounds)
         licences = " / ".join(filter(None, (card.licence_code, card.licence_weights)))
@@ -94,5 +92,5 @@ def _markdown(cards: list[Card]) -> list[str]:
             str(card.min_size),
             ", ".join(card.weights) or "none",
         )
-        lines.append([f"`{card.name}`", *facts, card.fidelity, licences])
-    return [f"| {' | '.join(line)} |" for line in lines]
+        rows.append([f"`{card.name}`", *facts, card.fidelity, licences])
+    return markdown(head, rows, "l")

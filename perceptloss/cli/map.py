@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from perceptloss.cli.options import add_computing, add_inputs, one_system, plan_of
-from perceptloss.cli.terminal import Progress, result
+from perceptloss.cli.terminal import result
 from perceptloss.errors import ConfigError
+from perceptloss.output.progress import bar
 
 if TYPE_CHECKING:
     from perceptloss.compare.maps import Form, MapSet, WrittenMap
@@ -83,20 +84,18 @@ def run(args: argparse.Namespace) -> int:
     _check_targets(args, plan, [path for row in targets for path in row])
     for remark in _remarks(plan):
         _log.warning("%s", remark)
-    total, done = len(plan.images) * len(scorers), 0
-    progress = Progress(quiet=args.quiet, what="maps")
-
-    def count() -> None:
-        nonlocal done
-        done += 1
-        progress(done, total)
-
     code = 0
     for scorer, row in zip(scorers, targets, strict=True):
-        try:
-            found = write_maps(plan, scorer, row, form, overlay=args.overlay, value_range=args.range, progress=count)
-        finally:
-            progress.clear()
+        with bar(f"maps of {scorer.label}", len(row), show=False if args.quiet else None) as shown:
+            found = write_maps(
+                plan,
+                scorer,
+                row,
+                form,
+                overlay=args.overlay,
+                value_range=args.range,
+                progress=shown.update,
+            )
         result(_describe(found))
         for key in found.not_finite:
             _log.error("%s: the map of %r is not finite and was not written", scorer.label, key)

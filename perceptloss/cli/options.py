@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from perceptloss.cli.terminal import Progress, result
+from perceptloss.cli.terminal import result
 from perceptloss.errors import ConfigError
+from perceptloss.output.progress import bar
+from perceptloss.output.tables import counted, text
 
 if TYPE_CHECKING:
     from perceptloss.compare.pairing import Images
@@ -138,17 +140,14 @@ def execute(args: argparse.Namespace, systems: Mapping[str, Images], baseline: s
     from perceptloss.compare.table import render, sentences
     from perceptloss.compare.thresholds import check_thresholds
 
-    progress = Progress(quiet=args.quiet)
-    try:
+    with bar("scores", plan.scores, show=False if args.quiet else None) as shown:
         results = run_plan(
             plan,
             random_weights=args.random_weights,
             cache=args.cache,
-            progress=progress,
+            progress=lambda done, total: shown.update(done - shown.n),
             command=args.command_line,
         )
-    finally:
-        progress.clear()
     for sentence in sentences(results):
         _log.warning("%s", sentence)
     if args.output:
@@ -221,8 +220,6 @@ def _wrong_output(args: argparse.Namespace) -> list[str]:
 
 
 def _describe(plan: Plan) -> str:
-    from perceptloss.compare.table import align, counted
-
     sets = [*plan.systems, *(["reference"] if plan.images[0].reference else [])]
     rows: list[tuple[str, ...]] = [("image", *sets)]
     for record in plan.images:
@@ -230,14 +227,6 @@ def _describe(plan: Plan) -> str:
         rows.append((record.key, *(file.path if file else "" for file in files)))
     factors = {"image": plan.images, "system": plan.systems, "critic": plan.asked}
     work = " x ".join(counted(len(things), name) for name, things in factors.items())
-    left = [f"left out: {key} (not in {', '.join(names)})" for key, names in plan.left_out.items()]
-    return (
-        "\n".join(
-            [
-                *align(rows),
-                *left,
-                f"{work} = {counted(plan.scores, 'score')} of {plan.megapixels:.3g} megapixels together",
-            ]
-        )
-        + "\n"
-    )
+    left = [f"left out: {key} (not in {', '.join(names)})\n" for key, names in plan.left_out.items()]
+    sum_of_all = f"{work} = {counted(plan.scores, 'score')} of {plan.megapixels:.3g} megapixels together\n"
+    return "".join([text(rows), *left, sum_of_all])

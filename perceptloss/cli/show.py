@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from perceptloss.cli.terminal import result
+from perceptloss.cli.terminal import result, result_json
+from perceptloss.output.tables import text
 
 if TYPE_CHECKING:
     from perceptloss.card import Card
@@ -48,9 +48,9 @@ def run(args: argparse.Namespace) -> int:
     files = weight_places(card)
     if args.json:
         facts = {**card.to_dict(), "signature": signature_pattern(card), "files": files}
-        result(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+        result_json(facts)
     else:
-        result("\n".join(_lines(card, files)) + "\n")
+        result(_text(card, files))
     return 0
 
 
@@ -84,21 +84,18 @@ def _how_to_get(file: str, card: Card) -> str:
     return f"not here; by hand: {by_hand}" if by_hand else f"not here; perceptloss weights fetch {card.name}"
 
 
-def _lines(card: Card, files: dict[str, str | None]) -> list[str]:
+def _text(card: Card, files: dict[str, str | None]) -> str:
     facts = {**_use(card), **_needs(card), **_origin(card)}
-    width = max(map(len, facts))
-    lines = [f"{card.name}: {card.summary}", ""]
-    lines += [f"{name:{width}}  {value}" for name, value in facts.items()]
+    parts = [f"{card.name}: {card.summary}\n", text(facts.items())]
     if files:
-        lines += ["", "weights"]
-        width = max(map(len, files))
-        lines += [f"  {name:{width}}  {path or _how_to_get(name, card)}" for name, path in files.items()]
+        rows = ((f"  {name}", path or _how_to_get(name, card)) for name, path in files.items())
+        parts.append("weights\n" + text(rows))
     if card.notes:
-        lines += ["", "notes", *(f"  - {note}" for note in card.notes)]
-    return lines
+        parts.append("notes\n" + "".join(f"  - {note}\n" for note in card.notes))
+    return "\n".join(parts)
 
 
-def _use(card: Card) -> dict[str, Any]:
+def _use(card: Card) -> dict[str, str]:
     low, high = card.bounds
     compares = "compares with a reference" if card.needs_reference else "judges an image alone"
     return {
@@ -113,7 +110,7 @@ def _use(card: Card) -> dict[str, Any]:
     }
 
 
-def _needs(card: Card) -> dict[str, Any]:
+def _needs(card: Card) -> dict[str, str]:
     multiple = f", sides multiples of {card.multiple_of}" if card.multiple_of > 1 else ""
     return {
         "image": f"{card.channels} channels, at least {card.min_size}x{card.min_size} pixels{multiple}",
@@ -123,7 +120,7 @@ def _needs(card: Card) -> dict[str, Any]:
     }
 
 
-def _origin(card: Card) -> dict[str, Any]:
+def _origin(card: Card) -> dict[str, str]:
     allowed = "commercial use not forbidden" if card.is_commercial else "not for commercial use, or not stated"
     return {
         "fidelity": f"{card.fidelity}: {_FIDELITY[card.fidelity]}",

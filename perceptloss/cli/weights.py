@@ -7,7 +7,6 @@ Results go to stdout, everything else through `logging`. Exit codes: 0 fine, 3 w
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -18,11 +17,12 @@ from perceptloss import __version__
 from perceptloss.card import Direction
 from perceptloss.cli.terminal import result
 from perceptloss.errors import ConfigError, UnknownCritic, WeightsError, near
+from perceptloss.output.tables import human, text
 from perceptloss.registry import create_critic, get_card, list_critics, set_direction
+from perceptloss.weights.checkpoints import write_state
 from perceptloss.weights.convert import convert, load_states
 from perceptloss.weights.download import sha256_of
 from perceptloss.weights.manifest import WeightFile, home, manifest
-from perceptloss.weights.progress import human
 from perceptloss.weights.search import fetch, locate, places, read_state, resolve
 
 __all__ = ["add_parser", "save_converted"]
@@ -75,13 +75,6 @@ def _action(
     return parser
 
 
-def _table(rows: Iterable[Sequence[str]]) -> None:
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        _say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
 def _say(line: str) -> None:
     result(f"{line}\n")
 
@@ -123,7 +116,7 @@ def _list(args: argparse.Namespace) -> int:
             if place.is_checked and entry.bytes and size != entry.bytes:
                 where += f" (damaged: {size} bytes instead of {entry.bytes})"
         rows.append((entry.name, human(entry.bytes) if entry.bytes else "?", entry.licence, where))
-    _table(rows)
+    result(text(rows))
     return 0
 
 
@@ -160,7 +153,7 @@ def _verify(args: argparse.Namespace) -> int:
         elif not args.here:
             rows.append((entry.name, "missing", f"perceptloss weights fetch {entry.name}"))
             bad += 1
-    _table(rows)
+    result(text(rows))
     return _UNAVAILABLE if bad else 0
 
 
@@ -202,17 +195,13 @@ def _convert(args: argparse.Namespace) -> int:
 def save_converted(critic: str, files: Sequence[Path], output: Path, better: Direction | None = None) -> None:
     """Write a critic's complete weights from foreign checkpoints, for `create_critic(critic, weights=output)`.
 
-    The metadata entry `perceptloss` holds, as JSON, the critic, our version, name and sha256 of each
-    source, and the direction of the scores where it was given. It is a single entry because
-    safetensors writes several in random order.
+    `read_facts` of it tells the critic, our version, name and sha256 of each source, and the direction of the
+    scores where it was given.
 
     Raises:
         UnknownCritic: with the nearest names.
         WeightsError: if the files do not fit, or together leave something open.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     model = create_critic(critic, weights=None)
     states = [convert(model, read_state(file), str(file)) for file in files]
     load_states(model, states, [str(file) for file in files])
@@ -225,12 +214,4 @@ def save_converted(critic: str, files: Sequence[Path], output: Path, better: Dir
     if better is not None:
         set_direction(model, better)  # refuses what does not go with the critic
         facts["better"] = better
-    tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
-    draft = output.with_name(f"{output.name}.{os.getpid()}.part")
-    try:
-        save_file(tensors, draft, metadata={"perceptloss": json.dumps(facts, sort_keys=True)})
-        draft.replace(output)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"cannot write {output}: {error}") from error
-    finally:
-        draft.unlink(missing_ok=True)
+    write_state(output, model.state_dict(), facts)

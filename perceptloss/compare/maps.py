@@ -131,7 +131,7 @@ def write_maps(
     *,
     overlay: bool = False,
     value_range: tuple[float, float] | None = None,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[], object] = lambda: None,
 ) -> MapSet:
     """Compute and write one critic's maps of the images of a plan with one system.
 

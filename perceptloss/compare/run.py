@@ -25,7 +25,7 @@ from perceptloss.errors import ConfigError, InputError
 
 __all__ = ["compare", "file_jobs", "run_plan", "score", "score_pairs"]
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], object]
 Pair = tuple[str, Tensor, Tensor | None]
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from perceptloss.compare.results import Flag, Results
 from perceptloss.compare.summary import Cell, Standing
+from perceptloss.output.tables import counted, latex, markdown, text
 
-__all__ = ["Format", "align", "counted", "decimals", "render", "sentences"]
+__all__ = ["Format", "decimals", "render", "sentences"]
 
 Format = Literal["table", "md", "latex", "csv", "json"]
 _SHOWN: Final = 5
@@ -56,11 +57,6 @@ def decimals(values: Sequence[float]) -> int:
     return min(8, max(4, 2 - magnitude) if magnitude < 0 else max(1, 3 - magnitude))
 
 
-def counted(number: int, noun: str) -> str:
-    """Such as `1 image` or `2 images`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def sentences(results: Results) -> list[str]:
     """What a reader must know beside the numbers, in a fixed order."""
     total = len(results.images)
@@ -85,16 +81,6 @@ def sentences(results: Results) -> list[str]:
         else:
             found += [flag.text for flag in flags]
     return found
-
-
-def align(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """Rows with columns of equal width, two spaces apart; `right` are the columns aligned to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    cells = [
-        [cell.rjust(w) if n in right else cell.ljust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True))]
-        for row in rows
-    ]
-    return ["  ".join(row).rstrip() for row in cells]
 
 
 def _grid(results: Results) -> _Grid:
@@ -154,10 +140,10 @@ def _difference(cell: Cell, digits: int) -> str:
     """Signed difference; in scientific form where the column's digits would hide it."""
     if cell.difference is None:
         return ""
-    text = f"{cell.difference:+.{digits}f}"
-    if cell.difference and not text.strip("+-0."):
-        text = f"{cell.difference:+.0e}"
-    return ("0" if not cell.difference else text).replace("-", _MINUS)
+    shown = f"{cell.difference:+.{digits}f}"
+    if cell.difference and not shown.strip("+-0."):
+        shown = f"{cell.difference:+.0e}"
+    return ("0" if not cell.difference else shown).replace("-", _MINUS)
 
 
 def _text(grid: _Grid) -> str:
@@ -170,10 +156,9 @@ def _text(grid: _Grid) -> str:
         for row, (score, difference) in zip(flat, pairs, strict=True):
             cell = f"{score:>{widths[0]}}  {difference:>{widths[1]}}" if n in critics else score
             row.append(cell.rstrip())
-    last = {"rank": 2, "wins": 1}
-    right = [len(grid.header) - back for name, back in last.items() if name in grid.header]
-    lines = [grid.title, *align([grid.header, *flat], right), *grid.notes]
-    return "\n".join([*lines, *(f"  {signature}" for signature in grid.signatures)]) + "\n"
+    align = "l" * (len(grid.header) - 2) + "rr" if "wins" in grid.header else "l"
+    table = text([grid.header, *flat], align)
+    return f"{grid.title}\n{table}" + _lines([*grid.notes, *(f"  {signature}" for signature in grid.signatures)])
 
 
 def _joined(cell: str | tuple[str, str]) -> str:
@@ -183,48 +168,18 @@ def _joined(cell: str | tuple[str, str]) -> str:
 
 
 def _markdown(grid: _Grid) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-    rows = [line([_joined(cell) for cell in row]) for row in grid.rows]
-    rule = "|---|" + "---:|" * (len(grid.header) - 1)
+    table = markdown(grid.header, ([_joined(cell) for cell in row] for row in grid.rows))
     notes = [f"- {note}" for note in grid.notes] + [f"- `{signature}`" for signature in grid.signatures]
-    return "\n".join([grid.title, "", line(grid.header), rule, *rows, "", *notes]) + "\n"
+    return f"{grid.title}\n\n{table}\n{_lines(notes)}"
 
 
 def _latex(grid: _Grid) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return f"  {' & '.join(_escaped(cell) for cell in cells)} \\\\"
-
-    rows = [line([_joined(cell) for cell in row]) for row in grid.rows]
-    columns = "l" + "r" * (len(grid.header) - 1)
-    comments = [f"% {text}" for text in (grid.title, *grid.notes, *grid.signatures)]
-    body = [
-        f"\\begin{{tabular}}{{{columns}}}",
-        "  \\hline",
-        line(grid.header),
-        "  \\hline",
-        *rows,
-        "  \\hline",
-        "\\end{tabular}",
-    ]
-    return "\n".join([*comments, *body]) + "\n"
+    comments = [f"% {line}" for line in (grid.title, *grid.notes, *grid.signatures)]
+    return _lines(comments) + latex(grid.header, ([_joined(cell) for cell in row] for row in grid.rows))
 
 
-_LATEX: Final = {
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    "\\": "\\textbackslash{}",
-    "~": "\\textasciitilde{}",
-    "^": "\\textasciicircum{}",
-    "↑": "$\\uparrow$",
-    "↓": "$\\downarrow$",
-    _MINUS: "$-$",
-    "—": "---",
-}
-
-
-def _escaped(text: str) -> str:
-    return "".join(_LATEX.get(sign, sign) for sign in text)
+def _lines(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _subject(flag: Flag) -> str:

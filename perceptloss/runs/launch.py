@@ -14,8 +14,9 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, GradientAccumulationPlugin, ProjectConfiguration, broadcast_object_list
 
 from perceptloss.errors import ConfigError, PerceptlossError
+from perceptloss.output.files import write_atomically
 from perceptloss.runs import config as options
-from perceptloss.runs.state import checkpoints, write_atomically
+from perceptloss.runs.state import checkpoints
 from perceptloss.runs.yamlfile import read_yaml
 
 __all__ = [
@@ -111,6 +112,7 @@ def claim(config: RunOptions, folder: Path, free: Sequence[str] = ()) -> bool:
             raise ConfigError(
                 ["it holds checkpoints; drop --resume none to go on, or add --overwrite to start again"], str(folder)
             )
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(saved, options.dump(config))
     return is_finished
 

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from perceptloss.errors import PerceptlossError
+from perceptloss.output.files import write_atomically
 
 __all__ = [
     "Ema",
@@ -32,7 +33,6 @@ __all__ = [
     "load_checkpoint",
     "read_progress",
     "save_checkpoint",
-    "write_atomically",
 ]
 
 
@@ -97,6 +97,7 @@ class RunLog:
 
     def __init__(self, path: Path, through: int) -> None:
         kept = [line for line in self._whole_lines(path) if json.loads(line)["step"] <= through]
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, "".join(f"{line}\n" for line in kept))
         self._file = path.open("a", encoding="utf-8")
 
@@ -119,17 +120,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: finite(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a text file in one piece."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 class StopSignal:

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from perceptloss.errors import WeightsError
+from perceptloss.output.files import replacing
 from perceptloss.weights.model_files import READERS
 
-__all__ = ["SUFFIXES", "WRAPPERS", "plain_tensors", "read_facts", "read_state"]
+__all__ = ["SUFFIXES", "WRAPPERS", "plain_tensors", "read_facts", "read_state", "write_state"]
 
 SUFFIXES: Final = (".safetensors", ".pth", ".pt", ".pkl", ".ckpt", ".tar", *READERS)
 # what training frameworks call the weights beside optimiser and counters; the first one present is taken
@@ -97,6 +98,25 @@ def read_facts(path: str | PathLike[str]) -> dict[str, object]:
     except (SafetensorError, OSError, ValueError):
         return {}  # read_state says what is wrong with the file
     return facts if isinstance(facts, dict) else {}
+
+
+def write_state(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, object]) -> None:
+    """Write a .safetensors file in one piece; `read_facts` gives the facts back.
+
+    They are one entry of the metadata, as JSON, because safetensors writes several in random order.
+
+    Raises:
+        WeightsError: if it cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+    try:
+        with replacing(path) as draft:
+            save_file(tensors, draft, {"perceptloss": json.dumps(facts, sort_keys=True)})
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"cannot write {path}: {error}") from error
 
 
 def _numbered(content: object) -> object:

@@ -15,7 +15,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPResponse
@@ -25,14 +25,16 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from perceptloss.errors import MissingWeights, WeightsError
-from perceptloss.weights.locks import exclusive
-from perceptloss.weights.progress import Bar, human
+from perceptloss.output.files import exclusive
+from perceptloss.output.progress import bar
+from perceptloss.output.tables import human
 
 __all__ = ["Wanted", "download", "sha256_of"]
 
 _CHUNK: Final = 1 << 18
 _STEP: Final = 0.01  # share of the file by which a request must bring it forward not to count as failed
 _PASSING: Final = {408, 425, 429, 500, 502, 503, 504}  # HTTP states that may be gone a moment later
+Tell = Callable[[float], object]  # is called with the number of bytes that have come
 _alone = threading.Lock()  # file locks do not separate the threads of a process on every system
 
 logger = logging.getLogger(__name__)
@@ -99,7 +101,7 @@ def download(urls: Sequence[str], wanted: Wanted, *, progress: bool | None = Non
     with _alone, ExitStack() as stack:
         with _writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            shared = stack.enter_context(exclusive(target.with_name(f"{target.name}.lock")))
+            shared = stack.enter_context(exclusive(target.with_name(f".{target.name}.lock")))
         if target.is_file() and sha256_of(target).startswith(wanted.sha256):
             return target  # another process was faster
         private = "" if shared else f".{os.getpid()}"
@@ -128,8 +130,8 @@ def _from_url(url: str, part: Path, wanted: Wanted, progress: bool | None) -> No
         resumed = _size(part) > 0
         requests += 1
         try:
-            with Bar(wanted.target.name, wanted.size, progress) as bar:
-                _transfer(url, part, wanted, bar)
+            with bar(wanted.target.name, wanted.size, show=progress, unit="B") as shown:
+                _transfer(url, part, wanted, shown.update)
         except _RetryError as error:
             has_grown = _size(part) - most >= wanted.size * _STEP
             problem, failures, most = str(error), 1 if has_grown else failures + 1, max(most, _size(part))
@@ -146,7 +148,7 @@ def _from_url(url: str, part: Path, wanted: Wanted, progress: bool | None) -> No
     raise _UrlError(f"{problem} ({requests} attempts{kept})")
 
 
-def _transfer(url: str, part: Path, wanted: Wanted, bar: Bar) -> None:
+def _transfer(url: str, part: Path, wanted: Wanted, tell: Tell) -> None:
     """One request for the bytes that the part file still lacks."""
     have = _size(part)
     if have == wanted.size:
@@ -159,7 +161,7 @@ def _transfer(url: str, part: Path, wanted: Wanted, bar: Bar) -> None:
         headers["Range"] = f"bytes={have}-"
     try:
         with urlopen(Request(url, headers=headers), timeout=wanted.timeout) as response:
-            _copy(response, part, _start(response, part, have, wanted.size), wanted.size, bar)
+            _copy(response, part, _start(response, part, have, wanted.size), wanted.size, tell)
     except HTTPError as error:
         raise _http_problem(error, part) from error
     except URLError as error:
@@ -198,17 +200,17 @@ def _start(response: HTTPResponse, part: Path, have: int, size: int) -> int:
     return have
 
 
-def _copy(response: HTTPResponse, part: Path, start: int, size: int, bar: Bar) -> None:
+def _copy(response: HTTPResponse, part: Path, start: int, size: int, tell: Tell) -> None:
     position = start
     with _writing(part), part.open("r+b" if start else "wb") as file:
         file.seek(start)
-        bar.at(position)
+        tell(start)
         while chunk := _read(response):
             position += len(chunk)
             if position > size:
                 break
             file.write(chunk)
-            bar.at(position)
+            tell(len(chunk))
     if position > size:
         part.unlink()
         raise _UrlError(f"wrong size: expected {size} bytes, the server sends more; the partial file was deleted")

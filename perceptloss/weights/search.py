@@ -24,10 +24,11 @@ import torch
 from torch import Tensor
 
 from perceptloss.errors import MissingWeights, WeightsError, near
+from perceptloss.output.files import write_atomically
+from perceptloss.output.tables import human
 from perceptloss.weights.checkpoints import read_state
 from perceptloss.weights.download import Wanted, download, sha256_of
 from perceptloss.weights.manifest import WeightFile, home, manifest, shipped
-from perceptloss.weights.progress import human
 
 __all__ = [
     "Place",
@@ -239,11 +240,9 @@ def _read_memory(path: Path) -> dict[str, object]:
 
 def _write_memory(path: Path, content: dict[str, object]) -> None:
     kept = {key: value for key, value in content.items() if Path(key).is_file()}
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
     with suppress(OSError):  # a read-only cache costs a hash per start, nothing else
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(kept, indent=1), encoding="utf-8")
-        draft.replace(path)
+        write_atomically(path, json.dumps(kept, indent=1))
 
 
 def _download(entry: WeightFile, progress: bool | None = None) -> Path:

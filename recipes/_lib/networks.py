@@ -5,9 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 
 import perceptloss.integrations.basicsr  # noqa: F401 - makes BasicSR importable beside a current torchvision
 from perceptloss.errors import ConfigError, WeightsError
+from perceptloss.output.files import replacing
 from perceptloss.runs.options import Model
 from perceptloss.runs.state import Ema
 
@@ -119,10 +118,9 @@ def export(
         shared |= {key: json.dumps(value) for key, value in facts.items()}
         for kind, state in states.items():
             end = "_ema" if kind == "params_ema" else ""
-            with _replacing(stem.with_name(f"{stem.name}{end}.safetensors")) as path:
+            with replacing(stem.with_name(f"{stem.name}{end}.safetensors")) as path:
                 save_file(state, path, {**shared, "kind": kind})
-                path.chmod(0o644)  # safetensors lets the owner alone read what it writes
-        with _replacing(stem.with_name(f"{stem.name}.pth")) as path:
+        with replacing(stem.with_name(f"{stem.name}.pth")) as path:
             torch.save(states, path)
     accelerator.wait_for_everyone()  # the others may read the files next
 
@@ -130,10 +128,3 @@ def export(
 def _gathered(accelerator: Accelerator, network: nn.Module) -> dict[str, Tensor]:
     state = accelerator.get_state_dict(network)
     return {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name}.partial")
-    yield temporary
-    os.replace(temporary, path)

@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from _lib.scores import Metric, Scores, mean_scores, wins
-from perceptloss.runs.state import finite, write_atomically
+from perceptloss.output.files import write_atomically
+from perceptloss.runs.state import finite
 
 __all__ = ["Row", "detail", "markdown", "picture", "write_results"]
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
 from perceptloss.compare.statistics.bootstrap import Interval
 from perceptloss.errors import WeightsError
+from perceptloss.output.files import write_atomically
+from perceptloss.output.tables import markdown
 from perceptloss.teach.cards.facts import DataSource, Figure, ModelCard, check_file
-from perceptloss.teach.exams.protocol import markdown_table
 
 __all__ = ["render", "write"]
 
@@ -33,14 +33,10 @@ def write(card: ModelCard, path: str | PathLike[str]) -> Path:
     if target.suffix == ".safetensors":
         check_file(card, target)
         target = target.with_suffix(".md")
-    draft = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        draft.write_text(render(card), encoding="utf-8", newline="\n")
-        draft.replace(target)
+        write_atomically(target, render(card))
     except OSError as error:
         raise WeightsError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        draft.unlink(missing_ok=True)
     return target
 
 
@@ -78,7 +74,7 @@ def _facts(card: ModelCard) -> str:
         ["file", f"`{card.file}`"],
         ["sha256", f"`{card.sha256}`"],
     ]
-    return markdown_table(["fact", "value"], rows, rule="---")
+    return markdown(["fact", "value"], rows, "l")
 
 
 def _data(data: Sequence[DataSource]) -> str:
@@ -109,7 +105,7 @@ def _figures(name: str, figures: Sequence[Figure]) -> str:
         ]
         for figure in figures
     ]
-    table = markdown_table(["set", "measure", "n", name, *peers], rows)
+    table = markdown(["set", "measure", "n", name, *peers], rows)
     note = "In brackets: bootstrap intervals. A figure without brackets is quoted, not measured here."
     return f"{table}\n{note}\n" if any(isinstance(p, float) for f in figures for p in f.peers.values()) else table
 

@@ -11,7 +11,7 @@ independent evidence, and intervals over images come out too narrow. Everything 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias, get_args
@@ -35,6 +35,7 @@ from perceptloss.compare.statistics.measures import (
 )
 from perceptloss.compare.statistics.paired import Array, Evaluate, ProtocolError, codes_of, labels, paired
 from perceptloss.compare.statistics.pairs import PairWeight, elo_probability, level_accuracy, pairwise_accuracy
+from perceptloss.output.tables import markdown
 
 __all__ = [
     "FORMS",
@@ -54,7 +55,6 @@ __all__ = [
     "krcc",
     "level_accuracy",
     "main_score",
-    "markdown_table",
     "pairwise_accuracy",
     "plcc",
     "quality_bands",
@@ -121,7 +121,7 @@ class Agreement:
         rows += [(f"SRCC, {family}", interval) for family, interval in self.families.items()]
         over = "images" if self.contents is None else f"{self.contents} contents"
         note = f"n = {self.count}; {self.level:.0%} percentile intervals, {over} resampled {self.rounds} times"
-        return markdown_table(["measure", "value"], [[name, str(interval)] for name, interval in rows]) + f"\n{note}\n"
+        return markdown(["measure", "value"], [[name, str(interval)] for name, interval in rows]) + f"\n{note}\n"
 
 
 def agree(
@@ -226,16 +226,7 @@ def cross_table(
     if 0 < len(over) < len(sets):
         resampled += ", images elsewhere"
     note = f"{name} with {level:.0%} percentile intervals, {resampled}, {rounds} rounds"
-    return markdown_table(["critic", *(f"{data} (n = {counts[data]})" for data in sets)], rows) + f"\n{note}\n"
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], rule: str = "---:") -> str:
-    """A Markdown table, first column to the left, the others as `rule` says; ends in a new line."""
-
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in cells)} |"
-
-    return "\n".join([line(head), "|---|" + f"{rule}|" * (len(head) - 1), *map(line, rows)]) + "\n"
+    return markdown(["critic", *(f"{data} (n = {counts[data]})" for data in sets)], rows) + f"\n{note}\n"
 
 
 def _oriented(pred: object, mos: object, better: Direction) -> tuple[Array, Array]:

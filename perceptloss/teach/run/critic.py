@@ -6,7 +6,6 @@ import fnmatch
 import functools
 import inspect
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import set_seed
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from perceptloss import Critic, __version__, create_critic
@@ -26,7 +25,7 @@ from perceptloss.registry import find_entry, set_precision
 from perceptloss.teach.run.options import Pupil
 from perceptloss.teach.run.sources import Batch
 from perceptloss.teach.run.terms import Terms
-from perceptloss.weights.checkpoints import read_facts
+from perceptloss.weights.checkpoints import read_facts, write_state
 from perceptloss.weights.convert import fingerprint
 from perceptloss.weights.loading import load
 
@@ -256,7 +255,7 @@ def export(critic: Critic, path: Path, facts: Mapping[str, Any]) -> None:
         **facts,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    _save(state, path, record)
+    write_state(path, state, record)
     if not facts.get("options"):
         _check(critic, path)
 
@@ -266,14 +265,7 @@ def stamp(path: Path, metadata: Mapping[str, str]) -> None:
     facts = read_facts(path)
     wanted = {**facts, **json.loads(metadata["perceptloss"])}
     if wanted != facts:
-        _save(load_file(path), path, wanted)
-
-
-def _save(state: Mapping[str, Tensor], path: Path, facts: Mapping[str, Any]) -> None:
-    draft = path.with_name(f".{path.stem}.partial{path.suffix}")
-    save_file(dict(state), draft, metadata={"perceptloss": json.dumps(facts, sort_keys=True)})
-    draft.chmod(0o644)  # safetensors lets the owner alone read what it writes
-    os.replace(draft, path)
+        write_state(path, load_file(path), wanted)
 
 
 def _check(critic: Critic, path: Path) -> None:

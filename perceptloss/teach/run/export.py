@@ -16,11 +16,13 @@ from accelerate import Accelerator
 from torch.utils.flop_counter import FlopCounterMode
 
 from perceptloss import Critic, get_card
+from perceptloss.compare.statistics.bootstrap import Interval
+from perceptloss.output.files import write_atomically
+from perceptloss.output.tables import markdown
 from perceptloss.runs.meters import run_facts
-from perceptloss.runs.state import finite, write_atomically
+from perceptloss.runs.state import finite
 from perceptloss.teach.cards.facts import DataSource, Figure, ModelCard, metadata
 from perceptloss.teach.cards.markdown import write
-from perceptloss.teach.exams.protocol import Interval, markdown_table
 from perceptloss.teach.run.critic import build_pupil, quality_of, stamp
 from perceptloss.teach.run.evaluate import examine
 from perceptloss.teach.run.options import CardText, Pupil, Val
@@ -180,7 +182,7 @@ def table(exams: Mapping[str, Any]) -> str:
             for figure in own[part]:
                 cells = [_text(result["figures"][n][part][figure]) for n in names]
                 rows.append([f"{exam}, {_PARTS[part]}", _MEASURES[figure], *cells])
-    return markdown_table(["exam", "figure", *names], rows)
+    return markdown(["exam", "figure", *names], rows)
 
 
 def _text(figure: Mapping[str, Any]) -> str:

@@ -16,11 +16,12 @@ from typing import Any, Final
 import torch
 
 from perceptloss.errors import ConfigError
+from perceptloss.output.files import exclusive
+from perceptloss.output.progress import bar
 from perceptloss.teach.sets.plan import Plan, TeachingError, facts, identity, problems_in
 from perceptloss.teach.sets.shards import is_whole, write_shard
 from perceptloss.teach.sets.store import FACTS, TeachingSet, pack, write_json
 from perceptloss.teach.sets.worker import Worker
-from perceptloss.weights.locks import exclusive
 
 __all__ = ["build"]
 
@@ -89,8 +90,6 @@ def _claim(place: Path, known: Mapping[str, Any]) -> None:
 
 
 def _make(plan: Plan, shards: list[Path], plan_hash: str, processes: int, progress: bool) -> None:
-    from tqdm import tqdm
-
     missing = [index for index, path in enumerate(shards) if not is_whole(path, plan_hash)]
     if len(missing) < len(shards):
         logger.info("%d of %d photographs are done already", len(shards) - len(missing), len(shards))
@@ -99,8 +98,9 @@ def _make(plan: Plan, shards: list[Path], plan_hash: str, processes: int, progre
     shards[0].parent.mkdir(exist_ok=True)
     jobs = [(index, shards[index], plan_hash) for index in missing]
     done = _here(plan, jobs) if processes == 1 or len(jobs) == 1 else _there(plan, jobs, min(processes, len(jobs)))
-    for _ in tqdm(done, "teaching set", len(shards), initial=len(shards) - len(missing), disable=not progress):
-        pass
+    with bar("teaching set", len(shards), show=progress, done=len(shards) - len(missing)) as shown:
+        for _ in done:
+            shown.update()
 
 
 Job = tuple[int, Path, str]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from perceptloss.output.files import replacing
 
 __all__ = ["Shard", "is_whole", "read_shard", "write_shard"]
 
@@ -52,9 +53,8 @@ def write_shard(shard: Shard, path: Path, plan_hash: str) -> None:
     from safetensors.numpy import save_file
 
     notes = {name: json.dumps(getattr(shard, name)) for name in _NOTES}
-    partial = path.with_suffix(".partial")
-    save_file({name: getattr(shard, name) for name in _TENSORS}, partial, {**notes, "plan": plan_hash})
-    os.replace(partial, path)
+    with replacing(path) as draft:
+        save_file({name: getattr(shard, name) for name in _TENSORS}, draft, {**notes, "plan": plan_hash})
 
 
 def read_shard(path: Path) -> Shard:

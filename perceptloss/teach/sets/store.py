@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceptloss.errors import InputError
+from perceptloss.output.files import replacing, write_atomically
+from perceptloss.output.tables import text
 from perceptloss.teach.sets.consensus import agreement as agreement_among
 from perceptloss.teach.sets.consensus import consensus as consensus_of
 from perceptloss.teach.sets.plan import TeachingError
@@ -178,37 +180,38 @@ class TeachingSet:
         crops, photographs = len(np.unique(self.reference)), len(np.unique(self.content))
         lines = [
             f"{len(self)} images of {crops} crops of {photographs} photographs",
-            *_table("family", Counter(self.family.tolist())),
-            *_table("source", Counter(self.sources[i] for i in self.source.tolist())),
-            "Spearman correlation of each teacher with the consensus of the others:",
-            *(f"  {name:<24} {value:8.3f}" for name, value in self.agreement().items()),
+            _table("Images by family:", Counter(self.family.tolist()), "d"),
+            _table("Images by source:", Counter(self.sources[i] for i in self.source.tolist()), "d"),
+            _table("Spearman correlation of each teacher with the consensus of the others:", self.agreement(), ".3f"),
         ]
         return "\n".join(lines)
 
 
-def _table(title: str, counts: Mapping[str, int]) -> list[str]:
-    return [f"Images by {title}:", *(f"  {name:<24} {counts[name]:8d}" for name in sorted(counts))]
+def _table(title: str, values: Mapping[str, float], form: str) -> str:
+    return f"{title}\n" + text([(f"  {name}", f"{values[name]:{form}}") for name in sorted(values)], "lr").rstrip()
 
 
 def pack(folder: Path, shards: Sequence[Path], facts: Mapping[str, Any], weights: Mapping[str, float]) -> None:
-    """Join shards, one per photograph of the plan, into arrays and a table; the shards stay."""
+    """Join shards, one per photograph of the plan, into arrays and a table; the shards stay.
+
+    Nobody else may write in the folder meanwhile.
+    """
+    for leftover in folder.glob(".*.partial*"):
+        leftover.unlink()
     contents = [name for name, _ in facts["photos"]]
     sources = sorted({name.rpartition("/")[0] for name in contents})
-    references, images = _Writer(folder / _REFERENCES), _Writer(folder / _IMAGES)
     columns: dict[str, list[Any]] = {name: [] for name in (*_COLUMNS, "clean_scores")}
     directions: dict[str, bool] = {}
-    for number, path in enumerate(shards):
-        shard = read_shard(path)
-        _append(columns, shard, number, sources.index(contents[number].rpartition("/")[0]), references.rows)
-        references.add(shard.references, len(shards))
-        images.add(shard.images, len(shards))
-        directions = shard.is_higher_better
-    references.close()
-    images.close()
-    partial = folder / f"partial-{TABLE}"
+    with _filling(folder / _REFERENCES) as references, _filling(folder / _IMAGES) as images:
+        for number, path in enumerate(shards):
+            shard = read_shard(path)
+            _append(columns, shard, number, sources.index(contents[number].rpartition("/")[0]), references.rows)
+            references.add(shard.references, len(shards))
+            images.add(shard.images, len(shards))
+            directions = shard.is_higher_better
     arrays: dict[str, Any] = {name: np.concatenate(parts) for name, parts in columns.items()}
-    np.savez(partial, **arrays)
-    os.replace(partial, folder / TABLE)
+    with replacing(folder / TABLE) as draft:
+        np.savez(draft, **arrays)
     record = {
         "teachers": list(facts["teachers"]),
         "weights": dict(weights),
@@ -222,9 +225,7 @@ def pack(folder: Path, shards: Sequence[Path], facts: Mapping[str, Any], weights
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:
     """Write a file that is whole or not there."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(partial, path)
+    write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
 def _append(columns: dict[str, list[Any]], shard: Shard, content: int, source: int, first: int) -> None:
@@ -250,7 +251,7 @@ class _Writer:
     """Fills an array on disk block by block; all blocks have the size of the first one."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._partial = path, path.with_suffix(".partial")
+        self._path = path
         self._array: np.memmap[Any, Any] | None = None
         self.rows = 0
 
@@ -258,13 +259,18 @@ class _Writer:
         """Append a block, the first of `blocks`."""
         if self._array is None:
             shape = (blocks * len(block), *block.shape[1:])
-            self._array = np.lib.format.open_memmap(self._partial, mode="w+", dtype=block.dtype, shape=shape)
+            self._array = np.lib.format.open_memmap(self._path, mode="w+", dtype=block.dtype, shape=shape)
         self._array[self.rows : self.rows + len(block)] = block
         self.rows += len(block)
 
     def close(self) -> None:
-        """Put it in its place."""
-        assert self._array is not None
-        self._array.flush()
+        """Let go of the file, with everything in it."""
+        if self._array is not None:
+            self._array.flush()
         self._array = None
-        os.replace(self._partial, self._path)
+
+
+@contextmanager
+def _filling(path: Path) -> Iterator[_Writer]:
+    with replacing(path) as draft, closing(_Writer(draft)) as writer:
+        yield writer

@@ -1,0 +1,101 @@
+"""Files that are whole or not there, and locks between those who write them."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import stat
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from perceptloss.output.files import exclusive, replacing, write_atomically
+
+
+def test_a_file_is_replaced_in_one_piece(tmp_path):
+    path = tmp_path / "x.md"
+    write_atomically(path, "one\n")
+    with replacing(path) as draft:
+        draft.write_text("two\n")
+        assert draft.suffix == ".md"
+        assert path.read_bytes() == b"one\n"
+    assert path.read_bytes() == b"two\n"
+    assert [p.name for p in path.parent.iterdir()] == ["x.md"]
+
+
+def test_a_failure_leaves_everything_as_it_was(tmp_path):
+    write_atomically(tmp_path / "x.txt", "old")
+    with pytest.raises(OSError, match="none"):
+        write_atomically(tmp_path / "none" / "x.txt", "new")
+    with pytest.raises(UnicodeEncodeError), replacing(tmp_path / "x.txt") as draft:
+        draft.write_text("half\ud800", encoding="utf-8")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("x.txt", "old")]
+
+
+def test_a_writer_that_hides_its_file_does_not_hide_the_result(tmp_path):
+    with replacing(tmp_path / "x") as draft:
+        draft.unlink()
+        os.close(os.open(draft, os.O_CREAT | os.O_WRONLY, 0o600))
+    (tmp_path / "plain").touch()
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def test_threads_that_write_one_file_do_not_mix_it(tmp_path):
+    texts = [letter * 100_000 for letter in "abcd"]
+    threads = [threading.Thread(target=write_atomically, args=(tmp_path / "x", text)) for text in texts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "x").read_text() in texts
+
+
+def test_only_one_thread_is_inside(tmp_path):
+    inside, seen = [], []
+
+    def work() -> None:
+        for _ in range(3):
+            with exclusive(tmp_path / "x.lock") as held:
+                inside.append(held)
+                time.sleep(0.001)
+                seen.append(list(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [[True]] * 9
+
+
+def _die_inside(path: str) -> None:
+    with exclusive(Path(path)):
+        os._exit(1)
+
+
+def test_a_holder_that_died_is_not_waited_for(tmp_path):
+    holder = multiprocessing.get_context("spawn").Process(target=_die_inside, args=(str(tmp_path / "x.lock"),))
+    holder.start()
+    holder.join()
+    assert (tmp_path / "x.lock").exists()
+    with exclusive(tmp_path / "x.lock") as held:
+        assert held
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
+    def unsupported(descriptor: int, what: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    with exclusive(tmp_path / "x.lock") as held:
+        assert not held
+
+
+def test_a_lock_that_cannot_be_made(tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(OSError, match="taken"), exclusive(tmp_path / "taken" / "x.lock"):
+        pass
