@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perceptloss.compare.statistics.measures import srcc
+from perceptloss.compare.statistics.paired import ProtocolError, Ties
 from perceptloss.errors import ConfigError, near
 
-__all__ = ["agreement", "consensus", "midranks", "spearman"]
+__all__ = ["agreement", "consensus", "midranks"]
 
 Floats = NDArray[np.float64]
 
 
 def midranks(values: NDArray[np.floating]) -> Floats:
     """Ranks from 1, ties sharing the mean of theirs, (N,)."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[inverse.reshape(-1)], dtype=np.float64)
-
-
-def spearman(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
-    """Rank correlation; NaN where one of them does not vary."""
-    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return math.nan
-    return float(np.corrcoef(midranks(a), midranks(b))[0, 1])
+    return Ties.of(values).ranks(np.ones((1, len(values))))[0] if len(values) else np.zeros(0)
 
 
 def consensus(
@@ -102,7 +96,8 @@ def agreement(
     for name in weights:
         others = {other: weight for other, weight in weights.items() if other != name}
         sign = 1 if is_higher_better[name] else -1
-        found[name] = (
-            spearman(sign * scores[name], consensus(scores, clean, is_higher_better, others)) if others else math.nan
-        )
+        found[name] = math.nan
+        if others:
+            with suppress(ProtocolError):
+                found[name] = srcc(sign * scores[name], consensus(scores, clean, is_higher_better, others))
     return found
