@@ -20,9 +20,8 @@ class ConfigError(PerceptlossError, ValueError):
     def __init__(self, problems: Iterable[str], where: str = "configuration") -> None:
         self.problems = tuple(problems)
         self.where = where
-        lines = "\n".join(f"  - {p}" for p in self.problems)
         count = len(self.problems)
-        super().__init__(f"{count} problem{'s' if count != 1 else ''} in {where}:\n{lines}")
+        super().__init__(f"{count} problem{'s' if count != 1 else ''} in {where}:\n{points(self.problems, count)}")
 
     def __reduce__(self) -> tuple[type, tuple[tuple[str, ...], str]]:
         return type(self), (self.problems, self.where)
@@ -53,6 +52,19 @@ class NonFiniteLoss(PerceptlossError, ArithmeticError):
 
 class PairingError(PerceptlossError, ValueError):
     """Two sets of images cannot be matched one to one; lists every problem at once."""
+
+
+def some(names: Iterable[str], count: int = 5) -> str:
+    """The first names in a row, and how many more there are."""
+    listed = list(names)
+    return ", ".join(listed[:count]) + (f" and {len(listed) - count} more" if len(listed) > count else "")
+
+
+def points(problems: Iterable[str], count: int = 8) -> str:
+    """The first problems, a line for each, and how many more there are."""
+    listed = list(problems)
+    more = [f"  ... and {len(listed) - count} more"] if len(listed) > count else []
+    return "\n".join([*(f"  - {problem}" for problem in listed[:count]), *more])
 
 
 def near(name: str, known: Iterable[str], count: int = 3) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from perceptloss.compare.images import SUFFIXES
 from perceptloss.compare.settings import Pairing
-from perceptloss.errors import PairingError
+from perceptloss.errors import PairingError, some
 
 __all__ = ["REFERENCE", "ImageSet", "Images", "Matched", "find_images", "match", "refuse", "same_source"]
 
@@ -92,18 +92,18 @@ def _from_folder(name: str, folder: Path, rules: Pairing) -> tuple[ImageSet, lis
     images = [p for p in visible if p.is_file() and p.suffix.lower() in SUFFIXES]
     other = [p.name for p in visible if p.is_file() and p.suffix.lower() not in SUFFIXES]
     if other:
-        _log.warning("%s: %d files are not images of a known kind, ignored: %s", folder, len(other), _some(other))
+        _log.warning("%s: %d files are not images of a known kind, ignored: %s", folder, len(other), some(other))
     folders = [p.name for p in visible if p.is_dir()]
     if not images:
         inside = (
-            f"; it has the folders {_some(folders)} (--recursive searches them)"
+            f"; it has the folders {some(folders)} (--recursive searches them)"
             if folders and not rules.recursive
             else ""
         )
         problem = f"{name}: no images in {folder.as_posix()}{inside}"
         return ImageSet(name, folder.as_posix(), {}), [problem]
     if folders and not rules.recursive:
-        _log.warning("%s: folders inside are not searched without --recursive: %s", folder, _some(folders))
+        _log.warning("%s: folders inside are not searched without --recursive: %s", folder, some(folders))
     keyed = [(_key(p, folder, rules), p) for p in images]
     return _from_paths(name, folder.as_posix(), keyed, rules)
 
@@ -224,8 +224,3 @@ def same_source(sets: Sequence[ImageSet]) -> list[str]:
 
 def _identity(images: ImageSet) -> tuple[Path, ...]:
     return tuple(path.resolve() for path in images.files.values()) or (Path(images.source).resolve(),)
-
-
-def _some(names: Sequence[str], count: int = 5) -> str:
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more

@@ -10,12 +10,12 @@ from typing import Final, Literal, get_args
 
 from perceptloss.compare.results import Flag, Results
 from perceptloss.compare.summary import Cell, Standing
+from perceptloss.errors import some
 from perceptloss.output.tables import counted, latex, markdown, text
 
 __all__ = ["Format", "decimals", "render", "sentences"]
 
 Format = Literal["table", "md", "latex", "csv", "json"]
-_SHOWN: Final = 5
 _MINUS: Final = "−"
 
 
@@ -65,7 +65,7 @@ def sentences(results: Results) -> list[str]:
         lacking = sorted({name for names in results.left_out.values() for name in names})
         found.append(
             f"{len(results.left_out)} of {total + len(results.left_out)} images were left out, because they are not in "
-            f"{', '.join(lacking)}: {_some(list(results.left_out))}"
+            f"{', '.join(lacking)}: {some(results.left_out)}"
         )
     by_kind: dict[str, list[Flag]] = defaultdict(list)
     for flag in results.flags:
@@ -77,7 +77,7 @@ def sentences(results: Results) -> list[str]:
     }
     for kind, flags in by_kind.items():
         if kind in endings:
-            found.append(f"{endings[kind]}: {_some([_subject(flag) for flag in flags])}")
+            found.append(f"{endings[kind]}: {some(map(_subject, flags))}")
         else:
             found += [flag.text for flag in flags]
     return found
@@ -185,8 +185,3 @@ def _lines(lines: Iterable[str]) -> str:
 def _subject(flag: Flag) -> str:
     where = f"{flag.system}/{flag.image}"
     return f"{where} ({flag.critic})" if flag.critic else where
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -16,7 +16,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from perceptloss.errors import WeightsError
+from perceptloss.errors import WeightsError, points
 from perceptloss.output.files import replacing
 from perceptloss.weights.model_files import READERS
 
@@ -27,7 +27,6 @@ SUFFIXES: Final = (".safetensors", ".pth", ".pt", ".pkl", ".ckpt", ".tar", *READ
 WRAPPERS: Final = ("params_ema", "state_dict", "model_state_dict", "params", "model", "net")
 _PART: Final = "_model_state_dict"  # of networks that were saved beside each other, `NAME_model_state_dict`
 _PREFIXES: Final = ("module.", "_orig_mod.")  # DataParallel, torch.compile
-_SHOWN: Final = 8
 _SAFE: Final = "Ask its authors for a state dict or a .safetensors file, or save one yourself from code that you trust."
 
 logger = logging.getLogger(__name__)
@@ -225,10 +224,8 @@ def plain_tensors(content: object, where: str) -> dict[str, Tensor]:
         raise WeightsError(f"{where} holds {_kind(content)}; expected names with tensors (a state dict).")
     problems = [f"{key!r}: {_kind(value)}" for key, value in content.items() if not _is_entry(key, value)]
     if problems:
-        shown = "\n".join(f"  - {p}" for p in problems[:_SHOWN])
-        more = f"\n  ... and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise WeightsError(
-            f"{where} holds entries that are not plain tensors:\n{shown}{more}\n"
+            f"{where} holds entries that are not plain tensors:\n{points(problems)}\n"
             f"Expected names with tensors, alone or under one of {', '.join(WRAPPERS)}."
         )
     state = {key: value for key, value in content.items() if isinstance(value, Tensor)}

@@ -14,11 +14,9 @@ import torch
 from torch import Tensor
 
 from perceptloss.critic import Critic
-from perceptloss.errors import WeightsError
+from perceptloss.errors import WeightsError, points
 
 __all__ = ["convert", "fingerprint", "load_states"]
-
-_SHOWN = 8
 
 
 def _places(critic: Critic, key: str, tensor: Tensor, own: Mapping[str, Tensor]) -> tuple[str, ...]:
@@ -128,6 +126,4 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
 
 
 def _message(critic: Critic, what: str, problems: list[str]) -> str:
-    shown = "\n".join(f"  - {p}" for p in problems[:_SHOWN])
-    more = f"\n  ... and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    return f"{what} critic {critic.card.name!r} ({len(problems)} problems):\n{shown}{more}"
+    return f"{what} critic {critic.card.name!r} ({len(problems)} problems):\n{points(problems)}"

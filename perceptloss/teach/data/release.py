@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from perceptloss.errors import some
 from perceptloss.teach.data.opinion import Opinion, OpinionsError
 from perceptloss.teach.data.opinions import OpinionSet
 
@@ -75,8 +76,8 @@ class Release:
 
     def _note_missing(self, what: str, places: tuple[str, ...]) -> Path:
         names = [p.name + ("/" if p.is_dir() else "") for p in _entries(self.root)]
-        there = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-        self.problems.append(f"expected {what} {' or '.join(places)}, found {there or 'an empty folder'}")
+        there = some(names, 20) or "an empty folder"
+        self.problems.append(f"expected {what} {' or '.join(places)}, found {there}")
         return self.root / places[0]
 
 

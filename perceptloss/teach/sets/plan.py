@@ -16,6 +16,7 @@ from perceptloss import __version__
 from perceptloss.errors import PerceptlossError, UnknownCritic, near
 from perceptloss.registry import get_card
 from perceptloss.teach.degradations import get_degradation, list_degradations
+from perceptloss.weights.download import sha256_of
 
 __all__ = ["UNFIT", "Plan", "TeacherSpec", "TeachingError", "facts", "identity", "problems_in"]
 
@@ -246,8 +247,4 @@ def _digest(path: Path) -> str:
 
 @cache
 def _digest_of(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
+    return sha256_of(path)[:16]

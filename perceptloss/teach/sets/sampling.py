@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from perceptloss.errors import ConfigError, InputError
+from perceptloss.errors import ConfigError, InputError, some
 
 __all__ = ["ContentDiverseSampler"]
 
@@ -169,9 +169,8 @@ class ContentDiverseSampler(Sampler[list[int]]):
             problems.append(f"a batch needs {self._contents} contents, but there are {len(self._members)}")
         few = [str(content) for content, indices in self._members.items() if len(indices) < self._versions]
         if few:
-            shown = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
             problems.append(
-                f"{len(few)} contents have fewer than versions_per_content ({self._versions}) versions: {shown}; "
+                f"{len(few)} contents have fewer than versions_per_content ({self._versions}) versions: {some(few)}; "
                 "leave them out or ask for fewer"
             )
         if hashes is not None and (hashes.ndim != 2 or len(hashes) != samples):
