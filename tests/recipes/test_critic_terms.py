@@ -14,8 +14,8 @@ from critic_helpers import CRITIC
 from torch import Tensor
 
 from perceptloss import create_critic, get_card
+from perceptloss.compare.statistics.measures import srcc
 from perceptloss.errors import ConfigError
-from perceptloss.teach.exams.protocol import srcc
 from perceptloss.teach.run.critic import Reader, build_pupil, export, parameter_groups, quality_of, settle, stamp
 from perceptloss.teach.run.evaluate import choose_rows, exam_problems, figures, look_up
 from perceptloss.teach.run.export import card_problems

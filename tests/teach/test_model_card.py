@@ -11,10 +11,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from perceptloss.compare.statistics.bootstrap import Interval
 from perceptloss.errors import ConfigError, WeightsError
 from perceptloss.teach.cards.facts import DataSource, Figure, ModelCard, check_file, check_metadata, metadata
 from perceptloss.teach.cards.markdown import render, write
-from perceptloss.teach.exams.protocol import Interval
 from perceptloss.weights.checkpoints import read_facts
 from perceptloss.weights.download import sha256_of
 from perceptloss.weights.loading import direction_in

@@ -11,24 +11,12 @@ import torch
 from opinions import opinions, tied
 from scipy import stats
 
+from perceptloss.compare.statistics.bootstrap import bootstrap
+from perceptloss.compare.statistics.measures import banded_srcc, krcc, main_score, plcc, quality_bands, rmse, srcc
+from perceptloss.compare.statistics.paired import ProtocolError
+from perceptloss.compare.statistics.pairs import elo_probability, level_accuracy, pairwise_accuracy
 from perceptloss.errors import PerceptlossError
-from perceptloss.teach.exams import protocol
-from perceptloss.teach.exams.protocol import (
-    ProtocolError,
-    agree,
-    banded_srcc,
-    bootstrap,
-    cross_table,
-    elo_probability,
-    krcc,
-    level_accuracy,
-    main_score,
-    pairwise_accuracy,
-    plcc,
-    quality_bands,
-    rmse,
-    srcc,
-)
+from perceptloss.teach.exams.protocol import agree, cross_table
 
 # -- correlations ------------------------------------------------------------------------------------------------
 
@@ -240,8 +228,3 @@ def test_unusable_numbers_are_refused(statistic, pred, mos, message):
 def test_misuse_is_refused(call, message):
     with pytest.raises(ProtocolError, match=message):
         call()
-
-
-def test_everything_of_the_contract_is_exported():
-    assert set(protocol.__all__) >= {"srcc", "krcc", "plcc", "rmse", "main_score", "agree", "Agreement", "cross_table"}
-    assert all(hasattr(protocol, name) for name in protocol.__all__)

@@ -9,20 +9,10 @@ import numpy as np
 import pytest
 from opinions import opinions, tied
 
-from perceptloss.compare.statistics.bootstrap import evaluator
-from perceptloss.compare.statistics.paired import Ties, pearson
-from perceptloss.teach.exams.protocol import (
-    Interval,
-    ProtocolError,
-    bootstrap,
-    krcc,
-    level_accuracy,
-    main_score,
-    pairwise_accuracy,
-    plcc,
-    rmse,
-    srcc,
-)
+from perceptloss.compare.statistics.bootstrap import Interval, bootstrap, evaluator
+from perceptloss.compare.statistics.measures import krcc, main_score, plcc, rmse, srcc
+from perceptloss.compare.statistics.paired import ProtocolError, Ties, pearson
+from perceptloss.compare.statistics.pairs import level_accuracy, pairwise_accuracy
 
 STATISTICS = {
     "srcc": srcc,

@@ -10,7 +10,8 @@ from opinions import opinions
 from scipy import stats
 from scipy.optimize import curve_fit
 
-from perceptloss.teach.exams.protocol import FORMS, fit_curve, plcc, rmse
+from perceptloss.compare.statistics.fits import FORMS, fit_curve
+from perceptloss.compare.statistics.measures import plcc, rmse
 
 
 def logistic4(x, b1, b2, b3, b4):

@@ -5,8 +5,9 @@
     bootstrap(partial(plcc, fit="logistic4"), pred, mos, groups=contents)
 
 SRCC, KRCC, PLCC raw and after VQEG's logistic fits or the NTIRE challenges' cubic, error after a fit, pairs, order of
-damage, and SRCC within quality bands. Intervals resample contents, not images: versions of one picture are no
-independent evidence, and intervals over images come out too narrow. Everything is numpy; nothing here needs a GPU.
+damage, and SRCC within quality bands, all from `perceptloss.compare.statistics`. Intervals resample contents, not
+images: versions of one picture are no independent evidence, and intervals over images come out too narrow. Everything
+is numpy; nothing here needs a GPU.
 """
 
 from __future__ import annotations
@@ -20,47 +21,21 @@ import numpy as np
 
 from perceptloss.card import Direction
 from perceptloss.compare.statistics.bootstrap import Interval, bootstrap, evaluator, intervals
-from perceptloss.compare.statistics.fits import FORMS, Curve, Form, fit_curve
+from perceptloss.compare.statistics.fits import FORMS
 from perceptloss.compare.statistics.measures import (
-    Fit,
-    banded_srcc,
     banded_srcc_by_counts,
     krcc,
     main_score,
     plcc,
-    quality_bands,
     rmse,
     srcc,
     srcc_by_label,
 )
 from perceptloss.compare.statistics.paired import Array, Evaluate, ProtocolError, codes_of, labels, paired
-from perceptloss.compare.statistics.pairs import PairWeight, elo_probability, level_accuracy, pairwise_accuracy
+from perceptloss.compare.statistics.pairs import PairWeight, pairwise_accuracy
 from perceptloss.output.tables import markdown
 
-__all__ = [
-    "FORMS",
-    "Agreement",
-    "Curve",
-    "Fit",
-    "Form",
-    "Interval",
-    "PairWeight",
-    "ProtocolError",
-    "agree",
-    "banded_srcc",
-    "bootstrap",
-    "cross_table",
-    "elo_probability",
-    "fit_curve",
-    "krcc",
-    "level_accuracy",
-    "main_score",
-    "pairwise_accuracy",
-    "plcc",
-    "quality_bands",
-    "rmse",
-    "srcc",
-]
+__all__ = ["Agreement", "agree", "cross_table"]
 
 Scores: TypeAlias = Mapping[str, Mapping[str, tuple[object, object]]]
 

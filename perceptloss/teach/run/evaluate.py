@@ -13,16 +13,11 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor
 
+from perceptloss.compare.statistics.bootstrap import bootstrap
+from perceptloss.compare.statistics.measures import krcc, plcc, srcc
+from perceptloss.compare.statistics.paired import ProtocolError
+from perceptloss.compare.statistics.pairs import level_accuracy, pairwise_accuracy
 from perceptloss.errors import near
-from perceptloss.teach.exams.protocol import (
-    ProtocolError,
-    bootstrap,
-    krcc,
-    level_accuracy,
-    pairwise_accuracy,
-    plcc,
-    srcc,
-)
 from perceptloss.teach.run.sources import Exam
 
 __all__ = ["choose_rows", "default_best", "exam_problems", "figures", "look_up", "qualities"]

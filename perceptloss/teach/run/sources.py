@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from perceptloss import Card
+from perceptloss.compare.statistics.measures import Fit
 from perceptloss.errors import ConfigError, near
 from perceptloss.runs.config import from_mapping, option
 from perceptloss.teach.degradations import get_degradation, list_degradations
-from perceptloss.teach.exams.protocol import Fit
 from perceptloss.teach.leaks.hashing import Fingerprints
 
 __all__ = [
