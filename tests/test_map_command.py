@@ -13,10 +13,10 @@ from toys import toy
 from perceptloss import create_critic, registry
 from perceptloss.card import Card
 from perceptloss.cli.main import main
-from perceptloss.compare.maps import map_of
 from perceptloss.critic import Entry
 from perceptloss.maps.attribution import attribution, sensitivity
 from perceptloss.maps.colours import DIVERGING, SEQUENTIAL, Colours, Scale, draw
+from perceptloss.maps.drawn import map_of
 
 
 @pytest.fixture

@@ -19,9 +19,10 @@ from perceptloss.errors import ConfigError
 from perceptloss.output.progress import bar
 
 if TYPE_CHECKING:
-    from perceptloss.compare.maps import Form, MapSet, WrittenMap
+    from perceptloss.compare.maps import Form, MapSet
     from perceptloss.compare.panel import Scorer
     from perceptloss.compare.plan import Plan
+    from perceptloss.maps.drawn import WrittenMap
 
 __all__ = ["add_parser"]
 
@@ -162,7 +163,7 @@ def _check_targets(args: argparse.Namespace, plan: Plan, targets: list[Path]) ->
 
 def _check_range(args: argparse.Namespace, plan: Plan, scorers: list[Scorer]) -> None:
     """Colours of signed maps must have 0 in the middle."""
-    from perceptloss.compare.maps import kind_of
+    from perceptloss.maps.drawn import kind_of
 
     if args.range is None:
         return

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, Literal
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from perceptloss.compare.panel import Scorer, pick_device
@@ -19,44 +17,13 @@ from perceptloss.compare.run import file_jobs
 from perceptloss.compare.scoring import Job, true_fp32
 from perceptloss.critic import Critic
 from perceptloss.errors import PerceptlossError
-from perceptloss.maps.attribution import attribution, sensitivity
-from perceptloss.maps.colours import DIVERGING, Scale, draw
-from perceptloss.maps.tiles import edges, tiled
+from perceptloss.maps.colours import Scale, draw
+from perceptloss.maps.drawn import Kind, WrittenMap, facts_of, kind_of, map_of, save_picture, save_values, scale_for
+from perceptloss.maps.tiles import tiled
 
-__all__ = ["Form", "Kind", "MapSet", "WrittenMap", "kind_of", "map_of", "write_maps"]
+__all__ = ["Form", "MapSet", "write_maps"]
 
-Kind = Literal["native", "attribution", "sensitivity"]
 Form = Literal["png", "npy"]
-_TYPICAL: Final = 0.995  # share of an image's cells inside the range of colours, where there is no natural one
-
-
-@dataclass(frozen=True)
-class WrittenMap:
-    """A map that was written.
-
-    Attributes:
-        key: Of the image.
-        path: Of the file.
-        shape: Rows and columns of cells.
-        low: Smallest value.
-        high: Largest value.
-        mean: Over cells.
-        total: Sum over cells.
-        typical: Size that all but a few of the cells stay below.
-        difference: Of the scores of image and reference, which an attribution adds up to.
-        beyond: Cells drawn in the colour of an end because they are beyond it.
-    """
-
-    key: str
-    path: Path
-    shape: tuple[int, int]
-    low: float
-    high: float
-    mean: float
-    total: float
-    typical: float
-    difference: float | None = None
-    beyond: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,51 +43,6 @@ class MapSet:
     scale: Scale | None
     maps: tuple[WrittenMap, ...]
     not_finite: tuple[str, ...]
-
-
-def kind_of(critic: Critic, *, has_reference: bool) -> Kind:
-    """The critic's own map, or else what explains its score."""
-    if critic.has_maps:
-        return "native"
-    return "attribution" if has_reference else "sensitivity"
-
-
-def map_of(critic: Critic, x: Tensor, y: Tensor | None, side: int | None = None) -> Tensor:
-    """A critic's map of images, of the kind that `kind_of` says.
-
-    Args:
-        critic: Makes it.
-        x: Judged images, (N, 3, H, W) in [0, 1].
-        y: References, or None. A no-reference critic without a map is explained from there.
-        side: Longest side of a tile in pixels; None never cuts. Maps of tiles are enlarged to the pixels
-            they stand for and put together; shares of a score are those of the mean over tiles.
-
-    Returns:
-        The map, (N, 1, h, w), detached; h x w is the image if it was cut.
-    """
-    height, width = x.shape[-2:]
-    if side is None or max(height, width) <= side:
-        return _whole(critic, x, y)
-    found = x.new_zeros(len(x), 1, height, width)
-    rows, columns = (edges(length, side, critic.card.multiple_of) for length in (height, width))
-    for top, bottom in pairwise(rows):
-        for left, right in pairwise(columns):
-            part = (..., slice(top, bottom), slice(left, right))
-            size = (bottom - top, right - left)
-            share = 1.0 if critic.has_maps else size[0] * size[1] / (height * width)
-            tile = _whole(critic, x[part], None if y is None else y[part])
-            found[part] = share * F.interpolate(tile, size, mode="nearest-exact")
-    return found
-
-
-def _whole(critic: Critic, x: Tensor, y: Tensor | None) -> Tensor:
-    kind = kind_of(critic, has_reference=y is not None)
-    if kind == "sensitivity":
-        return sensitivity(critic, x)
-    if kind == "attribution":
-        return attribution(critic, x, y)
-    with torch.no_grad():
-        return critic.maps(x, y if critic.card.needs_reference else None)
 
 
 def write_maps(
@@ -159,13 +81,13 @@ def write_maps(
         for job in jobs:
             values, difference = _computed(scorer, job, plan, device, kind)
             if torch.isfinite(values).all():
-                found[job.image] = _facts(plan.images[job.image].key, targets[job.image], values, difference)
-                _save(_spooled(folder, job) if form == "png" else targets[job.image], values)
+                found[job.image] = facts_of(plan.images[job.image].key, targets[job.image], values, difference)
+                save_values(_spooled(folder, job) if form == "png" else targets[job.image], values)
             progress()
         critic.to("cpu")
         scale = None
         if form == "png":
-            scale = _scale(kind, critic, tuple(found.values()), value_range)
+            scale = scale_for(kind, critic, tuple(found.values()), value_range)
             found = _drawn(found, jobs, scale, folder, scorer.signature, overlay=overlay)
     lost = tuple(plan.images[job.image].key for job in jobs if job.image not in found)
     return MapSet(scorer, kind, scale, tuple(found.values()), lost)
@@ -196,63 +118,21 @@ def _difference(critic: Critic, x: Tensor, y: Tensor, side: int | None) -> float
     return (ours - best).item()
 
 
-def _facts(key: str, path: Path, values: Tensor, difference: float | None) -> WrittenMap:
-    rank = max(1, round(_TYPICAL * values.numel()))
-    return WrittenMap(
-        key=key,
-        path=path,
-        shape=(values.shape[0], values.shape[1]),
-        low=values.min().item(),
-        high=values.max().item(),
-        mean=values.double().mean().item(),
-        total=values.double().sum().item(),
-        typical=values.abs().flatten().kthvalue(rank).values.item(),
-        difference=difference,
-    )
-
-
-def _scale(kind: Kind, critic: Critic, maps: Sequence[WrittenMap], value_range: tuple[float, float] | None) -> Scale:
-    if kind == "native":
-        low, high = value_range or (min((m.low for m in maps), default=0.0), max((m.high for m in maps), default=0.0))
-        return Scale(high, low) if critic.map_better == "higher" else Scale(low, high)
-    # a map without a natural range is ruled by few cells; one that is 0 nearly everywhere has only those
-    typical = max((m.typical for m in maps), default=0.0)
-    end = typical or max((max(-m.low, m.high) for m in maps), default=0.0)
-    if kind == "sensitivity":
-        return Scale(*(value_range or (0.0, end)))
-    end = value_range[1] if value_range else end
-    return Scale(end, -end, DIVERGING) if critic.card.better == "higher" else Scale(-end, end, DIVERGING)
-
-
 def _drawn(
     found: Mapping[int, WrittenMap], jobs: Sequence[Job], scale: Scale, folder: str, signature: str, *, overlay: bool
 ) -> dict[int, WrittenMap]:
     """Write the pictures."""
     import numpy as np
-    from PIL import Image as Pillow
-    from PIL.PngImagePlugin import PngInfo
 
+    about = {"critic": signature, "scale": f"{scale.first:.9g} to {scale.last:.9g}"}
     drawn = {}
     for job in (job for job in jobs if job.image in found):
-        written = found[job.image]
         values = torch.from_numpy(np.load(_spooled(folder, job)))
         picture = draw(values, scale, job.size, job.load()[0] if overlay else None)
-        about = PngInfo()
-        about.add_text("critic", signature)
-        about.add_text("scale", f"{scale.first:.9g} to {scale.last:.9g}")
-        written.path.parent.mkdir(parents=True, exist_ok=True)
-        Pillow.fromarray(picture.numpy()).save(written.path, format="PNG", pnginfo=about)
-        drawn[job.image] = replace(written, beyond=scale.beyond(values))
+        save_picture(found[job.image].path, picture, about)
+        drawn[job.image] = replace(found[job.image], beyond=scale.beyond(values))
     return drawn
 
 
 def _spooled(folder: str, job: Job) -> Path:
     return Path(folder) / f"{job.image}.npy"
-
-
-def _save(path: Path, values: Tensor) -> None:
-    import numpy as np
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:  # np.save would add an ending to a name without one
-        np.save(file, values.numpy())
