@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from perceptloss import create_critic, get_card
+from perceptloss.compare.images import Policy, read
 from perceptloss.critics.gmsd import gms_map
 from perceptloss.critics.mdsi import MDSI
 from perceptloss.critics.nlpd import NLPD
@@ -111,10 +112,8 @@ def _score(name: str) -> Score:
 
 
 def _picture(path: Path) -> Tensor:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)[None].double()
+    pixels = read(path, Policy(grey="replicate", palette="expand", profile="ignore"))
+    return torch.from_numpy(pixels.astype(np.float64)).permute(2, 0, 1)[None]
 
 
 def _prepared(row: Published, folder: Path) -> tuple[Tensor, Tensor]:

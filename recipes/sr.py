@@ -25,11 +25,10 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from _lib.checks import find_images, option_problems, smallest_side
+from _lib.checks import find_images, option_problems
 from _lib.data import PatchPairs, SampleOrder, patch_loader
-from _lib.evaluate import bicubic, compare_systems, evaluate
-from _lib.networks import build_network, export, load_weights, restore
-from _lib.scores import Metric, build_metrics, mean_scores
+from _lib.networks import bicubic, build_network, export, load_weights, restore
+from _lib.validation import Jury
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
@@ -224,7 +223,7 @@ def update(t: Trainee) -> float | None:
     return norm
 
 
-def train(t: Trainee, images: Images, metrics: Sequence[Metric], stop: StopSignal) -> None:
+def train(t: Trainee, images: Images, jury: Jury, stop: StopSignal) -> None:
     """Train one network to its end; leaves log.jsonl, checkpoints/ and models/ in its folder.
 
     Raises:
@@ -246,7 +245,7 @@ def train(t: Trainee, images: Images, metrics: Sequence[Metric], stop: StopSigna
             write(t, log, "train", record)
         with meter.paused():
             if config.val.every and (t.step % config.val.every == 0 or t.step == last):
-                write(t, log, "val", validate(t, images[1], metrics))
+                write(t, log, "val", validate(t, images[1], jury))
             told = stop.agreed(accelerator) if is_alone or t.step % ASK_EVERY == 0 else 0
             if told or t.step % config.log.checkpoint_every == 0 or t.step == last:
                 save_checkpoint(accelerator, t.folder / "checkpoints", t.progress, t.ema, t.critics, config.log.keep)
@@ -267,18 +266,16 @@ def write(t: Trainee, log: RunLog | None, kind: str, record: dict[str, Any]) -> 
 # --- validation and report ----------------------------------------------------------------------
 
 
-def validate(t: Trainee, pairs: Sequence[Pair], metrics: Sequence[Metric]) -> dict[str, Any]:
+def validate(t: Trainee, pairs: Sequence[Pair], jury: Jury) -> dict[str, Any]:
     """Score the averaged weights on whole images; keep them as models/best if they are."""
     config, model = t.config, t.config.model
     t.network.eval()
     enlarge = partial(restore, t.network, scale=model.scale, multiple=model.multiple_of)
     with t.ema.swapped_in() if t.ema is not None else nullcontext():
-        scores = evaluate(t.accelerator, enlarge, pairs, model.scale, metrics, config.border)
+        means = jury.means(enlarge, pairs, model.scale)
     t.network.train()
-    means = mean_scores(scores)
-    chosen = next(m for m in metrics if m.name == config.val.best)
-    if t.best is None or chosen.is_better(means[chosen.name], t.best):
-        t.best = means[chosen.name]
+    if jury.is_better(config.val.best, means[config.val.best], t.best):
+        t.best = means[config.val.best]
         deliver(t, "best")
     return {"scores": means, "best": t.best}
 
@@ -290,20 +287,19 @@ def deliver(t: Trainee, name: str) -> None:
     export(t.accelerator, t.network, t.ema, t.config.model, t.folder / "models" / name, facts)
 
 
-def conclude(
-    config: Config, accelerator: Accelerator, folder: Path, pairs: Sequence[Pair], metrics: Sequence[Metric]
-) -> str:
-    """Restore every validation image with every network; write images, tables and the picture."""
+def conclude(config: Config, jury: Jury, folder: Path, pairs: Sequence[Pair]) -> str:
+    """Restore every validation image with every network and compare them; write images, tables and the picture."""
     model, end = config.model, "_ema" if config.train.ema else ""
     homes = {"l1": folder / "l1"} if config.has_baseline else {}
     systems: dict[str, Callable[[Tensor], Tensor]] = {"bicubic": partial(bicubic, scale=model.scale)}
     for name, home in {**homes, config.name: folder}.items():
         network = build_network(replace(model, weights=None), config.data.patch // model.scale).eval()
         load_weights(network, home / "models" / f"net_g{end}.safetensors")
-        systems[name] = partial(restore, network.to(accelerator.device), scale=model.scale, multiple=model.multiple_of)
+        network.to(jury.accelerator.device)
+        systems[name] = partial(restore, network, scale=model.scale, multiple=model.multiple_of)
     parameters = sum(p.numel() for p in network.parameters())
     facts = {"recipe": "sr", "steps": config.train.steps, "parameters": parameters}
-    return compare_systems(accelerator, folder, systems, pairs, model.scale, metrics, config.border, facts)
+    return jury.conclude(folder, systems, pairs, model.scale, [*homes, "bicubic"][0], facts)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -320,15 +316,15 @@ def main(argv: Sequence[str]) -> None:
         accelerator.print(f"{folder} is finished; --overwrite runs it again.\n\n{(folder / 'results.md').read_text()}")
         return
     critics = build_critics(config, accelerator.device)
-    metrics = build_metrics(critics.critics if critics is not None else (), config.val.judges, accelerator.device)
-    least = smallest_side([m.name for m in metrics], config.border)
-    images = find_images(config.data, config.model.scale, (TRAIN_PHOTOS, VAL_PHOTOS), least, accelerator)
+    jury = Jury.summon(accelerator, config.val.judges, critics.critics if critics is not None else (), config.border)
+    photos = (TRAIN_PHOTOS, VAL_PHOTOS)
+    images = find_images(config.data, config.model.scale, photos, jury.smallest_side, accelerator)
     with StopSignal() as stop:
         if config.has_baseline:
             alone = replace(config, loss=replace(config.loss, critics={}))
-            train(build_trainee(alone, folder / "l1", "auto", images[0]), images, metrics, stop)
-        train(build_trainee(config, folder, config.resume, images[0]), images, metrics, stop)
-    accelerator.print(f"\n{conclude(config, accelerator, folder, images[1], metrics)}\nEverything is in {folder}.")
+            train(build_trainee(alone, folder / "l1", "auto", images[0]), images, jury, stop)
+        train(build_trainee(config, folder, config.resume, images[0]), images, jury, stop)
+    accelerator.print(f"\n{conclude(config, jury, folder, images[1])}\nEverything is in {folder}.")
     accelerator.end_training()
 
 

@@ -53,7 +53,7 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="NAME[=FILE,...]",
-        help="a critic, perhaps with weight files of its own; may be repeated",
+        help="a critic, perhaps with weight files of its own, or NAME-y on luma; may be repeated",
     )
     critics.add_argument("--random-weights", action="store_true", help="untrained networks, to try things out only")
     _add_pairing(parser.add_argument_group("pairing"))
@@ -175,7 +175,7 @@ def _check(
     wrong = _wrong_output(args)
     if wrong:
         raise ConfigError(wrong, "the command line")
-    names = [entry.card.name for entry in parse_critics(args.critic)]
+    names = [entry.name for entry in parse_critics(args.critic)]
     thresholds = parse_thresholds(args.fail_if, names, has_baseline=len(systems) > 1)
     return plan_of(args, systems, baseline), thresholds
 

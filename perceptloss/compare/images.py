@@ -1,43 +1,70 @@
-"""Reading images exactly: what a file is, what speaks against it, and its pixels as a tensor."""
+"""The one reader of picture files: what a file is, what speaks against it, and its pixels exactly.
+
+Which kinds of files are taken, and what is done with them, is a `Policy` that every caller declares. What `inspect`
+accepts is what `read` reads.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final, Literal
 
-from perceptloss.compare.settings import Settings
-from perceptloss.errors import PerceptlossError
+import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL.Image import Image
-    from torch import Tensor
+from perceptloss.compare.formats import SWAPS, bits, has_plain_rows, is_srgb, orientation, rgb16, upright
+from perceptloss.errors import InputError, PerceptlossError
 
-__all__ = ["SUFFIXES", "ImageFile", "inspect", "inspect_all", "luma", "read", "require_pillow", "resize"]
+__all__ = ["SUFFIXES", "ImageFile", "Pixels", "Policy", "inspect", "inspect_all", "read", "require_pillow"]
 
 SUFFIXES: Final = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _FORMATS: Final = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-_ORIENTATION: Final = 0x0112
-_BITS_PER_SAMPLE: Final = 258
-_THREADS: Final = 4
+_ALPHA: Final = ("RGBA", "LA", "PA", "La", "RGBa")
+_GREY: Final = ("L", "I;16", "I;16B", "I;16L", "I")
+_HEAD: Final = 4096  # bytes of a file in which formats say how many bits they hold
+_THREADS: Final = min(32, os.cpu_count() or 1)
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Which files are taken, and what becomes of them.
+
+    Attributes:
+        exif: A rotation in EXIF: `refuse` it, or `apply` it.
+        grey: One channel: `refuse` it, or `replicate` it three times.
+        palette: Palettes and bilevel images: `refuse` them, or `expand` them to the colours that they name.
+        alpha: An alpha channel or a transparent colour: `refuse` it, or `drop` it.
+        profile: An ICC profile other than sRGB: `refuse` it, or `ignore` it and take the values as they are.
+        depth: 16 bits: `keep` them, or `round` them to 8.
+    """
+
+    exif: Literal["refuse", "apply"] = "refuse"
+    grey: Literal["refuse", "replicate"] = "refuse"
+    palette: Literal["refuse", "expand"] = "refuse"
+    alpha: Literal["refuse", "drop"] = "refuse"
+    profile: Literal["refuse", "ignore"] = "refuse"
+    depth: Literal["keep", "round"] = "keep"
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file that was decoded once and found good.
+    """A file that was found good.
 
     Attributes:
         path: As given by the user, with forward slashes.
-        sha256: Of the file's bytes, hexadecimal.
+        sha256: Of the file's bytes, hexadecimal; empty where only the header was looked at.
         width: Pixels, after rotation by EXIF if that is applied.
         height: Pixels, likewise.
-        mode: `rgb8`, `rgb16`, `grey8` or `grey16`.
+        mode: `rgb8`, `rgb16`, `grey8` or `grey16`: what the file holds.
     """
 
     path: str
@@ -69,80 +96,148 @@ def require_pillow() -> None:
         raise PerceptlossError("reading images needs Pillow: pip install 'perceptloss[compare]'") from error
 
 
-def inspect_all(paths: Sequence[Path], settings: Settings) -> tuple[list[ImageFile | None], list[str]]:
+def inspect_all(
+    paths: Sequence[Path], policy: Policy, *, decode: bool = True
+) -> tuple[list[ImageFile | None], list[str]]:
     """Inspect files in parallel: what each is (None if unusable), and every problem found."""
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(pool.map(partial(inspect, settings=settings), paths))
+        found = list(pool.map(partial(inspect, policy=policy, decode=decode), paths))
     return [file for file, _ in found], [problem for _, problems in found for problem in problems]
 
 
-def inspect(path: Path, settings: Settings) -> tuple[ImageFile | None, list[str]]:
-    """Decode a file completely and say what speaks against scoring it.
+def inspect(path: Path, policy: Policy, *, decode: bool = True) -> tuple[ImageFile | None, list[str]]:
+    """What a file is, and what speaks against it.
+
+    Args:
+        path: The file.
+        policy: What is taken.
+        decode: Decode every pixel, which finds damage, and hash the file; otherwise look at the header alone.
 
     Returns:
         The file, or None if it cannot be used, and the problems, each naming the path.
     """
     try:
-        data = path.read_bytes()
-        image = _open(data)
-        turned = _orientation(image)
-        image.load()  # turns TIFF files by itself
+        with _Opened(path, whole=decode) as picture:
+            mode, problems = picture.judged(policy)
+            height, width = picture.size()
+            digest = hashlib.sha256(picture.data).hexdigest() if decode else ""
     except Exception as error:  # decoders raise SyntaxError, struct.error, ... on damaged files
         return None, [f"{path}: cannot be read: {_reason(error)}"]
-    mode, problems = _mode(image, data)
-    problems += _refusals(image, mode, turned, settings)
     if problems or mode is None:
         return None, [f"{path}: {problem}" for problem in problems]
-    width, height = image.size
-    if _orientation(image) >= 5:  # the four that swap rows and columns
-        width, height = height, width
-    return ImageFile(path.as_posix(), hashlib.sha256(data).hexdigest(), width, height, mode), []
+    return ImageFile(path.as_posix(), digest, width, height, mode), []
 
 
-def read(file: ImageFile) -> Tensor:
-    """Pixels of an inspected file, RGB in [0, 1]: 8-bit values over 255, 16-bit values over 65535.
+def read(path: Path, policy: Policy, *, least: int | None = None) -> Pixels:
+    """Pixels of a file, RGB: 8 bits as they are, 16 bits likewise unless the policy rounds them.
+
+    Args:
+        path: The file.
+        policy: What is taken.
+        least: A decoder that can give a smaller picture sooner (that of JPEG) may, down to this side.
 
     Returns:
-        (3, H, W), fp32.
+        (H, W, 3), uint8 or uint16; to be left as it is, for it may be the decoder's own memory.
+
+    Raises:
+        InputError: saying all that `inspect` says of the file.
     """
-    import numpy as np
-    import torch
-
-    data = Path(file.path).read_bytes()
-    image = _open(data)
-    pixels = _rgb16(data) if file.mode == "rgb16" else np.asarray(image)
-    pixels = _rotate(pixels, _orientation(image))  # an identity, unless turning was allowed
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[..., None], 3, axis=2)
-    top = np.float32(2**file.depth - 1)
-    return torch.from_numpy(pixels.astype(np.float32) / top).permute(2, 0, 1).contiguous()
-
-
-def resize(image: Tensor, height: int, width: int) -> Tensor:
-    """Resize (3, H, W) by Pillow's bicubic filter in floating point and clamp to [0, 1]."""
-    import numpy as np
-    import torch
-    from PIL import Image as Pillow
-
-    bicubic = Pillow.Resampling.BICUBIC
-    planes = [np.asarray(Pillow.fromarray(plane.numpy()).resize((width, height), bicubic)) for plane in image]
-    return torch.from_numpy(np.stack(planes)).clamp(0, 1)
+    require_pillow()
+    try:
+        with _Opened(path, whole=True, least=least) as picture:
+            mode, problems = picture.judged(policy)
+            pixels = None if problems or mode is None else picture.pixels(mode)
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read: {_reason(error)}") from error
+    if pixels is None:
+        raise InputError("\n".join(f"{path}: {problem}" for problem in problems))
+    if pixels.dtype == np.uint16 and policy.depth == "round":
+        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return pixels
 
 
-def luma(image: Tensor) -> Tensor:
-    """BT.601 luma of (..., 3, H, W) in [0, 1], range [16, 235]/255, repeated in three channels.
+class _Opened:
+    """A file that is open while its context lasts; made to be looked at upright.
 
-    The constants are those of MATLAB's `rgb2ycbcr`, which BasicSR's evaluation follows.
+    Args:
+        path: The file.
+        whole: Decode it; otherwise its header alone is read.
+        least: As `read` says.
     """
-    red, green, blue = image.unbind(-3)
-    y = (65.481 * red + 128.553 * green + 24.966 * blue + 16) / 255
-    return y.unsqueeze(-3).expand_as(image).contiguous()
 
+    def __init__(self, path: Path, *, whole: bool, least: int | None = None) -> None:
+        from PIL import Image as Pillow
 
-def _open(data: bytes) -> Image:
-    from PIL import Image as Pillow
+        with path.open("rb") as file:
+            self.data = file.read() if whole else file.read(_HEAD)
+        self.image = Pillow.open(io.BytesIO(self.data) if whole else path, formats=_FORMATS)
+        if least is not None:
+            self.image.draft(self.image.mode, (least, least))
+        # a PNG may hold EXIF behind its pixels, and then is decoded for it
+        self.turned = orientation(self.image.getexif() if whole else Pillow.Image.getexif(self.image))
+        self.still_turned = self.turned
+        if self.image.format == "TIFF" and self.turned != 1:
+            self.image.load()  # which turns it
+            self.still_turned = 1
+        elif whole:
+            self.image.load()
 
-    return Pillow.open(io.BytesIO(data), formats=_FORMATS)
+    def __enter__(self) -> _Opened:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.image.close()
+
+    def size(self) -> tuple[int, int]:
+        """Height and width, upright."""
+        width, height = self.image.size
+        return (width, height) if self.still_turned >= SWAPS else (height, width)
+
+    def judged(self, policy: Policy) -> tuple[str | None, list[str]]:
+        """The mode, if it can be read exactly, and what the policy says against the file."""
+        mode, problem = self._mode(policy)
+        problems = [problem] if problem else []
+        if mode is not None and mode.startswith("grey") and policy.grey == "refuse":
+            problems.append("is a grey image; save it as RGB, or allow it by --grey replicate")
+        if self.turned != 1 and policy.exif == "refuse":
+            problems.append(f"is rotated by EXIF (orientation {self.turned}); rotate it, or allow it by --exif apply")
+        profile = self.image.info.get("icc_profile")
+        if policy.profile == "refuse" and profile and mode is not None and not is_srgb(profile, mode):
+            problems.append("has an ICC profile other than sRGB; convert it to sRGB")
+        return mode, problems
+
+    def _mode(self, policy: Policy) -> tuple[str | None, str]:
+        image, depth = self.image, bits(self.image, self.data)
+        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # whose other pictures are previews
+            return None, "holds several frames; save the one to be judged alone"
+        has_alpha = image.mode in _ALPHA or "transparency" in image.info
+        if has_alpha and policy.alpha == "refuse":
+            return None, "has an alpha channel; save it as RGB without alpha"
+        if image.mode in ("P", "PA", "1"):
+            if policy.palette == "refuse":
+                return None, f"is {'a bilevel' if image.mode == '1' else 'a palette'} image; save it as RGB"
+            return "grey8" if image.mode == "1" else "rgb8", ""
+        if image.mode in _GREY and (image.mode, image.format) != ("I", "TIFF") and depth in (2, 4, 8, 16):
+            return f"grey{max(depth, 8)}", ""
+        is_deep = depth == 16 and image.format == "PNG" and has_plain_rows(self.data)
+        if image.mode == "RGB" and (depth == 8 or is_deep):
+            return f"rgb{depth}", ""
+        if has_alpha and depth == 8:
+            return "grey8" if image.mode in ("LA", "La") else "rgb8", ""
+        what = f"{depth}-bit {image.format}" if depth else f"{image.format} with an odd largest value"
+        advice = "which cannot be read exactly; save it as 8- or 16-bit RGB PNG"
+        return None, f"is a {what} image of mode {image.mode}, {advice}"
+
+    def pixels(self, mode: str) -> Pixels:
+        """(H, W, 3), upright."""
+        if mode == "rgb16":
+            found = rgb16(self.data)
+        else:
+            is_plain = self.image.mode in ("RGB", *_GREY)
+            found = np.asarray(self.image if is_plain else self.image.convert("RGB" if mode == "rgb8" else "L"))
+            found = found.astype(np.uint16 if mode == "grey16" else np.uint8, copy=False)
+        found = upright(found, self.still_turned)
+        return np.repeat(found[..., None], 3, axis=2) if found.ndim == 2 else found
 
 
 def _reason(error: Exception) -> str:
@@ -151,112 +246,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"not an image in {', '.join(_FORMATS)} format"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _bits(image: Image, data: bytes) -> int:
-    """Bits per sample in the file; Pillow itself reduces 16-bit RGB to 8 without a word."""
-    if image.format == "PNG":
-        return int(data[24])
-    if image.format == "TIFF":
-        tags: Any = image
-        return int(max(tags.tag_v2.get(_BITS_PER_SAMPLE, (1,))))
-    if image.format == "PPM":
-        maxval = _ppm_maxval(data)
-        return 8 if maxval == 255 else 16 if maxval == 65535 else 0
-    return 8
-
-
-def _ppm_maxval(data: bytes) -> int:
-    lines = [line.split(b"#")[0] for line in data[:4096].split(b"\n")]
-    words = b" ".join(lines).split()
-    return int(words[3]) if words[0] in (b"P5", b"P6", b"P2", b"P3") else 255
-
-
-def _mode(image: Image, data: bytes) -> tuple[str | None, list[str]]:
-    if getattr(image, "n_frames", 1) > 1:
-        return None, ["holds several frames; save the one to be judged alone"]
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        return None, ["has an alpha channel; save it as RGB without alpha"]
-    if image.mode in ("P", "1"):
-        return None, [f"is {'a palette' if image.mode == 'P' else 'a bilevel'} image; save it as RGB"]
-    bits = _bits(image, data)
-    grey = image.mode in ("L", "I;16", "I;16B", "I;16L", "I")
-    if grey and bits in (8, 16) and (image.mode, image.format) != ("I", "TIFF"):
-        return f"grey{bits}", []
-    if image.mode == "RGB" and (bits == 8 or (bits == 16 and image.format == "PNG" and _is_plain(data))):
-        return f"rgb{bits}", []
-    what = f"{bits}-bit {image.format}" if bits else f"{image.format} with an odd largest value"
-    return None, [
-        f"is a {what} image of mode {image.mode}, which cannot be read exactly; save it as 8- or 16-bit RGB PNG"
-    ]
-
-
-def _is_plain(png: bytes) -> bool:
-    """Whether a PNG is not interlaced."""
-    return png[28] == 0
-
-
-def _refusals(image: Image, mode: str | None, turned: int, settings: Settings) -> list[str]:
-    problems = []
-    if mode is not None and mode.startswith("grey") and settings.grey == "refuse":
-        problems.append("is a grey image; save it as RGB, or allow it by --grey replicate")
-    if turned != 1 and settings.exif == "refuse":
-        problems.append(f"is rotated by EXIF (orientation {turned}); rotate it, or allow it by --exif apply")
-    profile = image.info.get("icc_profile")
-    if profile and mode is not None and not _is_srgb(profile, mode):
-        problems.append("has an ICC profile other than sRGB; convert it to sRGB")
-    return problems
-
-
-def _orientation(image: Image) -> int:
-    return int(image.getexif().get(_ORIENTATION, 1) or 1)
-
-
-def _rotate(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo an EXIF orientation: transpose for 5 to 8, then flip rows or columns."""
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels
-
-
-def _is_srgb(profile: bytes, mode: str) -> bool:
-    """Whether a profile maps a grid of colours to sRGB within two 8-bit steps."""
-    import numpy as np
-    from PIL import Image as Pillow
-    from PIL import ImageCms
-
-    steps = np.linspace(0, 255, 6).astype(np.uint8)
-    if mode.startswith("grey"):
-        source = Pillow.fromarray(steps[None].repeat(6, 0))
-    else:
-        source = Pillow.fromarray(np.stack(np.meshgrid(steps, steps, steps), -1).reshape(6, 36, 3))
-    try:
-        ours = ImageCms.createProfile("sRGB")
-        mapped = ImageCms.profileToProfile(source, io.BytesIO(profile), ours, outputMode="RGB")
-    except ImageCms.PyCMSError:
-        return False
-    if mapped is None:
-        return False
-    difference = np.asarray(mapped).astype(int) - np.asarray(source.convert("RGB")).astype(int)
-    return bool(abs(difference).max() <= 2)
-
-
-def _rgb16(data: bytes) -> np.ndarray:
-    """Exact 16-bit RGB of a PNG, (H, W, 3).
-
-    Pillow's decoder keeps one byte of each sample; told the samples are little-endian, it keeps
-    the other one.
-    """
-    import numpy as np
-
-    def one_byte(raw: str) -> np.ndarray:
-        image: Any = _open(data)
-        image.tile = [(*tile[:3], raw) for tile in image.tile]
-        return np.asarray(image).astype(np.uint16)
-
-    pixels: np.ndarray = one_byte("RGB;16B") * 256 + one_byte("RGB;16L")
-    return pixels

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from perceptloss.compare.panel import Scorer, pick_device
+from perceptloss.compare.pixels import in_colour
 from perceptloss.compare.plan import Plan
 from perceptloss.compare.run import file_jobs
 from perceptloss.compare.scoring import Job, true_fp32
@@ -96,7 +97,7 @@ def write_maps(
 def _computed(scorer: Scorer, job: Job, plan: Plan, device: torch.device, kind: Kind) -> tuple[Tensor, float | None]:
     """A map, (h, w), and the difference of scores that it should add up to."""
     loaded = job.load()
-    x, y = (None if image is None else image[None].to(device) for image in loaded)
+    x, y = (None if image is None else in_colour(scorer.colour, image[None].to(device)) for image in loaded)
     assert x is not None
     critic, side = scorer.critic, plan.settings.tile_side
     try:

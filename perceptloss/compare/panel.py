@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from perceptloss.card import Card
 from perceptloss.compare.results import Column
@@ -21,17 +21,25 @@ if TYPE_CHECKING:
 
 __all__ = ["Asked", "Scorer", "build", "describe", "parse_critics", "pick_device", "signature", "unfit", "with_choice"]
 
+Colour = Literal["rgb", "y"]
+_ON_LUMA: Final = "-y"  # ending of a critic's name
 _log = logging.getLogger("perceptloss.compare")
 _READS_CHROMA: Final = frozenset({"fsimc", "haarpsi", "mdsi", "ms-gmsdc", "vsi"})  # and mean something else on luma
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A critic that was asked for: its card, and weight files or the critic itself if given."""
+    """A critic that was asked for: its card, and weight files, the critic itself or a colour of its own if given."""
 
     card: Card
     weights: tuple[str, ...] = ()
     critic: Critic | None = None
+    colour: Colour | None = None
+
+    @property
+    def name(self) -> str:
+        """As it is asked for."""
+        return f"{self.card.name}{_ON_LUMA}" if self.colour == "y" else self.card.name
 
 
 @dataclass(frozen=True)
@@ -42,25 +50,29 @@ class Scorer:
         label: Unique in the run.
         critic: Frozen.
         signature: Every choice that changes its per-image scores.
+        colour: What it sees of an image.
     """
 
     label: str
     critic: Critic
     signature: str
+    colour: Colour = "rgb"
 
     @property
     def column(self) -> Column:
         """What the results keep of it."""
         return Column(self.label, self.signature, self.critic.card.to_dict())
 
-    @property
-    def bytes(self) -> int:
-        """Memory of its weights."""
-        return sum(t.numel() * t.element_size() for t in (*self.critic.parameters(), *self.critic.buffers()))
+    def bytes_away(self, device: torch.device) -> int:
+        """Memory that its weights would need on a device, if they are not there."""
+        tensors = (*self.critic.parameters(), *self.critic.buffers())
+        return sum(t.numel() * t.element_size() for t in tensors if t.device.type != device.type)
 
 
 def parse_critics(critics: Sequence[str | Critic]) -> list[Asked]:
     """Critics by `name`, by `name=weights` (several files with commas), or as they are.
+
+    `psnr-y` is the critic `psnr` on BT.601 luma, whatever the others see; so for each that judges luma.
 
     Raises:
         ConfigError: listing every unknown name, with hints, and what was asked for twice.
@@ -73,7 +85,8 @@ def parse_critics(critics: Sequence[str | Critic]) -> list[Asked]:
             continue
         name, sign, paths = item.partition("=")
         try:
-            entry = Asked(get_card(name.strip()), tuple(p.strip() for p in paths.split(",") if p.strip()))
+            card, colour = _named(name.strip())
+            entry = Asked(card, tuple(p.strip() for p in paths.split(",") if p.strip()), colour=colour)
         except UnknownCritic as error:
             problems.append(str(error))
             continue
@@ -87,19 +100,30 @@ def parse_critics(critics: Sequence[str | Critic]) -> list[Asked]:
     return asked
 
 
+def _named(name: str) -> tuple[Card, Colour | None]:
+    try:
+        return get_card(name), None
+    except UnknownCritic:
+        if not name.endswith(_ON_LUMA):
+            raise
+        return get_card(name.removesuffix(_ON_LUMA)), "y"
+
+
 def unfit(
     asked: Sequence[Asked], settings: Settings, *, has_reference: bool = True, has_pairs: bool = False
 ) -> list[str]:
     """What the cards say against these settings, all of it; stereo pairs come from memory only."""
     problems = []
-    for card in (entry.card for entry in asked):
-        name = f"critic {card.name!r}"
+    for entry in asked:
+        card, name = entry.card, f"critic {entry.card.name!r}"
         if card.needs_reference and not has_reference:
             problems.append(f"{name} compares with a reference: give --ref")
         if card.channels != 3 and not has_pairs:
             problems.append(f"{name} judges stereo pairs, which are scored in memory only (score_pairs)")
-        if settings.colour == "y" and (card.weights or card.kind != "fr" or card.name in _READS_CHROMA):
-            problems.append(f"{name} judges colour: --colour y is for full-reference critics without network or chroma")
+        is_luma = (entry.colour or settings.colour) == "y"
+        if is_luma and (card.weights or card.kind != "fr" or card.name in _READS_CHROMA):
+            what = "--colour y" if entry.colour is None else entry.name
+            problems.append(f"{name} judges colour: {what} is for full-reference critics without network or chroma")
         if settings.tile_side is not None and card.tiling == "never":
             problems.append(f"{name} must see whole images: its card forbids --tile")
         elif settings.tile_side is not None and settings.tile_side < 2 * card.min_size:
@@ -133,12 +157,12 @@ def build(asked: Sequence[Asked], settings: Settings, *, random_weights: bool = 
         raise problems[0]
     if problems:
         raise WeightsError("\n".join(str(error) for error in problems))
-    names = [critic.card.name for critic in critics]
+    names = [entry.name for entry in asked]
     scorers = []
-    for critic in critics:
-        name = critic.card.name
-        label = name if names.count(name) == 1 else f"{name}@{_weights_id(critic)}"
-        scorers.append(Scorer(label, critic, signature(critic, settings)))
+    for entry, critic in zip(asked, critics, strict=True):
+        colour = entry.colour or settings.colour
+        label = entry.name if names.count(entry.name) == 1 else f"{entry.name}@{_weights_id(critic)}"
+        scorers.append(Scorer(label, critic, signature(critic, settings, colour), colour))
     return _with_unique_labels(scorers)
 
 
@@ -171,11 +195,11 @@ def _weights_id(critic: Critic) -> str:
     return critic.weights_id
 
 
-def signature(critic: Critic, settings: Settings) -> str:
+def signature(critic: Critic, settings: Settings, colour: Colour) -> str:
     """The critic's signature with the choices that `settings` add before the version."""
     parts = critic.signature.split("|")
     parts = [f"weights:{_weights_id(critic)}" if part.startswith("weights:") else part for part in parts]
-    parts = ["y-bt601" if part == "rgb" and settings.colour == "y" else part for part in parts]
+    parts = ["y-bt601" if part == "rgb" and colour == "y" else part for part in parts]
     extra = list(settings.choices)
     if isinstance(critic, TrunkCritic) and critic.precision != "fp32" and not any(critic.precision in p for p in parts):
         extra.insert(0, f"trunk:{critic.precision}")

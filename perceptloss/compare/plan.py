@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perceptloss.card import Card
 from perceptloss.compare.images import ImageFile, inspect_all, require_pillow
@@ -54,6 +54,11 @@ class Plan:
     sources: Mapping[str, str]
     settings: Settings
     rules: Pairing
+
+    def share(self, rank: int, world: int) -> Plan | None:
+        """Every `world`-th image of a plan that leaves none out, from `rank` on; None if there is none."""
+        part = slice(rank, None, world)
+        return replace(self, images=self.images[part], sizes=self.sizes[part]) if self.images[part] else None
 
     @property
     def scores(self) -> int:
@@ -141,7 +146,7 @@ def _inspect(
     if rules.allow_missing or all(images.is_file for images in sets):
         wanted = [(n, key) for n in range(len(sets)) for key in matched.keys]
     wanted = [(n, key) for n, key in wanted if sets[n].path(key).is_file()]
-    files, problems = inspect_all([sets[n].path(key) for n, key in wanted], settings)
+    files, problems = inspect_all([sets[n].path(key) for n, key in wanted], settings.policy)
     good = {place: file for place, file in zip(wanted, files, strict=True) if file is not None}
     records = []
     for key in matched.keys:

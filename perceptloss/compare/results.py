@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -23,7 +23,7 @@ from perceptloss.errors import ConfigError
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Column", "Flag", "ImageRecord", "Results", "join", "load_results"]
+__all__ = ["Column", "Flag", "ImageRecord", "Results", "load_results"]
 
 FORMAT: Final = "perceptloss-results"
 VERSION: Final = 1
@@ -37,7 +37,7 @@ class Column:
         label: Unique in the results; the critic's name unless that is there twice.
         signature: Every choice that changes its scores.
         card: The critic's card as plain JSON types.
-        role: `train` or `judge` where a run declares it.
+        role: `train` or `judge` where a run declares it; one trained on is no evidence, and counts for no rank.
     """
 
     label: str
@@ -52,8 +52,13 @@ class Column:
 
     @property
     def header(self) -> str:
-        """Label and arrow of direction."""
-        return f"{self.label} {'↑' if self.is_higher_better else '↓'}"
+        """Label and arrow of direction; a star where the critic was trained on."""
+        return f"{self.label} {'↑' if self.is_higher_better else '↓'}{'' if self.is_evidence else '*'}"
+
+    @property
+    def is_evidence(self) -> bool:
+        """Whether it was not trained on, as far as is known."""
+        return self.role != "train"
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,13 @@ class Results:
     def summary(self) -> Summary:
         """What is computed from the scores: means, differences to the baseline, ranks and wins."""
         base = None if self.baseline is None else self.systems.index(self.baseline)
-        return summarise(self.values, [column.is_higher_better for column in self.critics], base)
+        directions = [column.is_higher_better for column in self.critics]
+        return summarise(self.values, directions, base, [column.is_evidence for column in self.critics])
+
+    def with_roles(self, trained: Collection[str]) -> Results:
+        """The same, with `train` for the critics of these labels and `judge` for the others."""
+        columns = (replace(c, role="train" if c.label in trained else "judge") for c in self.critics)
+        return replace(self, critics=tuple(columns))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; what is computed from the values stands under `summary`."""
@@ -237,39 +248,6 @@ def _record(facts: Mapping[str, Any]) -> ImageRecord:
         reference=file(facts["reference"]),
         source=file(facts["source"]),
         group=facts["group"],
-    )
-
-
-def join(results: Sequence[Results], baseline: str | None = None) -> Results:
-    """Results of several systems, scored one after another, as one comparison.
-
-    Args:
-        results: Of the same images (keys and references) by the same critics (signatures).
-        baseline: Name of a system; None for the first.
-
-    Raises:
-        ConfigError: listing what differs, and names that are there twice.
-    """
-    first, problems = results[0], []
-    for other in results[1:]:
-        name = ", ".join(other.systems)
-        if [c.signature for c in other.critics] != [c.signature for c in first.critics]:
-            problems.append(f"{name}: scored by {[c.signature for c in other.critics]}")
-        if [(i.key, i.reference) for i in other.images] != [(i.key, i.reference) for i in first.images]:
-            problems.append(f"{name}: other images or references")
-    systems = [name for part in results for name in part.systems]
-    problems += [f"{name}: there twice" for name in sorted({n for n in systems if systems.count(n) > 1})]
-    if problems:
-        raise ConfigError(problems, f"results to be compared with {', '.join(first.systems)}")
-    columns = zip(*(part.images for part in results), strict=True)
-    images = (replace(same[0], outputs=tuple(o for image in same for o in image.outputs)) for same in columns)
-    return replace(
-        first,
-        systems=tuple(systems),
-        images=tuple(images),
-        values=tuple(system for part in results for system in part.values),
-        baseline=baseline or systems[0],
-        flags=tuple(flag for part in results for flag in part.flags),
     )
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perceptloss.compare.images import ImageFile, luma, read, resize
+from perceptloss.compare.images import ImageFile, Pixels, read
 from perceptloss.compare.pairing import Images
 from perceptloss.compare.panel import Scorer, build, parse_critics, pick_device, unfit, with_choice
+from perceptloss.compare.pixels import as_tensor, resize
 from perceptloss.compare.plan import Plan, make_plan
 from perceptloss.compare.provenance import describe_inputs, provenance
 from perceptloss.compare.results import Column, Flag, ImageRecord, Results, finite
@@ -196,7 +197,8 @@ def _rules(plan: Plan) -> dict[str, Any]:
 
 def file_jobs(plan: Plan) -> Iterator[Job]:
     """The images of a plan, system by system for each, read when their turn comes."""
-    last = lru_cache(maxsize=2)(read)  # systems share a reference, one after another
+    # systems share a reference, one after another
+    last = lru_cache(maxsize=2)(partial(read, policy=plan.settings.policy))
     for index, (record, sizes) in enumerate(zip(plan.images, plan.sizes, strict=True)):
         for system, file in enumerate(record.outputs):
             if file is None:
@@ -214,22 +216,20 @@ def file_jobs(plan: Plan) -> Iterator[Job]:
 
 
 def _load(
-    file: ImageFile, reference: ImageFile | None, settings: Settings, shared: Callable[[ImageFile], Tensor]
+    file: ImageFile, reference: ImageFile | None, settings: Settings, shared: Callable[[Path], Pixels]
 ) -> tuple[Tensor, Tensor | None]:
-    x = read(file)
+    x = as_tensor(read(Path(file.path), settings.policy))
     if reference is None:
         return _seen(x, settings), None
     if file.size != reference.size:
         x = resize(x, *reference.size)
-    return _seen(x, settings), _seen(shared(reference), settings)
+    return _seen(x, settings), _seen(as_tensor(shared(Path(reference.path))), settings)
 
 
 def _seen(image: Tensor, settings: Settings) -> Tensor:
-    """What critics see of an image: without its border, in the chosen colour."""
+    """What critics see of an image: all but its border."""
     border = settings.crop_border
-    if border:
-        image = image[..., border:-border, border:-border]
-    return luma(image) if settings.colour == "y" else image
+    return image[..., border:-border, border:-border] if border else image
 
 
 def _memory_jobs(pairs: Iterable[Pair], keys: dict[str, None], settings: Settings) -> Iterator[Job]:

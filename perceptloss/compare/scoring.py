@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from perceptloss.compare.panel import Scorer
+from perceptloss.compare.pixels import in_colour
 from perceptloss.compare.settings import Settings
 from perceptloss.compare.store import Key, Store
 from perceptloss.errors import PerceptlossError
@@ -35,7 +36,7 @@ class Job:
         system: Index.
         image: Index.
         size: Height and width of the tensors.
-        load: Gives the judged image and the reference (or None), each (C, H, W) in [0, 1].
+        load: Gives the judged image and the reference (or None), each (C, H, W) in [0, 1], RGB.
         text: What messages call it.
         has_reference: Whether `load` gives a reference.
         hashes: Of both files; None for images from memory.
@@ -74,6 +75,7 @@ def score_jobs(
     if len(groups) > 1:
         jobs = list(jobs)
     for group in groups:
+        guests = [scorer.critic for _, scorer in group if scorer.bytes_away(device)]
         for _, scorer in group:
             scorer.critic.to(device)
         with torch.no_grad(), true_fp32(device):
@@ -82,8 +84,8 @@ def score_jobs(
                 _keep(batch, todo, stores, found)
                 report(len(batch) * len(todo))
         if len(groups) > 1:
-            for _, scorer in group:
-                scorer.critic.to("cpu")
+            for critic in guests:
+                critic.to("cpu")
     return found
 
 
@@ -91,7 +93,7 @@ def _groups(scorers: list[tuple[int, Scorer]], device: torch.device) -> list[lis
     """All critics together (every image is read once), or one by one where a GPU is too small."""
     if device.type == "cuda" and len(scorers) > 1:
         free, _ = torch.cuda.mem_get_info(device)
-        if sum(scorer.bytes for _, scorer in scorers) > free / 2:
+        if sum(scorer.bytes_away(device) for _, scorer in scorers) > free / 2:
             _log.info("critics one by one: together they need more than half of the free GPU memory")
             return [[scorer] for scorer in scorers]
     return [scorers]
@@ -170,10 +172,12 @@ def _score_batch(
     x = torch.stack([image for image, _ in loaded]).to(device)
     references = [reference for _, reference in loaded if reference is not None]
     y = torch.stack(references).to(device) if references else None
+    seen = {colour: (in_colour(colour, x), in_colour(colour, y)) for colour in {s.colour for _, s in todo}}
     for critic, scorer in todo:
-        card = scorer.critic.card
+        card, (image, reference) = scorer.critic.card, seen[scorer.colour]
+        given = reference if card.needs_reference else None
         try:
-            scores = tiled(scorer.critic, x, y if card.needs_reference else None, settings.tile_side, card.multiple_of)
+            scores = tiled(scorer.critic, image, given, settings.tile_side, card.multiple_of)
         except torch.cuda.OutOfMemoryError as error:
             raise PerceptlossError(
                 f"{scorer.label} ran out of memory on {len(batch)} images of {x.shape[-2]}x{x.shape[-1]} "

@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal, get_args, get_type_hints
 
+from perceptloss.compare.images import Policy
 from perceptloss.errors import ConfigError
 
 __all__ = ["AUTO_TILE", "Pairing", "Settings"]
@@ -96,6 +97,11 @@ class Settings:
         if self.batch != "auto" and not (_is_int(self.batch) and int(self.batch) > 0):
             problems.append(f"batch must be 'auto' or a number of images, got {self.batch!r}")
         return problems
+
+    @property
+    def policy(self) -> Policy:
+        """Which files are taken, and what becomes of them."""
+        return Policy(exif=self.exif, grey=self.grey)
 
     @property
     def tile_side(self) -> int | None:

@@ -53,17 +53,21 @@ class Summary:
     standings: tuple[Standing, ...]
 
 
-def summarise(values: Values, higher_better: Sequence[bool], base: int | None = None) -> Summary:
+def summarise(
+    values: Values, higher_better: Sequence[bool], base: int | None = None, counted: Sequence[bool] = ()
+) -> Summary:
     """Summary of per-image scores; an image that lacks a score is left out of a critic for all systems.
 
     Args:
         values: The scores.
         higher_better: Direction of each critic.
         base: Index of the system that the others are compared with.
+        counted: Which critics count for ranks and wins; none given: all.
     """
     signs = [1 if higher else -1 for higher in higher_better]
     complete = [_complete([system[critic] for system in values]) for critic in range(len(signs))]
-    return Summary(tuple(_standing(values, signs, system, base, complete) for system in range(len(values))))
+    voters = counted or [True] * len(signs)
+    return Summary(tuple(_standing(values, signs, system, base, complete, voters) for system in range(len(values))))
 
 
 def _complete(rows: Sequence[Sequence[float | None]]) -> list[int]:
@@ -72,18 +76,24 @@ def _complete(rows: Sequence[Sequence[float | None]]) -> list[int]:
 
 
 def _standing(
-    values: Values, signs: Sequence[int], system: int, base: int | None, complete: Sequence[Sequence[int]]
+    values: Values,
+    signs: Sequence[int],
+    system: int,
+    base: int | None,
+    complete: Sequence[Sequence[int]],
+    voters: Sequence[bool],
 ) -> Standing:
     cells, ranks, votes = [], [], [0] * len(values[0][0])
     for critic, sign in enumerate(signs):
         images = complete[critic]
         rows = [[sign * _number(rows[critic][i]) for i in images] for rows in values]
-        ranks += [_rank([row[n] for row in rows], system) for n in range(len(images))]
+        if voters[critic]:
+            ranks += [_rank([row[n] for row in rows], system) for n in range(len(images))]
         if base is None or base == system:
             cells.append(_cell(rows[system], sign))
             continue
         cells.append(_cell(rows[system], sign, rows[base]))
-        for n, image in enumerate(images):
+        for n, image in enumerate(images if voters[critic] else ()):
             votes[image] += _compare(rows[system][n], rows[base][n])
     wins = None if base is None or base == system else sum(vote > 0 for vote in votes)
     return Standing(tuple(cells), _mean(ranks), wins)

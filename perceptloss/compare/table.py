@@ -91,6 +91,8 @@ def _grid(results: Results) -> _Grid:
         title += f" of {len(results.images) + len(results.left_out)} (those in all sets)"
     title += f" · {results.systems[0]}" if single else f" · baseline {results.baseline}"
     notes = sentences(results)
+    if not all(column.is_evidence for column in results.critics):
+        notes.append("*: trained on, so no evidence; counts for neither rank nor wins")
     header = ["image" if single else "system", *(column.header for column in results.critics)]
     if single:
         rows = _image_rows(results, summary.standings[0])
@@ -125,7 +127,7 @@ def _system_rows(results: Results, standings: Sequence[Standing]) -> list[tuple[
 
 
 def _explanations(results: Results, images: int) -> list[str]:
-    over = f"{counted(images, 'image')} and {counted(len(results.critics), 'critic')}"
+    over = f"{counted(images, 'image')} and {counted(sum(column.is_evidence for column in results.critics), 'critic')}"
     return [
         "beside a score: its mean difference to the baseline, image by image; means alone: a small one may be chance",
         f"rank: mean over {over}, 1 is best; wins: images on which more critics prefer the system to the baseline",

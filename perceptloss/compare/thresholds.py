@@ -30,7 +30,7 @@ class Threshold:
 
     Attributes:
         text: As given.
-        critic: Name of the critic; all of that name where weights differ.
+        critic: Name of the critic, as asked for; all of that name where weights differ.
         sign: `>`, `>=`, `<` or `<=`.
         limit: For the mean score, or for its difference to the baseline.
         is_difference: Whether the limit has a sign (`+0.005`): then it is for the difference.

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from _lib.data import POLICY
+from _lib.validation import FIDELITY
 from perceptloss import list_critics
 from perceptloss.errors import ConfigError, near
 from perceptloss.loss.terms import TermSpec, parse_terms
 from perceptloss.runs.images import Pair, bundled, check, find_pairs
 from perceptloss.runs.options import Data, Loss, Model, Train, Val
 
-__all__ = ["find_images", "option_problems", "smallest_side"]
+__all__ = ["find_images", "option_problems"]
 
 
 def option_problems(data: Data, model: Model, loss: Loss, train: Train, val: Val) -> list[str]:
@@ -59,7 +61,7 @@ def _judge_problems(val: Val, trained: set[str]) -> list[str]:
             problems.append(f"val.judges: no critic of single images is called {name!r}{near(name, known)}")
         elif name in trained:
             problems.append(f"val.judges: {name!r} is trained on, so it is no judge; it is scored anyway, as a critic")
-    columns = {"psnr-y", *val.judges, *trained}
+    columns = {FIDELITY, *val.judges, *trained}
     if val.best not in columns:
         problems.append(
             f"val.best: {val.best!r} is not scored{near(val.best, columns)}; scored: {', '.join(sorted(columns))}"
@@ -93,12 +95,6 @@ def find_images(
     return training, validation
 
 
-def smallest_side(names: Sequence[str], border: int) -> int:
-    """Least side of a validation image that every critic accepts after cutting the border."""
-    least = [card.min_size for card in list_critics() if card.name in names]
-    return max([1, *least]) + 2 * border
-
-
 def _check_images(
     accelerator: Accelerator, sets: Sequence[tuple[str, Sequence[Pair], int]], scale: int, *, decode: bool
 ) -> None:
@@ -115,7 +111,9 @@ def _check_images(
     """
     rank, world = accelerator.process_index, accelerator.num_processes
     found = [
-        f"{name}: {p}" for name, pairs, side in sets for p in check(pairs[rank::world], side, scale, decode=decode)
+        f"{name}: {p}"
+        for name, pairs, side in sets
+        for p in check(pairs[rank::world], POLICY, side, scale, decode=decode)
     ]
     found = gather_object(found)
     if found:

@@ -11,10 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from perceptloss.runs.images import Pair, read_image, to_tensor
+from perceptloss.compare.images import Pixels, Policy, read
+from perceptloss.compare.pixels import as_tensor, stored
+from perceptloss.runs.images import Pair
 
-__all__ = ["PatchPairs", "SampleOrder", "degrade", "patch_loader", "whole_pair"]
+__all__ = ["POLICY", "PatchPairs", "SampleOrder", "degrade", "patch_loader", "whole_pair"]
 
+# a restorer learns the values that files hold, whatever colours a profile gives them
+POLICY = Policy(exif="apply", grey="replicate", palette="expand", profile="ignore")
 _MARGIN = 4  # low-quality pixels: the antialiased bicubic kernel reaches two of them, and the grid must stay aligned
 
 
@@ -22,7 +26,7 @@ def degrade(gt: Tensor, scale: int) -> Tensor:
     """Shrink (N, 3, H, W) by antialiased bicubic interpolation (a = -0.5), rounded to 8 bits like a file."""
     size = (gt.shape[-2] // scale, gt.shape[-1] // scale)
     small = F.interpolate(gt, size=size, mode="bicubic", antialias=True, align_corners=False)
-    return small.clamp(0, 1).mul(255).round().div(255)
+    return stored(small)
 
 
 class PatchPairs(Dataset[tuple[Tensor, Tensor]]):
@@ -46,7 +50,7 @@ class PatchPairs(Dataset[tuple[Tensor, Tensor]]):
         self.pairs, self.patch, self.scale = list(pairs), patch, scale
         self.seed, self.flips = seed, flips
         self._room = cache_mb * 2**20
-        self._kept: dict[Path, np.ndarray] = {}
+        self._kept: dict[Path, Pixels] = {}
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -64,25 +68,25 @@ class PatchPairs(Dataset[tuple[Tensor, Tensor]]):
             lq_patch, gt_patch = self._degraded(gt, top, left, side, (rows, columns))
         else:
             s = self.scale
-            lq_patch = to_tensor(self._read(pair.lq)[top : top + side, left : left + side])
-            gt_patch = to_tensor(gt[top * s : (top + side) * s, left * s : (left + side) * s])
+            lq_patch = as_tensor(self._read(pair.lq)[top : top + side, left : left + side])
+            gt_patch = as_tensor(gt[top * s : (top + side) * s, left * s : (left + side) * s])
         return _turned(lq_patch, turn), _turned(gt_patch, turn)
 
-    def _read(self, path: Path) -> np.ndarray:
+    def _read(self, path: Path) -> Pixels:
         if path in self._kept:
             return self._kept[path]
-        image = read_image(path)
+        image = read(path, POLICY)
         if image.nbytes <= self._room:
             self._kept[path] = image
             self._room -= image.nbytes
         return image
 
-    def _degraded(self, gt: np.ndarray, top: int, left: int, side: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def _degraded(self, gt: Pixels, top: int, left: int, side: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """The same pixels as shrinking the whole image and cutting afterwards, without shrinking all of it."""
         s = self.scale
         first = [max(0, start - _MARGIN) for start in (top, left)]
         last = [min(n, start + side + _MARGIN) for start, n in zip((top, left), grid, strict=True)]
-        wide = to_tensor(gt[first[0] * s : last[0] * s, first[1] * s : last[1] * s])
+        wide = as_tensor(gt[first[0] * s : last[0] * s, first[1] * s : last[1] * s])
         y, x = top - first[0], left - first[1]
         lq = degrade(wide[None], s)[0, :, y : y + side, x : x + side]
         return lq, wide[:, y * s : (y + side) * s, x * s : (x + side) * s]
@@ -96,10 +100,10 @@ def _turned(patch: Tensor, turn: int) -> Tensor:
 
 def whole_pair(pair: Pair, scale: int) -> tuple[Tensor, Tensor]:
     """A whole image as (lq, gt), (3, h, w) and (3, h * scale, w * scale); rows and columns that do not fit are cut."""
-    gt = to_tensor(read_image(pair.gt))
+    gt = as_tensor(read(pair.gt, POLICY))
     height, width = (n // scale * scale for n in gt.shape[-2:])
     gt = gt[:, :height, :width]
-    return (degrade(gt[None], scale)[0] if pair.lq is None else to_tensor(read_image(pair.lq))), gt
+    return (degrade(gt[None], scale)[0] if pair.lq is None else as_tensor(read(pair.lq, POLICY))), gt
 
 
 class SampleOrder(Sampler[tuple[int, int]]):

@@ -21,7 +21,7 @@ from perceptloss.output.files import replacing
 from perceptloss.runs.options import Model
 from perceptloss.runs.state import Ema
 
-__all__ = ["build_network", "export", "load_weights", "restore"]
+__all__ = ["bicubic", "build_network", "export", "load_weights", "restore"]
 
 
 def _architectures() -> dict[str, type[nn.Module]]:
@@ -93,6 +93,11 @@ def restore(network: nn.Module, lq: Tensor, scale: int, multiple: int = 1) -> Te
         F.pad(lq[None], (0, -width % multiple, 0, -height % multiple), mode="reflect") if multiple > 1 else lq[None]
     )
     return network(padded)[0, :, : height * scale, : width * scale].float()
+
+
+def bicubic(lq: Tensor, scale: int) -> Tensor:
+    """Plain bicubic enlargement, the floor of every table."""
+    return F.interpolate(lq[None], scale_factor=scale, mode="bicubic", align_corners=False)[0].clamp(0, 1)
 
 
 def export(

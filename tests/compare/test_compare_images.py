@@ -11,16 +11,23 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from png16 import png16
 
-from perceptloss.compare.images import inspect, inspect_all, luma, read, resize
-from perceptloss.compare.settings import Settings
+from perceptloss.compare.images import Policy, inspect, inspect_all, read
+from perceptloss.compare.pixels import as_tensor, luma, resize
+from perceptloss.errors import InputError
 
-OPEN = Settings(exif="apply", grey="replicate")
+OPEN = Policy(exif="apply", grey="replicate")
 
 
-def reasons(path: Path, settings: Settings = Settings()) -> str:  # noqa: B008
-    file, problems = inspect(path, settings)
+def reasons(path: Path, policy: Policy = Policy()) -> str:  # noqa: B008
+    file, problems = inspect(path, policy)
     assert (file is None) == bool(problems)
     assert all(str(path) in problem for problem in problems)
+    if file is None:  # the reader says what the check said
+        with pytest.raises(InputError) as caught:
+            read(path, policy)
+        assert str(caught.value) == "\n".join(problems)
+    else:
+        assert read(path, policy).shape == (*file.size, 3)
     return "\n".join(problems)
 
 
@@ -29,11 +36,11 @@ def test_lossless_8_bit_is_value_over_255(tmp_path, noise, ending):
     pixels = noise((9, 7, 3))
     path = tmp_path / f"a.{ending}"
     Image.fromarray(pixels).save(path)
-    file, problems = inspect(path, Settings())
+    file, problems = inspect(path, Policy())
     assert not problems
     assert (file.height, file.width, file.mode) == (9, 7, "rgb8")
     expected = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
-    assert torch.equal(read(file), expected)
+    assert torch.equal(as_tensor(read(path, Policy())), expected)
 
 
 @pytest.mark.parametrize("shape", [(9, 7, 3), (9, 7)])
@@ -44,7 +51,8 @@ def test_16_bit_png_keeps_all_bits(tmp_path, shape):
     assert not problems
     assert file.depth == 16
     planes = np.broadcast_to(pixels.reshape(9, 7, -1), (9, 7, 3)).astype(np.float32)
-    assert torch.equal(read(file), torch.from_numpy(planes / np.float32(65535)).permute(2, 0, 1))
+    expected = torch.from_numpy(planes / np.float32(65535)).permute(2, 0, 1)
+    assert torch.equal(as_tensor(read(tmp_path / "a.png", OPEN)), expected)
 
 
 def test_16_bit_rgb_tiff_is_refused(tmp_path):
@@ -71,8 +79,7 @@ def test_transparent_colour_is_refused(tmp_path):
 def test_grey_is_replicated_when_asked(tmp_path, noise):
     pixels = noise((8, 6))
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    file, _ = inspect(tmp_path / "a.png", OPEN)
-    image = read(file)
+    image = as_tensor(read(tmp_path / "a.png", OPEN))
     assert image.shape == (3, 8, 6)
     for plane in image:
         assert torch.equal(plane, torch.from_numpy(pixels).float() / 255)
@@ -91,7 +98,7 @@ def test_exif_rotation_is_refused_or_applied(tmp_path, noise, orientation, endin
     assert not problems
     upright = np.asarray(ImageOps.exif_transpose(Image.open(path)))
     assert file.size == upright.shape[:2]
-    assert torch.equal(read(file), torch.from_numpy(upright.copy()).permute(2, 0, 1).float() / 255)
+    assert torch.equal(as_tensor(read(path, OPEN)), torch.from_numpy(upright.copy()).permute(2, 0, 1).float() / 255)
 
 
 def test_only_srgb_profiles_are_accepted(tmp_path):
@@ -115,7 +122,7 @@ def test_damaged_and_foreign_files_are_all_reported(tmp_path, noise):
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "good.png").write_bytes(whole.getvalue())
     paths = [tmp_path / f"{name}.png" for name in ("cut", "text", "empty", "good", "absent")]
-    files, problems = inspect_all(paths, Settings())
+    files, problems = inspect_all(paths, Policy())
     assert [file is None for file in files] == [True, True, True, False, True]
     assert [path.name for path in paths if any(str(path) in p for p in problems)] == [
         "cut.png",
@@ -151,3 +158,60 @@ def test_resize_is_bicubic_and_clamped():
     plane = Image.fromarray(step[0].numpy()).resize((24, 16), Image.Resampling.BICUBIC)
     assert np.asarray(plane).max() > 1.01  # the filter overshoots, so the clamp matters
     np.testing.assert_array_equal(big[1].numpy(), np.clip(np.asarray(plane), 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("mode", "policy"),
+    [
+        ("P", Policy(palette="expand")),
+        ("1", Policy(palette="expand", grey="replicate")),
+        ("RGBA", Policy(alpha="drop")),
+        ("LA", Policy(alpha="drop", grey="replicate")),
+    ],
+)
+def test_what_a_policy_allows_is_read_as_pillow_converts_it(tmp_path, noise, mode, policy):
+    image = Image.fromarray(noise((8, 6, 4))).convert(mode if mode != "P" else "RGB")
+    image = image.quantize(7) if mode == "P" else image
+    image.save(tmp_path / "a.png")
+    assert reasons(tmp_path / "a.png") != ""
+    assert reasons(tmp_path / "a.png", policy) == ""
+    plain = image.convert("L") if mode == "LA" else image
+    np.testing.assert_array_equal(read(tmp_path / "a.png", policy), np.asarray(plain.convert("RGB")))
+
+
+def test_profiles_are_ignored_and_16_bits_rounded_where_the_policy_says_so(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", icc_profile=b"not a profile")
+    assert "ICC profile" in reasons(tmp_path / "a.png")
+    assert reasons(tmp_path / "a.png", Policy(profile="ignore")) == ""
+    levels = np.arange(65536).astype(np.uint16).reshape(128, 512)
+    png16(tmp_path / "grey.png", levels)
+    found = read(tmp_path / "grey.png", Policy(grey="replicate", depth="round"))
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found[..., 0], np.round(levels / 257))
+
+
+def test_headers_tell_size_and_kind_but_not_damage(tmp_path, noise):
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    for name in ("a.jpg", "a.tif"):
+        Image.fromarray(noise((32, 20, 3))).save(tmp_path / name, exif=tags)
+        file, problems = inspect(tmp_path / name, OPEN, decode=False)
+        assert not problems
+        assert (file.size, file.sha256) == ((20, 32), "")
+        assert read(tmp_path / name, OPEN).shape == (20, 32, 3)
+    Image.fromarray(noise((64, 64, 3))).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:-4000])
+    assert inspect(tmp_path / "cut.png", OPEN, decode=False)[0].size == (64, 64)
+    assert inspect(tmp_path / "cut.png", OPEN)[0] is None
+
+
+def test_a_picture_with_a_preview_is_one_picture(tmp_path, noise):
+    picture, preview = (Image.fromarray(noise((16, 16, 3), seed)) for seed in (0, 1))
+    picture.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[preview])
+    picture.save(tmp_path / "b.jpg")
+    np.testing.assert_array_equal(read(tmp_path / "a.jpg", Policy()), read(tmp_path / "b.jpg", Policy()))
+
+
+def test_a_decoder_may_shrink_a_photograph_on_the_way(tmp_path, noise):
+    Image.fromarray(noise((520, 800, 3))).save(tmp_path / "a.jpg")
+    assert read(tmp_path / "a.jpg", Policy(), least=128).shape == (130, 200, 3)

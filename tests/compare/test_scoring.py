@@ -12,8 +12,11 @@ from judges import CARDS, Brightness
 from PIL import Image
 
 from perceptloss import create_critic
-from perceptloss.compare import Settings, compare, join, score, score_pairs
-from perceptloss.compare.images import luma
+from perceptloss.compare import Pairing, Settings, compare, join, merge, score, score_pairs
+from perceptloss.compare.pixels import luma
+from perceptloss.compare.plan import make_plan
+from perceptloss.compare.run import run_plan
+from perceptloss.compare.table import render
 from perceptloss.critic import Critic
 from perceptloss.errors import ConfigError, InputError
 from perceptloss.maps.tiles import edges, tiled
@@ -279,3 +282,63 @@ def test_a_critic_object_keeps_its_own_settings(toys, photos):
 def test_unknown_device_is_refused(toys, photos):
     with pytest.raises(ConfigError, match="'warp'"):
         score(photos / "far", None, ["toy-light"], settings=Settings(device="warp"))
+
+
+def test_a_critic_can_see_luma_beside_others_that_see_colour(toys, photos):
+    results = score(photos / "far", photos / "gt", ["psnr-y", "toy-light", "psnr"])
+    assert [column.label for column in results.critics] == ["psnr-y", "toy-light", "psnr"]
+    assert "|y-bt601|" in results.critics[0].signature
+    assert "|rgb|" in results.critics[2].signature
+    weights = torch.tensor([65.481, 128.553, 24.966], dtype=torch.float64).view(3, 1, 1) / 255
+    for image, value in zip(results.images, results.values[0][0], strict=True):
+        x, y = (tensor(photos / where / f"{image.key}.png")[0].double() for where in ("far", "gt"))
+        error = ((x - y) * weights).sum(0).square().mean()  # BasicSR's, less the 1e-8 that psnr adds
+        assert value == pytest.approx(-10 * error.log10().item(), abs=1e-4)
+    everything_on_luma = score(photos / "far", photos / "gt", ["psnr"], settings=Settings(colour="y"))
+    assert everything_on_luma.values[0][0] == results.values[0][0]
+    assert everything_on_luma.critics[0].signature == results.critics[0].signature
+    with pytest.raises(ConfigError, match="toy-light-y is for full-reference critics"):
+        score(photos / "far", photos / "gt", ["toy-light-y"])
+    with pytest.raises(ConfigError, match="did you mean 'psnr'"):
+        score(photos / "far", photos / "gt", ["psnrr-y"])
+
+
+def test_shares_of_a_plan_merge_into_the_whole(toys, photos):
+    plan = make_plan(
+        {"far": photos / "far", "near": photos / "near"},
+        photos / "gt",
+        ["ssim", "toy-light"],
+        rules=Pairing(),
+        settings=Settings(),
+    )
+    whole = run_plan(plan)
+    shares = [plan.share(rank, 2) for rank in (1, 0)]
+    assert [len(share.images) for share in shares] == [1, 2]
+    assert plan.share(3, 4) is None
+    merged = merge([run_plan(share) for share in shares])
+    assert (merged.images, merged.values, merged.critics) == (whole.images, whole.values, whole.critics)
+    with pytest.raises(ConfigError, match="there twice"):
+        merge([whole, whole])
+    with pytest.raises(ConfigError, match="signatures differ"):
+        merge([run_plan(shares[0]), score_pairs([("a", torch.rand(3, 12, 12), None)], ["toy-light"])])
+
+
+def test_what_was_trained_on_is_marked_and_counts_for_no_rank(toys):
+    def pairs(value):
+        return [("a", torch.full((3, 9, 9), value), torch.zeros(3, 9, 9))]
+
+    parts = [
+        score_pairs(pairs(value), ["toy-error", "toy-light"], name=name)
+        for name, value in (("old", 0.5), ("new", 0.25))
+    ]
+    both = join(parts, baseline="old")
+    assert [standing.rank for standing in both.summary().standings] == [1.5, 1.5]  # less error, less light
+    told = both.with_roles({"toy-light"})
+    assert [standing.rank for standing in told.summary().standings] == [2, 1]
+    assert told.summary().standings[1].wins == 1
+    text = render(told, "md")
+    assert "toy-light ↑*" in text
+    assert "toy-error ↓ |" in text
+    assert "trained on, so no evidence" in text
+    assert "1 image and 1 critic," in text
+    assert "*" not in render(both, "md").replace("**", "")

@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from perceptloss.compare import Settings, compare, load_results
 from perceptloss.errors import ConfigError, NonFiniteLoss
 
 Launch = Callable[..., "subprocess.Popen[str]"]
@@ -77,15 +78,20 @@ def test_a_run_leaves_everything_and_knows_that_it_is_finished(
     ]
     output = finish(launch("sr.py", *options))
     run = tmp_path / "run"
-    results = json.loads((run / "results.json").read_text())
-    assert results["num_processes"] == 1
-    assert {m["name"]: m["role"] for m in results["metrics"]} == {
-        "psnr-y": "fidelity",
-        "haarpsi": "judge",
-        "gmsd": "critic",
-    }
-    assert list(results["systems"]) == ["bicubic", "l1", "critics"]
-    assert sorted(results["systems"]["l1"]["images"]) == ["held0", "held1", "held2"]
+    results = load_results(run / "results.json")
+    assert results.provenance["run"]["num_processes"] == 1
+    assert {c.label: c.role for c in results.critics} == {"psnr-y": "judge", "haarpsi": "judge", "gmsd": "train"}
+    assert "|y-bt601|fp32|crop:4|" in results.critics[0].signature
+    assert (results.systems, results.baseline) == (("bicubic", "l1", "critics"), "l1")
+    assert [image.key for image in results.images] == ["held0", "held1", "held2"]
+    folders = {name: run / "images" / name for name in results.systems}
+    again = compare(
+        folders, run / "images" / "ground-truth", ["psnr-y", "haarpsi", "gmsd"], settings=Settings(crop_border=4)
+    )
+    assert again.values == results.values
+    last = records(run, "val")[-1]["scores"]
+    means = [cell.mean for cell in results.summary().standings[2].cells]
+    assert list(last.values()) == pytest.approx(means, rel=1e-6)
     assert (run / "results.md").read_text() in output
     assert "gmsd ↓*" in output
     for system in ("bicubic", "l1", "critics", "ground-truth"):
@@ -120,7 +126,7 @@ def test_killed_and_resumed_equals_uninterrupted(launch: Launch, tiny: list[str]
     assert records(tmp_path / "whole") == records(tmp_path / "cut")
     assert len(records(tmp_path / "cut")) == 30
     whole, cut = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "cut"))
-    assert whole["systems"] == cut["systems"]
+    assert whole["values"] == cut["values"]
 
 
 def test_sigterm_saves_a_checkpoint_and_says_so_by_the_exit_code(
@@ -183,18 +189,18 @@ def test_two_processes_equal_one_with_twice_the_batch(
             break
     two = tmp_path / f"two{attempt}"
     assert (two / "results.json").exists(), output
-    results = json.loads((two / "results.json").read_text())
-    assert results["num_processes"] == 2
+    results = load_results(two / "results.json")
+    assert results.provenance["run"]["num_processes"] == 2
     assert sorted(p.name for p in (two / "checkpoints" / "last").glob("random_*.pt")) == ["random_0.pt", "random_1.pt"]
     one = run_here("one", *options, "--data.batch", "4")
     assert_close(one, two)
     assert [r["samples"] for r in records(two)] == [4, 8, 12, 16]
-    assert json.loads((one / "results.json").read_text())["num_processes"] == 1
-    assert sorted(results["systems"]["critics"]["images"]) == [
-        "held0",
-        "held1",
-        "held2",
-    ]  # three images over two processes
+    alone = load_results(one / "results.json")
+    assert alone.provenance["run"]["num_processes"] == 1
+    assert [image.key for image in results.images] == ["held0", "held1", "held2"]  # three images over two processes
+    assert results.array() == pytest.approx(alone.array(), rel=1e-3)
+    assert results.provenance["inputs"].keys() == {"bicubic", "critics", "the reference"}
+    assert results.provenance["inputs"]["bicubic"]["images"] == 3
 
 
 def test_accumulation_equals_the_larger_batch(run_here: Callable[..., Path]) -> None:
@@ -259,7 +265,8 @@ def test_folders_are_protected(run_here: Callable[..., Path], tmp_path: Path) ->
 def test_paired_folders_train(run_here: Callable[..., Path], photos: Path, tmp_path: Path) -> None:
     from _lib.data import whole_pair
 
-    from perceptloss.runs.images import find_pairs, write_png
+    from perceptloss.compare.pixels import write_png
+    from perceptloss.runs.images import find_pairs
 
     for part in ("train", "val"):
         for pair in find_pairs([str(photos / part)], [], 4, part):
@@ -310,7 +317,7 @@ def test_bf16_trains_and_its_losses_are_fp32(run_here: Callable[..., Path], monk
         AcceleratorState._reset_state(True)
     full = run_here("full", "--baseline", "false", "--train.steps", "3")
     assert set(seen) == {torch.float32}
-    assert json.loads((low / "results.json").read_text())["mixed_precision"] == "bf16"
+    assert load_results(low / "results.json").provenance["run"]["mixed_precision"] == "bf16"
     assert records(low)[0]["loss"] != records(full)[0]["loss"]
     assert records(low)[-1]["loss"] == pytest.approx(records(full)[-1]["loss"], rel=0.02)
 

@@ -73,4 +73,4 @@ def test_sharded_training_equals_one_process_and_resumes_to_the_same_bits(tiny: 
     for name in ("net_g", "net_g_ema"):
         a, b = (load_file(home / "models" / f"{name}.safetensors") for home in (sharded, resumed))
         assert all(torch.equal(a[k], b[k]) for k in a)
-    assert json.loads((resumed / "results.json").read_text())["distributed_type"] == "FSDP"
+    assert json.loads((resumed / "results.json").read_text())["provenance"]["run"]["distributed_type"] == "FSDP"

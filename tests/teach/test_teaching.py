@@ -165,12 +165,12 @@ def test_the_hash_follows_contents_not_places(plan, photos, tmp_path):
 
 
 def test_problems_are_listed_at_once(plan, photos, tmp_path):
-    small, deep = tmp_path / "small.png", tmp_path / "deep.png"
+    small, glass = tmp_path / "small.png", tmp_path / "glass.png"
     Image.new("RGB", (95, 200)).save(small)
-    Image.new("I;16", (200, 200)).save(deep)
+    Image.new("RGBA", (200, 200)).save(glass)
     bad = replace(
         plan,
-        photos=(*photos, small, deep, tmp_path / "none.png"),
+        photos=(*photos, small, glass, tmp_path / "none.png"),
         exclude=("gausian-blur",),
         teachers={"gmsd": TeacherSpec(0.0), "brisque": TeacherSpec(), "simm": TeacherSpec(), "ms-ssim": TeacherSpec()},
     )
@@ -179,7 +179,7 @@ def test_problems_are_listed_at_once(plan, photos, tmp_path):
     text = str(caught.value)
     for part in (
         "smaller than a crop of 96x96",
-        "got mode 'I;16'",
+        "has an alpha channel",
         "none.png: cannot be read",
         "did you mean 'gaussian-blur'",
         "gmsd: weight: expected a number above 0, got 0.0",

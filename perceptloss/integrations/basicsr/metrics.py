@@ -21,6 +21,7 @@ from basicsr.utils.logger import get_root_logger
 from basicsr.utils.registry import METRIC_REGISTRY
 
 from perceptloss.card import Card
+from perceptloss.compare.pixels import as_tensor
 from perceptloss.critic import Critic
 from perceptloss.errors import ConfigError, InputError, UnknownCritic, near
 from perceptloss.integrations.hosts import Registry, add, identifier
@@ -71,7 +72,7 @@ def _tensor(image: np.ndarray, border: int, device: torch.device) -> torch.Tenso
     if 2 * border >= min(height, width):
         raise InputError(f"crop_border {border} leaves nothing of an image of {height}x{width}.")
     rgb = image[border : height - border, border : width - border, ::-1]
-    return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None].to(device).float() / 255
+    return as_tensor(rgb)[None].to(device)
 
 
 def _device(options: Mapping[str, Any]) -> str:

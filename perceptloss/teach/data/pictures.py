@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from perceptloss.compare.images import ImageFile, Policy, inspect_all, read, require_pillow
 from perceptloss.teach.data.opinion import Opinion, OpinionsError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from perceptloss.compare.images import ImageFile
-    from perceptloss.compare.settings import Settings
+__all__ = ["LESSONS", "OPINIONS", "load", "unreadable"]
 
-__all__ = ["load", "unreadable"]
+# profiles of phones and cameras: no published score has heeded them
+OPINIONS: Final = Policy(exif="apply", grey="replicate", palette="expand", profile="ignore")
+LESSONS: Final = replace(OPINIONS, depth="round")  # batches and teaching sets are kept in 8 bits
 
 _EVEN: Final = "holds two views side by side, so its width must be even"
 
@@ -22,7 +25,7 @@ _EVEN: Final = "holds two views side by side, so its width must be even"
 def load(opinion: Opinion) -> tuple[Tensor, Tensor | None]:
     """Read the judged picture and its reference.
 
-    EXIF rotation is applied, and grey repeated; other than that, pixels are read exactly (8 or 16 bits, sRGB).
+    They are read by the policy `OPINIONS`: as they stand in the file, 8 or 16 bits, upright.
 
     Returns:
         x and y (None without reference), RGB in [0, 1], (3, H, W) fp32, or (6, H, W) for a stereo pair, left view
@@ -31,13 +34,13 @@ def load(opinion: Opinion) -> tuple[Tensor, Tensor | None]:
     Raises:
         OpinionsError: listing what is wrong with the files.
     """
-    from perceptloss.compare.images import read
+    from perceptloss.compare.pixels import as_tensor
 
     files, problems = _inspect(opinion.files)
     problems += _wrong_sizes(opinion, files)
     if problems:
         raise OpinionsError(problems, opinion.dataset)
-    pixels = {path: read(file) for path, file in files.items()}
+    pixels = {path: as_tensor(read(path, OPINIONS)) for path in files}
     x = _views(pixels, opinion.image, opinion.image_right)
     y = None if opinion.reference is None else _views(pixels, opinion.reference, opinion.reference_right)
     return x, y
@@ -52,18 +55,10 @@ def unreadable(opinions: Iterable[Opinion]) -> list[str]:
 
 
 def _inspect(paths: Iterable[Path]) -> tuple[dict[Path, ImageFile], list[str]]:
-    from perceptloss.compare.images import inspect_all, require_pillow
-
     require_pillow()
     listed = list(paths)
-    found, problems = inspect_all(listed, _settings())
+    found, problems = inspect_all(listed, OPINIONS)
     return {path: file for path, file in zip(listed, found, strict=True) if file is not None}, problems
-
-
-def _settings() -> Settings:
-    from perceptloss.compare.settings import Settings
-
-    return Settings(exif="apply", grey="replicate")
 
 
 def _wrong_sizes(opinion: Opinion, files: dict[Path, ImageFile]) -> list[str]:

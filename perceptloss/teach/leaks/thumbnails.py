@@ -11,16 +11,16 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from perceptloss.compare.images import Policy, read
+from perceptloss.compare.pixels import as_tensor, shrink
 from perceptloss.errors import ConfigError, InputError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 __all__ = ["ORDERS", "SIDE", "centred", "cosine_coefficients", "luma_thumbnails", "read_thumbnails"]
 
@@ -29,6 +29,9 @@ ORDERS: Final = 13  # coefficients kept per axis, the mean included: six periods
 _SMALLEST: Final = 16  # side of a picture, pixels
 _DRAFT: Final = 256  # side to which a decoder may shrink a picture; four samples per thumbnail pixel
 _THREADS: Final = 4
+_POLICY: Final = Policy(
+    exif="apply", grey="replicate", palette="expand", alpha="drop", profile="ignore", depth="round"
+)  # a copy may be of any kind
 _BT601: Final = (0.299, 0.587, 0.114)
 _FLAT: Final = 0.5 / 255  # a deviation below half an 8-bit step is no content
 
@@ -111,36 +114,14 @@ def _basis(ranges: Tensor) -> Tensor:
 
 
 def _read(path: Path) -> Tensor | str:
-    import numpy as np
-
-    from perceptloss.compare.images import require_pillow
-
-    require_pillow()
-    from PIL import Image as Pillow
-    from PIL import ImageOps
-
     try:
-        with Pillow.open(path) as image:
-            image.draft("RGB", (_DRAFT, _DRAFT))
-            upright = ImageOps.exif_transpose(image)
-            pixels = np.asarray(_to_rgb(upright), dtype=np.float32) / 255
-        return luma_thumbnails(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+        pixels = read(path, _POLICY, least=_DRAFT)
+    except InputError as error:
+        return str(error)
+    height, width = pixels.shape[:2]
+    factor = max(1, min(height, width) // _DRAFT)
+    image = as_tensor(shrink(pixels.astype(np.uint8, copy=False), factor))
+    try:
+        return luma_thumbnails(image[None])
     except InputError:
-        return f"{path}: {pixels.shape[1]} x {pixels.shape[0]} pixels; at least {_SMALLEST} x {_SMALLEST} are needed"
-    except Exception as error:  # decoders raise SyntaxError, struct.error, ... on damaged files
-        return f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
-
-
-def _to_rgb(image: Image) -> Image:
-    """Eight bits per sample, shrunk by a whole factor where the picture is large."""
-    if image.mode.startswith("I"):  # 16 bits, which Pillow's own conversion clips
-        image = _eight_bits(image)
-    factor = max(1, min(image.size) // _DRAFT)
-    return image.convert("RGB").reduce(factor)
-
-
-def _eight_bits(image: Image) -> Image:
-    import numpy as np
-    from PIL import Image as Pillow
-
-    return Pillow.fromarray((np.asarray(image).astype(np.int64) / 257).round().clip(0, 255).astype(np.uint8))
+        return f"{path}: {height} x {width} pixels; at least {_SMALLEST} x {_SMALLEST} are needed"

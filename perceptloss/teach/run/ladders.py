@@ -14,6 +14,7 @@ from torch import Tensor
 from perceptloss.errors import ConfigError, near
 from perceptloss.runs.config import option
 from perceptloss.runs.images import check, find_pairs
+from perceptloss.teach.data.pictures import LESSONS
 from perceptloss.teach.degradations import degrade, get_degradation, list_degradations
 from perceptloss.teach.leaks.hashing import fingerprint_files
 from perceptloss.teach.run.photos import Photos, cut
@@ -166,7 +167,7 @@ def open_source(options: Options, setting: Setting) -> Opened:
     pairs = find_pairs(options.photos, (), 1, "photos")
     if not pairs:
         raise ConfigError(["photos: give at least one folder"], options.label)
-    if problems := check(pairs, options.crop, 1, decode=False):
+    if problems := check(pairs, LESSONS, options.crop, 1, decode=False):
         raise ConfigError(problems, "photos")
     names, unseen = _names(options), families(options.hold_out_families)
     hidden = {*unseen, "chain"} if unseen else unseen  # chains are made of any family

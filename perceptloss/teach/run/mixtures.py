@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
+from perceptloss.compare.images import inspect_all
 from perceptloss.errors import ConfigError, near
 from perceptloss.runs.config import option
 from perceptloss.runs.images import Pair, check, find_pairs
+from perceptloss.teach.data.pictures import LESSONS
 from perceptloss.teach.degradations import degrade, get_degradation, list_degradations
 from perceptloss.teach.degradations.core import LEVELS
 from perceptloss.teach.leaks.hashing import Fingerprints, fingerprint_files
@@ -221,9 +222,9 @@ def find_scenes(options: Options) -> list[Scene]:
                 f"{references[n]} has no raw one in {raw_folder}" for n in sorted(references.keys() - raw.keys())
             ]
         scenes += [Scene(raw[name], references[name]) for name in references if name in raw]
-    problems += check([Pair(s.reference, None, "") for s in scenes], options.crop, 1, decode=False)
-    problems += check([Pair(s.raw, None, "") for s in scenes], 1, 1, decode=False)
-    problems += [] if problems else [p for scene in scenes if (p := _misshapen(scene))]
+    problems += check([Pair(s.reference, None, "") for s in scenes], LESSONS, options.crop, 1, decode=False)
+    problems += check([Pair(s.raw, None, "") for s in scenes], LESSONS, 1, 1, decode=False)
+    problems += [] if problems else _misshapen(scenes)
     if problems:
         raise ConfigError(problems, options.label)
     return scenes
@@ -237,12 +238,17 @@ def _named(folder: str, where: str, problems: list[str]) -> dict[str, Path]:
         return {}
 
 
-def _misshapen(scene: Scene) -> str:
-    with Image.open(scene.raw) as raw, Image.open(scene.reference) as reference:
-        (w, h), (width, height) = raw.size, reference.size
-    if abs(w * height - h * width) <= max(width, height):  # a pixel of the raw picture
-        return ""
-    return f"{scene.raw}: {h}x{w} pixels, another shape than {height}x{width} of {scene.reference}"
+def _misshapen(scenes: Sequence[Scene]) -> list[str]:
+    """Raw pictures of another shape than their references."""
+    raw, _ = inspect_all([scene.raw for scene in scenes], LESSONS, decode=False)
+    references, _ = inspect_all([scene.reference for scene in scenes], LESSONS, decode=False)
+    problems = []
+    for one, other in zip(raw, references, strict=True):
+        assert one is not None and other is not None  # which `check` has found
+        (h, w), (height, width) = one.size, other.size
+        if abs(w * height - h * width) > max(width, height):  # a pixel of the raw picture
+            problems.append(f"{one.path}: {h}x{w} pixels, another shape than {height}x{width} of {other.path}")
+    return problems
 
 
 def open_source(options: Options, setting: Setting) -> Opened:

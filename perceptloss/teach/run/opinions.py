@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from perceptloss import Card
+from perceptloss.compare.images import inspect_all
 from perceptloss.errors import ConfigError
 from perceptloss.runs.config import option
-from perceptloss.teach.data import Opinion, OpinionSet, read_opinions
+from perceptloss.teach.data import Opinion, OpinionsError, OpinionSet, read_opinions
+from perceptloss.teach.data.pictures import LESSONS
 from perceptloss.teach.leaks.hashing import Fingerprints, fingerprint_files
 from perceptloss.teach.run.photos import Photos, cut
 from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, SourceOptions
@@ -177,15 +177,16 @@ def open_source(options: Options, setting: Setting) -> Opened:
 
 
 def _sizes(opinions: OpinionSet) -> dict[Path, tuple[int, int]]:
-    """Height and width of every judged image, from the headers."""
+    """Height and width of every judged image, from the headers.
 
-    def size(path: Path) -> tuple[int, int]:
-        with Image.open(path) as image:
-            return image.height, image.width
-
+    Raises:
+        OpinionsError: listing the files that cannot be read.
+    """
     paths = [opinion.image for opinion in opinions]
-    with ThreadPoolExecutor(8) as pool:
-        return dict(zip(paths, pool.map(size, paths), strict=True))
+    files, problems = inspect_all(paths, LESSONS, decode=False)
+    if problems:
+        raise OpinionsError(problems, opinions.name)
+    return {path: file.size for path, file in zip(paths, files, strict=True) if file is not None}
 
 
 def _problems(

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perceptloss.runs.images import read_image
+from perceptloss.compare.images import read
+from perceptloss.teach.data.pictures import LESSONS
 
 __all__ = ["Photos", "cut"]
 
@@ -26,7 +27,7 @@ class Photos:
 
     def __getitem__(self, path: Path) -> Tensor:
         if path not in self._kept:
-            image = torch.from_numpy(np.ascontiguousarray(read_image(path).transpose(2, 0, 1)))
+            image = torch.from_numpy(np.ascontiguousarray(read(path, LESSONS).transpose(2, 0, 1)))
             if image.numel() > self._room:
                 return image
             self._kept[path] = image

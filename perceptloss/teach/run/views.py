@@ -16,6 +16,7 @@ from perceptloss.errors import ConfigError, PerceptlossError, near
 from perceptloss.networks.trunks import TrunkCritic
 from perceptloss.registry import set_precision
 from perceptloss.runs.images import Pair, check, find_pairs
+from perceptloss.teach.data.pictures import LESSONS
 from perceptloss.teach.degradations import degrade, get_degradation, list_degradations
 from perceptloss.teach.degradations.stereo import stereo_pair
 from perceptloss.teach.run.photos import Photos
@@ -140,8 +141,8 @@ def find_scenes(
     alone = [pair for folder in photos for pair in _listed(folder, "photos", problems)]
     views = [views for folder in pairs for views in _together(folder, problems)]
     rows, columns = size
-    problems += check(alone, max(rows, columns + ceil(disparity)), 1, decode=False)
-    problems += check(views, max(rows, columns), 1, decode=False)
+    problems += check(alone, LESSONS, max(rows, columns + ceil(disparity)), 1, decode=False)
+    problems += check(views, LESSONS, max(rows, columns), 1, decode=False)
     if problems:
         raise ConfigError(problems, where)
     return [*alone, *views]

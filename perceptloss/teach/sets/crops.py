@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from perceptloss.compare.images import read
+from perceptloss.compare.pixels import shrink
+from perceptloss.teach.data.pictures import LESSONS
 from perceptloss.teach.sets.plan import Plan, content_name
 from perceptloss.teach.sets.schedule import derived
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 __all__ = ["crops_of"]
 
@@ -32,15 +32,13 @@ def crops_of(plan: Plan, index: int) -> list[Pixels]:
     Of four places that earlier crops leave free, as far as there is room, the one whose luma deviates most is taken.
     A photograph with a side above 1024 gives every other crop from its halved version (means of 2x2 pixels).
     """
-    from PIL import Image
-
     photo = plan.photos[index]
-    with Image.open(photo) as image:
-        full = image.convert("RGB")
+    full: Pixels = read(photo, LESSONS).astype(np.uint8, copy=False)
     generator = torch.Generator().manual_seed(derived(plan.seed, "crops", content_name(photo)))
-    scales = [_pixels(full)]
-    if max(full.size) > _BIG and min(full.size) // 2 >= plan.crop:
-        scales.append(_pixels(full.reduce(2)))
+    sides = full.shape[:2]
+    scales = [full]
+    if max(sides) > _BIG and min(sides) // 2 >= plan.crop:
+        scales.append(shrink(full, 2))
     first = int(torch.randint(len(scales), (), generator=generator))
     taken: list[list[Place]] = [[] for _ in scales]
     found = []
@@ -51,10 +49,6 @@ def crops_of(plan: Plan, index: int) -> list[Pixels]:
         window = scales[scale][top : top + plan.crop, left : left + plan.crop]
         found.append(np.ascontiguousarray(window.transpose(2, 0, 1)))
     return found
-
-
-def _pixels(image: Image) -> Pixels:
-    return np.asarray(image, dtype=np.uint8)
 
 
 def _place(pixels: Pixels, side: int, taken: list[Place], generator: torch.Generator) -> Place:

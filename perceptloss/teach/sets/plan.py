@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from perceptloss import __version__
+from perceptloss.compare.images import inspect
 from perceptloss.errors import PerceptlossError, UnknownCritic, near
 from perceptloss.registry import get_card
+from perceptloss.teach.data.pictures import LESSONS
 from perceptloss.teach.degradations import get_degradation, list_degradations
 from perceptloss.weights.download import sha256_of
 
 __all__ = ["UNFIT", "Plan", "TeacherSpec", "TeachingError", "facts", "identity", "problems_in"]
 
 UNFIT: Final = ("network", "chain")  # families that have a place of their own in a plan
-_MODES: Final = ("RGB", "L")
 
 Weights = str | PathLike[str] | tuple[str | PathLike[str], ...] | None
 
@@ -131,7 +132,7 @@ def problems_in(plan: Plan) -> list[str]:
     problems += _problems_in_networks(plan)
     problems += [] if plan.photos else ["photos: expected at least one photograph, got none"]
     for photo in plan.photos:
-        problems += [f"{photo}: {text}" for text in _problems_in_photo(photo, plan.crop)]
+        problems += _problems_in_photo(photo, plan.crop)
     return problems or _twins(plan.photos)
 
 
@@ -181,18 +182,10 @@ def _problems_in_teacher(name: str, spec: TeacherSpec, crop: int) -> list[str]:
 
 
 def _problems_in_photo(photo: Path, crop: int) -> list[str]:
-    from PIL import Image
-
-    try:
-        with Image.open(photo) as image:
-            mode, size = image.mode, image.size
-    except (OSError, ValueError) as error:
-        return [f"cannot be read as an image ({error})"]
-    problems = []
-    if mode not in _MODES:
-        problems.append(f"expected 8-bit RGB or grey, got mode {mode!r}; convert it first")
-    if min(size) < crop:
-        problems.append(f"is {size[0]}x{size[1]}, smaller than a crop of {crop}x{crop}; leave it out or crop less")
+    file, problems = inspect(photo, LESSONS, decode=False)
+    if file is not None and min(file.size) < crop:
+        size = f"{file.width}x{file.height}"
+        problems.append(f"{photo}: is {size}, smaller than a crop of {crop}x{crop}; leave it out or crop less")
     return problems
 
 

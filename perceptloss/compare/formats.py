@@ -1,0 +1,95 @@
+"""What the formats of pictures keep where Pillow does not say it, and pixels that it does not give exactly."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Exif, Image
+
+__all__ = ["SWAPS", "bits", "has_plain_rows", "is_srgb", "orientation", "rgb16", "upright"]
+
+SWAPS: Final = 5  # the first of the four orientations that swap rows and columns
+_ORIENTATION: Final = 0x0112
+_BITS_PER_SAMPLE: Final = 258
+
+
+def bits(image: Image, data: bytes) -> int:
+    """Bits per sample in the file; Pillow itself reduces 16-bit RGB to 8 without a word."""
+    if image.format == "PNG":
+        return int(data[24])
+    if image.format == "TIFF":
+        tags: Any = image
+        return int(max(tags.tag_v2.get(_BITS_PER_SAMPLE, (1,))))
+    if image.format == "PPM":
+        maxval = _ppm_maxval(data)
+        return 8 if maxval == 255 else 16 if maxval == 65535 else 0
+    return 8
+
+
+def _ppm_maxval(data: bytes) -> int:
+    lines = [line.split(b"#")[0] for line in data[:4096].split(b"\n")]
+    words = b" ".join(lines).split()
+    return int(words[3]) if words[0] in (b"P5", b"P6", b"P2", b"P3") else 255
+
+
+def has_plain_rows(png: bytes) -> bool:
+    """Whether a PNG is not interlaced."""
+    return png[28] == 0
+
+
+def orientation(exif: Exif) -> int:
+    """How EXIF says that a picture is turned, 1 to 8; 1 is upright."""
+    return int(exif.get(_ORIENTATION, 1) or 1)
+
+
+def upright(pixels: np.ndarray, turned: int) -> np.ndarray:
+    """Undo an EXIF orientation: transpose for 5 to 8, then flip rows or columns."""
+    if turned >= SWAPS:
+        pixels = pixels.swapaxes(0, 1)
+    if turned in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if turned in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def is_srgb(profile: bytes, mode: str) -> bool:
+    """Whether a profile maps a grid of colours to sRGB within two 8-bit steps."""
+    from PIL import Image as Pillow
+    from PIL import ImageCms
+
+    steps = np.linspace(0, 255, 6).astype(np.uint8)
+    if mode.startswith("grey"):
+        source = Pillow.fromarray(steps[None].repeat(6, 0))
+    else:
+        source = Pillow.fromarray(np.stack(np.meshgrid(steps, steps, steps), -1).reshape(6, 36, 3))
+    try:
+        ours = ImageCms.createProfile("sRGB")
+        mapped = ImageCms.profileToProfile(source, io.BytesIO(profile), ours, outputMode="RGB")
+    except ImageCms.PyCMSError:
+        return False
+    if mapped is None:
+        return False
+    difference = np.asarray(mapped).astype(int) - np.asarray(source.convert("RGB")).astype(int)
+    return bool(abs(difference).max() <= 2)
+
+
+def rgb16(data: bytes) -> np.ndarray:
+    """Exact 16-bit RGB of a PNG, (H, W, 3).
+
+    Pillow's decoder keeps one byte of each sample; told the samples are little-endian, it keeps
+    the other one.
+    """
+    from PIL import Image as Pillow
+
+    def one_byte(raw: str) -> np.ndarray:
+        image: Any = Pillow.open(io.BytesIO(data), formats=("PNG",))
+        image.tile = [(*tile[:3], raw) for tile in image.tile]
+        return np.asarray(image).astype(np.uint16)
+
+    pixels: np.ndarray = one_byte("RGB;16B") * 256 + one_byte("RGB;16L")
+    return pixels

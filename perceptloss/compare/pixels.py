@@ -1,0 +1,76 @@
+"""Pixels as tensors, the one place where they become floating point, and back to 8 bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from perceptloss.compare.images import Pixels
+
+__all__ = ["as_bytes", "as_tensor", "in_colour", "luma", "resize", "shrink", "stored", "write_png"]
+
+
+def as_tensor(pixels: Pixels) -> Tensor:
+    """(H, W, 3), uint8 over 255 or uint16 over 65535, as (3, H, W), fp32 in [0, 1]."""
+    top = np.float32(np.iinfo(pixels.dtype).max)
+    return torch.from_numpy(pixels.astype(np.float32) / top).permute(2, 0, 1).contiguous()
+
+
+def stored(image: Tensor) -> Tensor:
+    """An image in [0, 1] as an 8-bit file keeps it: clamped and rounded."""
+    return image.clamp(0, 1).mul(255).round().div(255)
+
+
+def as_bytes(image: Tensor) -> NDArray[np.uint8]:
+    """(3, H, W) in [0, 1], clamped and rounded, as (H, W, 3), uint8."""
+    levels: NDArray[np.uint8] = image.detach().cpu().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+    return levels
+
+
+def write_png(image: Tensor, path: Path) -> None:
+    """Write (3, H, W) in [0, 1] as an 8-bit PNG."""
+    from PIL import Image as Pillow
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Pillow.fromarray(as_bytes(image)).save(path)
+
+
+def shrink(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """Means over squares of `factor` pixels a side, rounded; what is left at the edges gives smaller ones."""
+    from PIL import Image as Pillow
+
+    return np.asarray(Pillow.fromarray(pixels).reduce(factor))
+
+
+def resize(image: Tensor, height: int, width: int) -> Tensor:
+    """Resize (3, H, W) by Pillow's bicubic filter in floating point and clamp to [0, 1]."""
+    from PIL import Image as Pillow
+
+    bicubic = Pillow.Resampling.BICUBIC
+    planes = [np.asarray(Pillow.fromarray(plane.numpy()).resize((width, height), bicubic)) for plane in image]
+    return torch.from_numpy(np.stack(planes)).clamp(0, 1)
+
+
+def luma(image: Tensor) -> Tensor:
+    """BT.601 luma of (..., 3, H, W) in [0, 1], range [16, 235]/255, repeated in three channels.
+
+    The constants are those of MATLAB's `rgb2ycbcr`, which BasicSR's evaluation follows.
+    """
+    red, green, blue = image.unbind(-3)
+    y = (65.481 * red + 128.553 * green + 24.966 * blue + 16) / 255
+    return y.unsqueeze(-3).expand_as(image).contiguous()
+
+
+@overload
+def in_colour(colour: Literal["rgb", "y"], image: Tensor) -> Tensor: ...
+@overload
+def in_colour(colour: Literal["rgb", "y"], image: Tensor | None) -> Tensor | None: ...
+def in_colour(colour: Literal["rgb", "y"], image: Tensor | None) -> Tensor | None:
+    """What a critic sees of an image (or of none): all of it, or its luma."""
+    return luma(image) if colour == "y" and image is not None else image

@@ -1,0 +1,168 @@
+"""Whole images, restored and scored by `perceptloss.compare`, shared out over the processes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from _lib.data import whole_pair
+from _lib.report import picture
+from perceptloss import Card, Critic, create_critic
+from perceptloss.compare import Pairing, Results, Settings, merge, score_pairs
+from perceptloss.compare.panel import parse_critics
+from perceptloss.compare.pixels import stored, write_png
+from perceptloss.compare.plan import make_plan
+from perceptloss.compare.provenance import describe_inputs
+from perceptloss.compare.run import run_plan
+from perceptloss.compare.table import render
+from perceptloss.output.files import write_atomically
+from perceptloss.runs.images import Pair
+from perceptloss.runs.meters import run_facts
+
+__all__ = ["FIDELITY", "Jury"]
+
+FIDELITY = "psnr-y"  # beside the judges in every table
+_REFERENCES = "ground-truth"  # folder beside those of the systems
+
+Enlarge = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Jury:
+    """What scores restored images, and how: as 8-bit files, which is how they are delivered.
+
+    Attributes:
+        accelerator: Of the run; every method is called on all of its processes.
+        critics: PSNR of the luma, judges, and the critics trained on, each once.
+        trained: Names of the last.
+        settings: Border and device.
+    """
+
+    accelerator: Accelerator
+    critics: tuple[str | Critic, ...]
+    trained: frozenset[str]
+    settings: Settings
+
+    @classmethod
+    def summon(cls, accelerator: Accelerator, judges: Sequence[str], trained: Sequence[Critic], border: int) -> Jury:
+        """The jury of a run; builds the judges."""
+        watching = [create_critic(name).as_published() for name in judges]
+        critics = {critic.card.name: critic for critic in (*watching, *trained)}
+        settings = Settings(crop_border=border, device=str(accelerator.device))
+        return cls(accelerator, (FIDELITY, *critics.values()), frozenset(critics) - {*judges}, settings)
+
+    @property
+    def cards(self) -> dict[str, Card]:
+        """Of the critics, by what they are called in tables."""
+        return {entry.name: entry.card for entry in parse_critics(self.critics)}
+
+    @property
+    def smallest_side(self) -> int:
+        """Least side of an image that every critic accepts without its border."""
+        return max(card.min_size for card in self.cards.values()) + 2 * self.settings.crop_border
+
+    @torch.no_grad()
+    def _restored(self, enlarge: Enlarge, pairs: Sequence[Pair], scale: int) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Of this process's share of the images: name, restored image, ground truth."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        for start in range(0, len(pairs), world):
+            is_spare = start + rank >= len(pairs)
+            pair = pairs[-1 if is_spare else start + rank]
+            lq, gt = (image.to(self.accelerator.device) for image in whole_pair(pair, scale))
+            restored = enlarge(lq)  # also on a spare turn: a sharded network runs on all processes or on none
+            if not is_spare:
+                yield pair.name, stored(restored), stored(gt)
+
+    def means(self, enlarge: Enlarge, pairs: Sequence[Pair], scale: int) -> dict[str, float | None]:
+        """Mean scores of one network, by critic, without files; None where a critic has no finite one.
+
+        Args:
+            enlarge: (3, h, w) to (3, h * scale, w * scale).
+            pairs: Validation images.
+            scale: Factor of `enlarge`.
+        """
+        share, mine = self._restored(enlarge, pairs, scale), None
+        if self.accelerator.process_index < len(pairs):
+            mine = score_pairs(share, self.critics, settings=self.settings)
+        for _ in share:  # a spare turn, where there was nothing to score
+            pass
+        results = self._gathered(mine)
+        cells = results.summary().standings[0].cells
+        return {column.label: cell.mean for column, cell in zip(results.critics, cells, strict=True)}
+
+    def is_better(self, name: str, new: float | None, old: float | None) -> bool:
+        """Whether one mean score of a critic beats another; none at all is worst."""
+        if new is None or old is None:
+            return new is not None
+        return new > old if self.cards[name].better == "higher" else new < old
+
+    def conclude(
+        self,
+        folder: Path,
+        systems: Mapping[str, Enlarge],
+        pairs: Sequence[Pair],
+        scale: int,
+        baseline: str,
+        facts: Mapping[str, Any],
+    ) -> str:
+        """Restore everything with every system and compare; return the table.
+
+        Writes images/, results.md, picture.png and, last because it marks the run as finished, results.json, which
+        `perceptloss.compare.load_results` reads. The ground truth is written as it was scored, so that the folders can
+        be compared again with other critics.
+
+        Args:
+            folder: Of the run.
+            systems: Name to function.
+            pairs: Validation images.
+            scale: Factor of the systems.
+            baseline: Name of the system that others are compared with.
+            facts: Of the run, kept under the provenance.
+        """
+        self._write(folder / "images", systems, pairs, scale)
+        results = self._compared(folder / "images", list(systems), baseline, facts)
+        text = render(results, "md")
+        if self.accelerator.is_main_process:
+            picture(results, folder / "picture.png")
+            write_atomically(folder / "results.md", text)
+            write_atomically(folder / "results.json", results.to_json())
+        return text
+
+    def _write(self, folder: Path, systems: Mapping[str, Enlarge], pairs: Sequence[Pair], scale: int) -> None:
+        """Restore every image with every system, into folders of these names, beside one of the ground truth."""
+        if self.accelerator.is_main_process:
+            shutil.rmtree(folder, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        for name, enlarge in systems.items():
+            for key, restored, gt in self._restored(enlarge, pairs, scale):
+                write_png(restored, folder / name / f"{key}.png")
+                write_png(gt, folder / _REFERENCES / f"{key}.png")
+        self.accelerator.wait_for_everyone()
+
+    def _compared(self, folder: Path, systems: Sequence[str], baseline: str, facts: Mapping[str, Any]) -> Results:
+        """The comparison of what `_write` wrote."""
+        plan = make_plan(
+            {name: folder / name for name in systems},
+            folder / _REFERENCES,
+            self.critics,
+            baseline=baseline,
+            rules=Pairing(recursive=True),
+            settings=self.settings,
+        )
+        share = plan.share(self.accelerator.process_index, self.accelerator.num_processes)
+        results = self._gathered(None if share is None else run_plan(share))
+        about = {"inputs": describe_inputs(plan), "run": {**facts, **run_facts(self.accelerator)}}
+        return replace(results, provenance={**results.provenance, **about})
+
+    def _gathered(self, share: Results | None) -> Results:
+        """The shares of all processes as one, on all of them."""
+        parts: list[Results | None] = gather_object([share])
+        return merge([part for part in parts if part is not None]).with_roles(self.trained)
