@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -57,6 +58,7 @@ def upright(pixels: np.ndarray, turned: int) -> np.ndarray:
     return pixels
 
 
+@lru_cache(maxsize=16)  # most pictures of a folder have the same one
 def is_srgb(profile: bytes, mode: str) -> bool:
     """Whether a profile maps a grid of colours to sRGB within two 8-bit steps."""
     from PIL import Image as Pillow

@@ -98,11 +98,12 @@ def require_pillow() -> None:
 
 def inspect_all(
     paths: Sequence[Path], policy: Policy, *, decode: bool = True
-) -> tuple[list[ImageFile | None], list[str]]:
-    """Inspect files in parallel: what each is (None if unusable), and every problem found."""
+) -> tuple[dict[Path, ImageFile], list[str]]:
+    """Inspect files in parallel: what each usable one is, and every problem found."""
     with ThreadPoolExecutor(_THREADS) as pool:
         found = list(pool.map(partial(inspect, policy=policy, decode=decode), paths))
-    return [file for file, _ in found], [problem for _, problems in found for problem in problems]
+    files = {path: file for path, (file, _) in zip(paths, found, strict=True) if file is not None}
+    return files, [problem for _, problems in found for problem in problems]
 
 
 def inspect(path: Path, policy: Policy, *, decode: bool = True) -> tuple[ImageFile | None, list[str]]:
@@ -137,7 +138,7 @@ def read(path: Path, policy: Policy, *, least: int | None = None) -> Pixels:
         least: A decoder that can give a smaller picture sooner (that of JPEG) may, down to this side.
 
     Returns:
-        (H, W, 3), uint8 or uint16; to be left as it is, for it may be the decoder's own memory.
+        (H, W, 3), uint8 or uint16, perhaps not writeable.
 
     Raises:
         InputError: saying all that `inspect` says of the file.

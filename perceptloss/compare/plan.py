@@ -147,7 +147,7 @@ def _inspect(
         wanted = [(n, key) for n in range(len(sets)) for key in matched.keys]
     wanted = [(n, key) for n, key in wanted if sets[n].path(key).is_file()]
     files, problems = inspect_all([sets[n].path(key) for n, key in wanted], settings.policy)
-    good = {place: file for place, file in zip(wanted, files, strict=True) if file is not None}
+    good = {(n, key): files[path] for n, key in wanted if (path := sets[n].path(key)) in files}
     records = []
     for key in matched.keys:
         row = [good[n, key] for n in range(len(sets)) if (n, key) in good]

@@ -97,7 +97,7 @@ def check(pairs: Sequence[Pair], policy: Policy, smallest: int, scale: int, *, d
     """
     paths = [path for pair in pairs for path in (pair.gt, pair.lq) if path is not None]
     files, problems = inspect_all(paths, policy, decode=decode)
-    known = {path: file.size for path, file in zip(paths, files, strict=True) if file is not None}
+    known = {path: file.size for path, file in files.items()}
     for pair in pairs:
         height, width = known.get(pair.gt, (smallest * scale,) * 2)
         if min(height, width) // scale * scale < smallest:

@@ -127,40 +127,29 @@ class Jury:
             baseline: Name of the system that others are compared with.
             facts: Of the run, kept under the provenance.
         """
-        self._write(folder / "images", systems, pairs, scale)
-        results = self._compared(folder / "images", list(systems), baseline, facts)
+        images, is_main = folder / "images", self.accelerator.is_main_process
+        if is_main:
+            shutil.rmtree(images, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        for name, enlarge in systems.items():
+            for key, restored, gt in self._restored(enlarge, pairs, scale):
+                write_png(restored, images / name / f"{key}.png")
+                write_png(gt, images / _REFERENCES / f"{key}.png")
+        self.accelerator.wait_for_everyone()
+        folders = {name: images / name for name in systems}
+        rules = Pairing(recursive=True)
+        reference = images / _REFERENCES
+        plan = make_plan(folders, reference, self.critics, baseline=baseline, rules=rules, settings=self.settings)
+        share = plan.share(self.accelerator.process_index, self.accelerator.num_processes)
+        results = self._gathered(None if share is None else run_plan(share))
+        about = {"inputs": describe_inputs(plan), "run": {**facts, **run_facts(self.accelerator)}}
+        results = replace(results, provenance={**results.provenance, **about})
         text = render(results, "md")
-        if self.accelerator.is_main_process:
+        if is_main:
             picture(results, folder / "picture.png")
             write_atomically(folder / "results.md", text)
             write_atomically(folder / "results.json", results.to_json())
         return text
-
-    def _write(self, folder: Path, systems: Mapping[str, Enlarge], pairs: Sequence[Pair], scale: int) -> None:
-        """Restore every image with every system, into folders of these names, beside one of the ground truth."""
-        if self.accelerator.is_main_process:
-            shutil.rmtree(folder, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        for name, enlarge in systems.items():
-            for key, restored, gt in self._restored(enlarge, pairs, scale):
-                write_png(restored, folder / name / f"{key}.png")
-                write_png(gt, folder / _REFERENCES / f"{key}.png")
-        self.accelerator.wait_for_everyone()
-
-    def _compared(self, folder: Path, systems: Sequence[str], baseline: str, facts: Mapping[str, Any]) -> Results:
-        """The comparison of what `_write` wrote."""
-        plan = make_plan(
-            {name: folder / name for name in systems},
-            folder / _REFERENCES,
-            self.critics,
-            baseline=baseline,
-            rules=Pairing(recursive=True),
-            settings=self.settings,
-        )
-        share = plan.share(self.accelerator.process_index, self.accelerator.num_processes)
-        results = self._gathered(None if share is None else run_plan(share))
-        about = {"inputs": describe_inputs(plan), "run": {**facts, **run_facts(self.accelerator)}}
-        return replace(results, provenance={**results.provenance, **about})
 
     def _gathered(self, share: Results | None) -> Results:
         """The shares of all processes as one, on all of them."""

@@ -36,7 +36,8 @@ def load(opinion: Opinion) -> tuple[Tensor, Tensor | None]:
     """
     from perceptloss.compare.pixels import as_tensor
 
-    files, problems = _inspect(opinion.files)
+    require_pillow()
+    files, problems = inspect_all(opinion.files, OPINIONS)
     problems += _wrong_sizes(opinion, files)
     if problems:
         raise OpinionsError(problems, opinion.dataset)
@@ -49,16 +50,11 @@ def load(opinion: Opinion) -> tuple[Tensor, Tensor | None]:
 def unreadable(opinions: Iterable[Opinion]) -> list[str]:
     """Decode every file once, and say what is wrong: damage, a kind that cannot be read exactly, sizes that differ."""
     listed = tuple(opinions)
-    files, problems = _inspect(dict.fromkeys(path for opinion in listed for path in opinion.files))
+    require_pillow()
+    paths = dict.fromkeys(path for opinion in listed for path in opinion.files)
+    files, problems = inspect_all(list(paths), OPINIONS)
     wrong = (problem for opinion in listed for problem in _wrong_sizes(opinion, files))
     return list(dict.fromkeys([*problems, *wrong]))
-
-
-def _inspect(paths: Iterable[Path]) -> tuple[dict[Path, ImageFile], list[str]]:
-    require_pillow()
-    listed = list(paths)
-    found, problems = inspect_all(listed, OPINIONS)
-    return {path: file for path, file in zip(listed, found, strict=True) if file is not None}, problems
 
 
 def _wrong_sizes(opinion: Opinion, files: dict[Path, ImageFile]) -> list[str]:

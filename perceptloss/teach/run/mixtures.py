@@ -240,14 +240,12 @@ def _named(folder: str, where: str, problems: list[str]) -> dict[str, Path]:
 
 def _misshapen(scenes: Sequence[Scene]) -> list[str]:
     """Raw pictures of another shape than their references."""
-    raw, _ = inspect_all([scene.raw for scene in scenes], LESSONS, decode=False)
-    references, _ = inspect_all([scene.reference for scene in scenes], LESSONS, decode=False)
+    files, _ = inspect_all([path for scene in scenes for path in (scene.raw, scene.reference)], LESSONS, decode=False)
     problems = []
-    for one, other in zip(raw, references, strict=True):
-        assert one is not None and other is not None  # which `check` has found
-        (h, w), (height, width) = one.size, other.size
+    for scene in scenes:
+        (h, w), (height, width) = files[scene.raw].size, files[scene.reference].size
         if abs(w * height - h * width) > max(width, height):  # a pixel of the raw picture
-            problems.append(f"{one.path}: {h}x{w} pixels, another shape than {height}x{width} of {other.path}")
+            problems.append(f"{scene.raw}: {h}x{w} pixels, another shape than {height}x{width} of {scene.reference}")
     return problems
 
 

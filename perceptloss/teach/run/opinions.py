@@ -182,11 +182,10 @@ def _sizes(opinions: OpinionSet) -> dict[Path, tuple[int, int]]:
     Raises:
         OpinionsError: listing the files that cannot be read.
     """
-    paths = [opinion.image for opinion in opinions]
-    files, problems = inspect_all(paths, LESSONS, decode=False)
+    files, problems = inspect_all([opinion.image for opinion in opinions], LESSONS, decode=False)
     if problems:
         raise OpinionsError(problems, opinions.name)
-    return {path: file.size for path, file in zip(paths, files, strict=True) if file is not None}
+    return {path: file.size for path, file in files.items()}
 
 
 def _problems(
