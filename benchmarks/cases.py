@@ -11,7 +11,9 @@ from torch import Tensor
 
 from benchmarks.memory import Loss
 from benchmarks.peers import PEERS, offline
+from perceptloss.critic import Precision
 from perceptloss.loss.critic_loss import CriticLoss
+from perceptloss.loss.terms import TermOptions
 
 __all__ = ["CASES", "FIVE", "MODES", "THREE", "Case", "images", "ours"]
 
@@ -62,10 +64,12 @@ CASES: Mapping[str, Case] = {
 
 
 def ours(
-    terms: tuple[str, ...], device: torch.device | str = "cpu", precision: str = "fp32", **options: Any
+    terms: tuple[str, ...], device: torch.device | str = "cpu", precision: Precision = "fp32", **options: Any
 ) -> CriticLoss:
     """A loss of ours with seeded random weights; shares are not measured."""
-    specs = [{"critic": name, "weight": 1.0, "weights": None, "precision": precision} for name in terms]
+    specs: list[TermOptions] = [
+        {"critic": name, "weight": 1.0, "weights": None, "precision": precision} for name in terms
+    ]
     return CriticLoss(specs, share_every=0, **options).to(device)
 
 

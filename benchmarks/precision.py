@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.cases import images, ours
+from perceptloss.critic import Precision
 from perceptloss.output.tables import text
 
 __all__ = ["CRITICS", "LEVELS", "cosine", "table"]
@@ -20,7 +21,7 @@ CRITICS = ("lpips-vgg", "dists", "vgg-content", "vgg-style")
 LEVELS = (1, 2, 4, 16, 64)
 
 
-def _gradient(name: str, precision: str, x: Tensor, y: Tensor) -> Tensor:
+def _gradient(name: str, precision: Precision, x: Tensor, y: Tensor) -> Tensor:
     x = x.detach().requires_grad_()
     ours((name,), x.device, precision=precision, micro_batch=1)(x, y).backward()
     assert x.grad is not None
@@ -39,7 +40,7 @@ def cosine(name: str, level: float, size: tuple[int, int, int], device: torch.de
     _, y = images(size, device)
     noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(device)
     x = y + noise * level / 255
-    low, full = (_gradient(name, precision, x, y) for precision in ("bf16", "fp32"))
+    low, full = _gradient(name, "bf16", x, y), _gradient(name, "fp32", x, y)
     return float(torch.nn.functional.cosine_similarity(low, full).mean())
 
 

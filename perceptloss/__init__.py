@@ -5,12 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Card", "Critic", "CriticLoss", "create_critic", "get_card", "list_critics", "register_critic"]
+__all__ = [
+    "Card",
+    "Critic",
+    "CriticLoss",
+    "TermOptions",
+    "create_critic",
+    "get_card",
+    "list_critics",
+    "register_critic",
+]
 
 _HOME = {
     "Card": "card",
     "Critic": "critic",
     "CriticLoss": "loss.critic_loss",
+    "TermOptions": "loss.terms",
     "create_critic": "registry",
     "get_card": "registry",
     "list_critics": "registry",
@@ -21,6 +31,7 @@ if TYPE_CHECKING:
     from perceptloss.card import Card
     from perceptloss.critic import Critic
     from perceptloss.loss.critic_loss import CriticLoss
+    from perceptloss.loss.terms import TermOptions
     from perceptloss.registry import create_critic, get_card, list_critics, register_critic
 
 

@@ -18,7 +18,9 @@ from perceptloss.networks.trunks import TrunkCritic
 from perceptloss.weights.loading import direction_in, load, load_default
 from perceptloss.weights.search import Source
 
-__all__ = ["DEFAULT", "create_critic", "find_entry", "get_card", "list_critics", "register_critic"]
+__all__ = [
+    *("DEFAULT", "Default", "Weights", "create_critic", "find_entry", "get_card", "list_critics", "register_critic"),
+]
 
 # critic name -> module of perceptloss.critics that holds its entry
 _TABLE: Final = {
@@ -108,12 +110,14 @@ _registered: dict[str, Entry] = {}
 Weights = Source | Sequence[Source] | None
 
 
-class _Default:
+class Default:
+    """The type of `DEFAULT`."""
+
     def __repr__(self) -> str:
         return "DEFAULT"
 
 
-DEFAULT: Final = _Default()
+DEFAULT: Final = Default()
 
 
 def register_critic(entry: Entry) -> None:
@@ -188,7 +192,7 @@ def list_critics(
 
 def create_critic(
     name: str,
-    weights: Weights | _Default = DEFAULT,
+    weights: Weights | Default = DEFAULT,
     *,
     precision: Precision = "fp32",
     better: Direction | None = None,
@@ -217,7 +221,7 @@ def create_critic(
     critic.freeze()
     set_precision(critic, precision)
     paths: list[Path] = []
-    if isinstance(weights, _Default):
+    if isinstance(weights, Default):
         if entry.card.weights:
             paths = load_default(critic)
     elif weights is not None:

@@ -6,6 +6,7 @@ import copy
 import gc
 import io
 import logging
+import math
 import pickle
 import weakref
 
@@ -68,6 +69,26 @@ class TestNotFinite:
     def test_all_terms_left_out_leave_a_usable_zero(self, grad):
         loss_fn = CriticLoss([term(toys.nan_loss())], grad=grad)
         assert torch.equal(gradient(loss_fn, flat(0.95)), torch.zeros_like(flat(0.95)))
+
+    @pytest.mark.parametrize("grad", ["autograd", "checkpoint"])
+    def test_a_bad_gradient_is_counted_for_the_terms_that_could_send_it(self, grad):
+        terms = [term(toys.nan_loss()), term(toys.nan_gradient()), term(toys.difference())]
+        loss_fn = CriticLoss(terms, grad=grad, share_every=0)
+        gradient(loss_fn, flat(0.95), flat(0.25))
+        assert loss_fn.skipped == {"nan-loss": 1, "nan-gradient": 1, "difference": 1}
+
+    @pytest.mark.parametrize("grad", MODES)
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+    def test_a_sleeping_loss_is_a_usable_zero_whatever_the_images(self, grad, dtype):
+        """Neither the sum of a large fp16 batch, which overflows, nor a NaN in the images gets into it."""
+        x = flat(1.0, 4, 256).to(dtype)
+        x[0, 0, 0, 0] = math.nan
+        loss_fn = CriticLoss([term(toys.difference(), start=10)], grad=grad)
+        x.requires_grad_()
+        value = loss_fn(x, x.detach())
+        value.backward()
+        assert (value.item(), value.dtype) == (0.0, torch.float32)
+        assert torch.equal(x.grad, torch.zeros_like(x))
 
 
 class TestRange:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import pickle
+from dataclasses import fields
+from types import UnionType
+from typing import Union, get_args, get_origin, get_type_hints
 
 import pytest
 import toys
 
-from perceptloss import CriticLoss
+from perceptloss import CriticLoss, create_critic
 from perceptloss.errors import ConfigError
-from perceptloss.loss.terms import parse_terms
+from perceptloss.loss.terms import TermOptions, TermSpec, parse_terms
+from perceptloss.registry import Default
 
 
 def problems(critics, **options) -> str:
@@ -130,8 +134,58 @@ def test_the_error_travels_between_processes():
 
 def test_one_critic_cannot_run_in_two_precisions():
     """A critic object has one precision; two terms that ask for different ones are contradictory."""
-    from perceptloss import create_critic
-
     shared = create_critic("lpips-squeeze", weights=None)
     terms = [{"critic": shared, "weight": 1.0}, {"critic": shared, "weight": 1.0, "name": "low", "precision": "bf16"}]
     assert "precision" in problems(terms)
+
+
+def members(kind) -> set:
+    """The types of a union, or the one type."""
+    return set(get_args(kind)) if get_origin(kind) in (Union, UnionType) else {kind}
+
+
+class TestSchema:
+    """What an editor completes and mypy checks, `TermOptions`, is what the validator reads and `TermSpec` holds."""
+
+    RIGHT = {  # noqa: RUF012
+        "critic": "lpips-squeeze",
+        "weight": 0.5,
+        "name": "near",
+        "shape": "hinge",
+        "tolerance": 0.1,
+        "start": 10,
+        "ramp": 5,
+        "crop": 64,
+        "precision": "bf16",
+        "weights": None,
+        "better": "lower",
+    }
+
+    def test_every_key_is_read(self):
+        assert set(self.RIGHT) == set(get_type_hints(TermOptions))
+        (spec,) = parse_terms([self.RIGHT])
+        given = {"label" if key == "name" else key: value for key, value in self.RIGHT.items()}
+        assert {f.name: getattr(spec, f.name) for f in fields(spec)} == {**given, "card": spec.card}
+
+    def test_types_are_those_of_the_validated_term(self):
+        written, held = get_type_hints(TermOptions), get_type_hints(TermSpec)
+        for key, kind in written.items():
+            field = held["label" if key == "name" else key]
+            assert members(kind) <= members(field), key
+            assert members(field) - members(kind) <= {type(None), Default}, key
+
+    @pytest.mark.parametrize("key", [key for key in RIGHT if key != "weights"])
+    def test_another_type_is_refused_by_its_key(self, key):
+        """Weights alone are free in type here; loading them says what is wrong with them."""
+        first, *rest = problems([{**self.RIGHT, key: [object()]}]).splitlines()
+        assert key in first
+        assert all("hinge" in line for line in rest), "a wrong shape contradicts the tolerance, too"
+
+    @pytest.mark.parametrize("key", ["shape", "precision", "better"])
+    def test_every_word_of_a_choice_is_known(self, key):
+        """A word may not go with the critic, but none is taken for a misspelling."""
+        words = get_args(get_type_hints(TermOptions)[key])
+        terms = [{"critic": "lpips-squeeze", "weight": 1.0, "name": word, key: word} for word in words]
+        said = problems([*terms, {"critic": "ssim", "weight": 0}])
+        assert "must be one of" not in said
+        assert "unknown" not in said

@@ -21,7 +21,6 @@ import inspect
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import fields
 from functools import cache
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -31,7 +30,7 @@ from torch import Tensor, nn
 from perceptloss.errors import ConfigError, near
 from perceptloss.integrations.probe import probe
 from perceptloss.loss.critic_loss import CriticLoss
-from perceptloss.loss.terms import TermSpec
+from perceptloss.loss.terms import TermOptions
 from perceptloss.registry import list_critics
 
 __all__ = ["LOSS_OPTIONS", "HostLoss", "Registry", "add", "identifier", "loss_class", "register_losses"]
@@ -42,7 +41,7 @@ Weighs = Literal["loss", "host"]
 Returns = Literal["tensor", "pair"]
 
 LOSS_OPTIONS = tuple(name for name in inspect.signature(CriticLoss).parameters if name != "critics")
-_TERM_OPTIONS = tuple(f.name for f in fields(TermSpec) if f.name not in ("critic", "card", "label", "weight"))
+_TERM_OPTIONS = tuple(key for key in TermOptions.__annotations__ if key not in ("critic", "name", "weight"))
 
 
 class Registry(Protocol):

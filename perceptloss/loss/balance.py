@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -51,11 +52,9 @@ def measure_balance(loss_fn: CriticLoss, x: Tensor, y: Tensor | None = None) -> 
     norms = {label: float(g.double().norm()) for label, g in gradients.items()}
     total = sum(weights[label] * norm for label, norm in norms.items())
     cosine = {}
-    for a, first in gradients.items():
-        for b, second in gradients.items():
-            if a < b:
-                dot = float((first.double() * second.double()).sum())
-                cosine[a, b] = dot / (norms[a] * norms[b])
+    for a, b in combinations(sorted(gradients), 2):
+        dot = float((gradients[a].double() * gradients[b].double()).sum())
+        cosine[a, b] = dot / (norms[a] * norms[b])
     return Balance(norms, {label: weights[label] * norm / total for label, norm in norms.items()}, cosine)
 
 

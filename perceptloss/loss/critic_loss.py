@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from perceptloss.critic import Critic, Overshoot
-from perceptloss.errors import ConfigError, GradientError, InputError, NonFiniteLoss
-from perceptloss.loss.evaluate import Result, crop_box, evaluate, share_trunks
-from perceptloss.loss.gradient import Batch, Outcome, attach, direct, fused
-from perceptloss.loss.report import Row, report_rows
-from perceptloss.loss.terms import GradMode, OnNonFinite, Term, build_terms, option_problems, parse_terms
-from perceptloss.networks.trunks import Keep
+from perceptloss.errors import GradientError, InputError
+from perceptloss.loss.evaluate import Intake, share_trunks
+from perceptloss.loss.gradient import Call, attach, fused, gradient
+from perceptloss.loss.report import Record, Row, Skips
+from perceptloss.loss.terms import GradMode, OnNonFinite, Term, Terms, build_terms, parse_loss
 
 __all__ = ["CriticLoss"]
 
-_log = logging.getLogger(__name__)
 _CHECK_EVERY = 256  # calls between two looks at the range of y, each of which waits for the device
 
 
@@ -33,8 +30,7 @@ class CriticLoss(nn.Module):
 
     Args:
         critics: `{name: weight}`, `{name: {term}}`, or a list of `{critic: name, weight: w, ...}`;
-            keys of a term: critic, weight, name, shape, tolerance, start, ramp, crop, precision,
-            weights (see `perceptloss.loss.terms.TermSpec`).
+            the keys of a term are those of `TermOptions`.
         grad: `fused` (value and gradient in the forward, nothing but d loss / d x is kept),
             `checkpoint` (recompute stages in the backward) or `autograd`.
         micro_batch: Samples that `fused` runs at once; None for all.
@@ -58,7 +54,7 @@ class CriticLoss(nn.Module):
 
     def __init__(
         self,
-        critics: Any,
+        critics: Terms,
         *,
         grad: GradMode = "fused",
         micro_batch: int | None = 4,
@@ -70,7 +66,8 @@ class CriticLoss(nn.Module):
         lean: bool = False,
     ) -> None:
         super().__init__()
-        problems = option_problems(
+        specs = parse_loss(
+            critics,
             grad=grad,
             micro_batch=micro_batch,
             input_range=input_range,
@@ -80,24 +77,16 @@ class CriticLoss(nn.Module):
             seed=seed,
             lean=lean,
         )
-        try:
-            specs = parse_terms(critics)
-        except ConfigError as error:
-            raise ConfigError([*error.problems, *problems], "critic loss") from None
-        if problems:
-            raise ConfigError(problems, "critic loss")
         self.grad: GradMode = grad
+        self.overshoot: Overshoot = overshoot
         self.micro_batch, self.input_range = micro_batch, tuple(input_range)
-        self.overshoot, self.on_nonfinite = overshoot, on_nonfinite
         self.share_every, self.seed, self.lean = share_every, seed, lean
         self.step = 0
-        self.skipped: Counter[str] = Counter()
         self.terms: tuple[Term, ...] = tuple(build_terms(specs))  # a tuple hides the critics from nn.Module
         share_trunks([term.critic for term in self.terms])
         self._eager: Callable[..., Tensor] | None = None
         self._calls = 0
-        self._last: tuple[Outcome, dict[int, float]] | None = None
-        self._shares: dict[int, Tensor] = {}
+        self._record, self._skips = Record(), Skips(on_nonfinite)
 
     @property
     def critics(self) -> list[Critic]:
@@ -127,102 +116,30 @@ class CriticLoss(nn.Module):
 
     def _forward(self, x: Tensor, y: Tensor | None, step: int | None) -> Tensor:
         step = self.step if step is None else step
-        weights = {i: term.weight_at(step) for i, term in enumerate(self.terms)}
-        active = [i for i, weight in weights.items() if weight > 0]
-        batch = self._batch(x, y, weights, active, step)
         needs_grad = torch.is_grad_enabled() and x.requires_grad
         measure = bool(needs_grad and self.share_every and step % self.share_every == 0)
-        if not active:
-            value, outcome = x.sum() * 0.0, Outcome(x.new_zeros(()))
-        elif self.grad == "fused":
-            value, outcome = self._fused(batch, active, measure)
-        else:
-            value, outcome = self._direct(batch, active, measure)
-        outcome.value = outcome.value.detach()
-        self._last = (outcome, weights)
-        self._shares = dict(outcome.norms) if measure else self._shares
+        weights = {term: term.weight_at(step) for term in self.terms}
+        call = self._call(x, y, {term: weight for term, weight in weights.items() if weight > 0}, step, measure)
+        outcome = gradient(call)
+        value = attach(call, outcome, self._skips)
+        for term, what in outcome.bad.items():
+            self._skips.add([term.label], what)
+        squares = outcome.squares if measure else self._record.squares
+        self._record = Record(weights, outcome.scores, outcome.losses, squares)
         self._calls += 1
         if needs_grad:
             self.step = step + 1
         return value
 
-    def _batch(self, x: Tensor, y: Tensor | None, weights: dict[int, float], active: list[int], step: int) -> Batch:
+    def _call(self, x: Tensor, y: Tensor | None, weights: Mapping[Term, float], step: int, measure: bool) -> Call:
         if x.ndim != 4 or not x.is_floating_point():
             need = f"floating-point x of shape (N, 3, H, W) in {self.input_range}"
             raise InputError(f"CriticLoss needs {need}, got {tuple(x.shape)} of {x.dtype}. (Use x.float() / 255.)")
         if y is not None and y.shape != x.shape:
             raise InputError(f"CriticLoss needs x and y of one shape, got {tuple(x.shape)} and {tuple(y.shape)}.")
-        boxes = {i: crop_box(self.terms[i], x, self.seed, step) for i in active}
-        check = self._calls % _CHECK_EVERY == 0
-
-        def run(xs: Tensor, ys: Tensor | None, which: Sequence[int], keep: Keep) -> list[Result]:
-            xs, ys = self._unit_range(xs), None if ys is None else self._unit_range(ys.detach())
-            if self.overshoot == "clamp":
-                xs = xs.clamp(0, 1)
-            elif self.overshoot == "raise":
-                self.terms[which[0]].critic.check_range("x", xs)
-            return evaluate([self.terms[i] for i in which], xs, ys, [boxes[i] for i in which], keep, check)
-
-        together = [i for i in active if self.terms[i].critic.card.couples_batch]
-        apart = [i for i in active if i not in together]
-        samples = max(1, x.shape[0])
-        size = samples if self.micro_batch is None else min(self.micro_batch, samples)
-        parts = [(tuple(which), n) for which, n in ((apart, size), (together, samples)) if which]
-        return Batch(x, y, [weights[i] for i in range(len(self.terms))], parts, run)
-
-    def _unit_range(self, image: Tensor) -> Tensor:
-        return image if self.input_range == (0, 1) else (image + 1) / 2
-
-    def _fused(self, batch: Batch, active: list[int], measure: bool) -> tuple[Tensor, Outcome]:
-        keep: Keep = "lean" if self.lean else "all"
-        outcome, grad = fused(batch, keep, measure)
-        if not _is_finite(outcome.value, grad):
-            outcome, grad = self._without_bad_terms(batch, active, keep, measure)
-        return attach(batch, outcome, grad), outcome
-
-    def _without_bad_terms(
-        self, batch: Batch, active: list[int], keep: Keep, measure: bool
-    ) -> tuple[Outcome, Tensor | None]:
-        """Evaluate term by term, leaving out those whose loss or gradient is not finite."""
-        kept: list[int] = []
-        scores: dict[int, Tensor] = {}
-        losses: dict[int, Tensor] = {}
-        for term in active:
-            alone, grad = fused(batch.only([term]), keep)
-            scores |= alone.scores
-            losses |= alone.losses
-            if _is_finite(alone.value, grad):
-                kept.append(term)
-            else:
-                self._report_bad([self.terms[term].label], "loss" if not _is_finite(alone.value) else "gradient")
-        outcome, grad = fused(batch.only(kept), keep, measure)
-        outcome.scores, outcome.losses = scores, losses
-        return outcome, grad
-
-    def _direct(self, batch: Batch, active: list[int], measure: bool) -> tuple[Tensor, Outcome]:
-        keep: Keep = "stages" if self.grad == "checkpoint" else "lean" if self.lean else "all"
-        labels = [self.terms[i].label for i in active]
-        on_bad: Callable[[], None] = lambda: self._report_bad(labels, "gradient")  # noqa: E731
-        outcome = direct(batch, keep, measure, on_bad)
-        if not _is_finite(outcome.value):
-            bad = [i for i in active if not _is_finite(outcome.losses[i])]
-            for term in bad:
-                self._report_bad([self.terms[term].label], "loss")
-            scores, losses = outcome.scores, outcome.losses
-            outcome = direct(batch.only([i for i in active if i not in bad]), keep, measure, on_bad)
-            outcome.scores, outcome.losses = scores, losses
-            if not outcome.value.requires_grad:
-                outcome.value = outcome.value + batch.x.nan_to_num(0, 0, 0).sum() * 0.0
-        return outcome.value, outcome
-
-    def _report_bad(self, labels: Sequence[str], what: str) -> None:
-        names = " or ".join(repr(label) for label in labels)
-        if self.on_nonfinite == "raise":
-            raise NonFiniteLoss(f"the {what} of term {names} is not finite; on_nonfinite='skip' would leave it out.")
-        self.skipped.update(labels)
-        count = self.skipped[labels[0]]
-        if count & (count - 1) == 0:  # 1st, 2nd, 4th, 8th ... time
-            _log.warning("the %s of term %s is not finite: left out of this step (time %d)", what, names, count)
+        check_range = self._calls % _CHECK_EVERY == 0
+        intake = Intake(self.input_range, self.overshoot, self.seed, step, check_range)
+        return Call(x, y, weights, intake, self.grad, self.lean, self.micro_batch, measure)
 
     @property
     def report(self) -> dict[str, Row]:
@@ -231,9 +148,17 @@ class CriticLoss(nn.Module):
         `share` is the term's part of the sum of gradient norms when last measured (see
         `share_every`), None before that. Waits for the device.
         """
-        if self._last is None:
-            return {}
-        return report_rows(self.terms, *self._last, self._shares, self.skipped)
+        return self._record.rows(self.skipped)
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """How often each term was left out, by label."""
+        return self._skips.counts
+
+    @property
+    def on_nonfinite(self) -> OnNonFinite:
+        """What happens to a term whose loss or gradient is not finite."""
+        return self._skips.policy
 
     def term_gradients(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         """Gradient of each term alone per unit of weight, whatever its schedule, shaped like x.
@@ -245,12 +170,10 @@ class CriticLoss(nn.Module):
         Raises:
             GradientError: naming every term that sends no gradient, or one that is not finite.
         """
-        gradients: dict[str, Tensor] = {}
         leaf = x.detach().clone().requires_grad_()
         with torch.enable_grad():
-            for i, term in enumerate(self.terms):
-                batch = self._batch(leaf, y, dict.fromkeys(range(len(self.terms)), 1.0), [i], step=0)
-                gradients[term.label] = _given(fused(batch)[1])
+            alone = {term.label: fused(self._call(leaf, y, {term: 1.0}, 0, False)).grad for term in self.terms}
+        gradients = {label: gradient for label, gradient in alone.items() if gradient is not None}
         norms = {label: float(gradient.norm()) for label, gradient in gradients.items()}
         bad = {label: norm for label, norm in norms.items() if not (math.isfinite(norm) and norm > 0)}
         if bad:
@@ -271,7 +194,7 @@ class CriticLoss(nn.Module):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Continue from `get_extra_state`."""
-        self.step, self.skipped = state["step"], Counter(state["skipped"])
+        self.step, self._skips.counts = state["step"], Counter(state["skipped"])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CriticLoss:
         super()._apply(fn, recurse)
@@ -289,12 +212,3 @@ class CriticLoss(nn.Module):
         """One line per term."""
         rows = [f"{t.label}: {t.critic.card.name} x {t.spec.weight:g} ({t.spec.shape})" for t in self.terms]
         return "\n".join([*rows, f"grad={self.grad!r}, micro_batch={self.micro_batch}"])
-
-
-def _given(gradient: Tensor | None) -> Tensor:
-    assert gradient is not None
-    return gradient
-
-
-def _is_finite(*tensors: Tensor | None) -> bool:
-    return all(bool(torch.isfinite(t).all()) for t in tensors if t is not None)

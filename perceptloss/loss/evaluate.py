@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from perceptloss.critic import Critic
+from perceptloss.critic import Critic, Overshoot
 from perceptloss.errors import InputError
 from perceptloss.loss.terms import Term, shaped
 from perceptloss.networks.trunks import Features, Keep, Trunk, TrunkCritic, features
 
-__all__ = ["Box", "Result", "crop_box", "evaluate", "share_trunks"]
+__all__ = ["Intake", "Result", "evaluate", "share_trunks"]
 
 _OF_NATURAL = ("distance", "deficit")
-Box = tuple[int, int, int, int]  # top, left, height, width
+_Box = tuple[int, int, int]  # top, left, side
 
 
 @dataclass(frozen=True)
@@ -31,23 +31,37 @@ class Result:
 
 @dataclass
 class _Arms:
-    """Prepared images of one run of a trunk, and the taps that its critics read."""
+    """Both arms of one run of a trunk: prepared images, and the taps that its critics read."""
 
-    trunk: Trunk
+    critic: TrunkCritic
     x: Tensor
     y: Tensor | None
-    critic: TrunkCritic
-    taps: set[str]
-    fx: Features | None = None
-    fy: Features | None = None
+    taps: set[str] = field(default_factory=set)
+    fx: Features = field(default_factory=dict)
+    fy: Features = field(default_factory=dict)
 
     def run(self, keep: Keep) -> None:
-        taps = tuple(sorted(self.taps))
-        self.fx = features(self.trunk, self.x, taps, self.critic.precision, keep)
-        self.fy = {}
+        trunk, taps, precision = self.critic.trunk, tuple(sorted(self.taps)), self.critic.precision
+        self.fx = features(trunk, self.x, taps, precision, keep)
         if self.y is not None:
             with torch.no_grad():
-                self.fy = features(self.trunk, self.y, taps, self.critic.precision)
+                self.fy = features(trunk, self.y, taps, precision)
+
+
+@dataclass
+class _View:
+    """What a term sees: its part of the images, admitted by its critic, y only if it is read, and trunk features."""
+
+    term: Term
+    x: Tensor
+    y: Tensor | None
+    box: _Box | None
+    arms: _Arms | None = None
+
+    @property
+    def reference(self) -> Tensor | None:
+        """What the critic compares with; `y` is there for the anchor of critics without reference, too."""
+        return self.y if self.term.critic.card.needs_reference else None
 
 
 def share_trunks(critics: Sequence[Critic]) -> None:
@@ -62,122 +76,89 @@ def share_trunks(critics: Sequence[Critic]) -> None:
                 critic.trunk = twin
 
 
-def evaluate(
-    terms: Sequence[Term],
-    x: Tensor,
-    y: Tensor | None,
-    boxes: Sequence[Box | None],
-    keep: Keep = "all",
-    check_range: bool = False,
-) -> list[Result]:
+@dataclass(frozen=True)
+class Intake:
+    """How a loss takes in its images.
+
+    Attributes:
+        input_range: Range of x and y, (0, 1) or (-1, 1).
+        overshoot: What happens to x outside of it.
+        seed: Of the places of random crops.
+        step: Of the training, which moves them.
+        check_range: Whether to look at the range of y, which waits for the device.
+    """
+
+    input_range: tuple[float, ...] = (0, 1)
+    overshoot: Overshoot = "pass"
+    seed: int = 0
+    step: int = 0
+    check_range: bool = False
+
+
+def evaluate(terms: Sequence[Term], x: Tensor, y: Tensor | None, intake: Intake, keep: Keep = "all") -> list[Result]:
     """Evaluate terms on one batch.
 
     Args:
         terms: What to evaluate.
-        x: Judged images in [0, 1], (N, 3, H, W).
+        x: Judged images, (N, 3, H, W), in the range that `intake` says.
         y: References, same shape, or None.
-        boxes: For each term the part of the images it looks at.
+        intake: How to take in the images.
         keep: What trunks keep for the backward.
-        check_range: Whether to look at the range of `y` (synchronises with the device).
 
     Returns:
         A result per term, in order.
+
+    Raises:
+        InputError: if images are not what a critic accepts.
     """
     for term in terms:
         term.critic.refreeze()
     with torch.autocast(x.device.type, enabled=False):
-        views = [_view(term, x, y, box, check_range) for term, box in zip(terms, boxes, strict=True)]
-        arms = _arms(terms, views, boxes)
-        for arm in {id(arm): arm for arm in arms if arm is not None}.values():
-            arm.run(keep)
-        return [_judge(term, *view, arm, keep) for term, view, arm in zip(terms, views, arms, strict=True)]
+        x, y = _unit_range(x, intake), None if y is None else _unit_range(y.detach(), intake)
+        if intake.overshoot == "clamp":
+            x = x.clamp(0, 1)
+        elif intake.overshoot == "raise":
+            terms[0].critic.check_range("x", x)
+        views = [_view(term, x, y, intake) for term in terms]
+        for arms in _shared_arms(views):
+            arms.run(keep)
+        return [_judge(view, keep) for view in views]
 
 
-def _view(term: Term, x: Tensor, y: Tensor | None, box: Box | None, check_range: bool) -> tuple[Tensor, Tensor | None]:
-    if term.is_relative and y is None and term.critic.card.identity is None:
+def _unit_range(image: Tensor, intake: Intake) -> Tensor:
+    return image if intake.input_range == (0, 1) else (image + 1) / 2
+
+
+def _view(term: Term, x: Tensor, y: Tensor | None, intake: Intake) -> _View:
+    needs_anchor = term.is_relative and term.critic.card.identity is None
+    if needs_anchor and y is None:
         raise InputError(
             f"term {term.label!r} (shape {term.spec.shape!r}) compares with the reference: give y, or choose 'sigmoid'."
         )
+    box = _crop_box(term, x.shape[-2], x.shape[-1], intake)
     if box is not None:
-        top, left, height, width = box
-        x = x[..., top : top + height, left : left + width]
-        y = None if y is None else y[..., top : top + height, left : left + width]
-    if check_range and y is not None:
+        top, left, side = box
+        part = (..., slice(top, top + side), slice(left, left + side))
+        x, y = x[part], None if y is None else y[part]
+    if intake.check_range and y is not None:
         term.critic.check_range("y", y)
     x, y = term.critic.admit(x, y, check_range=False)
-    needs_y = term.critic.card.needs_reference or (term.is_relative and term.critic.card.identity is None)
-    return x, y if needs_y else None
+    return _View(term, x, y if term.critic.card.needs_reference or needs_anchor else None, box)
 
 
-def _arms(
-    terms: Sequence[Term], views: Sequence[tuple[Tensor, Tensor | None]], boxes: Sequence[Box | None]
-) -> list[_Arms | None]:
-    """One `_Arms` per distinct trunk, precision and view; terms that share it get the same object."""
-    shared: dict[tuple[object, ...], _Arms] = {}
-    arms: list[_Arms | None] = []
-    for term, (x, y), box in zip(terms, views, boxes, strict=True):
-        critic = term.critic
-        if not isinstance(critic, TrunkCritic):
-            arms.append(None)
-            continue
-        px = critic.prepare(x)
-        with torch.no_grad():
-            py = None if y is None else critic.prepare(y)
-        owner: object = id(critic) if px is not x else "as given"
-        key = (id(critic.trunk), critic.precision, critic.overshoot, box, owner)
-        arm = shared.setdefault(key, _Arms(critic.trunk, px, py, critic, set()))
-        arm.taps.update(critic.taps)
-        if arm.y is None:
-            arm.y = py
-        arms.append(arm)
-    return arms
-
-
-def _judge(term: Term, x: Tensor, y: Tensor | None, arm: _Arms | None, keep: Keep) -> Result:
-    critic, card = term.critic, term.critic.card
-    is_nr = not card.needs_reference
-    run: Callable[..., tuple[Tensor, Tensor]]
-    arguments: tuple[Any, ...]
-    if arm is None:
-        run, arguments = critic.read, (x, None if is_nr else y)
-    else:
-        assert isinstance(critic, TrunkCritic) and arm.fx is not None and arm.fy is not None
-        run, arguments = critic.read_taps, (x, None if is_nr else y, arm.fx, {} if is_nr else arm.fy)
-    if keep == "stages" and torch.is_grad_enabled():
-        score, linear = checkpoint(run, *arguments, use_reentrant=False)
-    else:
-        score, linear = run(*arguments)
-    anchor: Tensor | float = 0.0
-    if term.is_relative:
-        anchor = card.identity if card.identity is not None else _anchor(critic, y, arm)
-    return Result(score, shaped(term.spec, score if term.spec.shape in _OF_NATURAL else linear, anchor))
-
-
-def _anchor(critic: Critic, y: Tensor | None, arm: _Arms | None) -> Tensor:
-    """Linear read-out of the references themselves, (N,), without a graph."""
-    assert y is not None
-    reference = y if critic.card.needs_reference else None
-    with torch.no_grad():
-        if arm is None:
-            return critic.linear(y, reference)
-        assert isinstance(critic, TrunkCritic) and arm.fy is not None
-        return critic.compare(y, reference, arm.fy, {} if reference is None else arm.fy)
-
-
-def crop_box(term: Term, x: Tensor, seed: int, step: int) -> Box | None:
+def _crop_box(term: Term, height: int, width: int, intake: Intake) -> _Box | None:
     """Place of a term's random crop.
 
     Decided by seed, step and side alone, so that resumed runs repeat it and terms share it.
     """
     side = term.spec.crop
-    height, width = x.shape[-2:]
     if side is None or side == height == width:
         return None
     if side > min(height, width):
         raise InputError(f"term {term.label!r} crops {side}x{side}, but the images are {height}x{width}.")
-    generator = torch.Generator().manual_seed(_mixed(seed, step, term.spec.crop or 0))
+    generator = torch.Generator().manual_seed(_mixed(intake.seed, intake.step, side))
     top, left = (int(torch.randint(0, n - side + 1, (), generator=generator, device="cpu")) for n in (height, width))
-    return top, left, side, side
+    return top, left, side
 
 
 def _mixed(*numbers: int) -> int:
@@ -186,3 +167,50 @@ def _mixed(*numbers: int) -> int:
     for number in numbers:
         value = ((value ^ (number & 0xFFFFFFFF)) * 0x100000001B3) % 2**63
     return value
+
+
+def _shared_arms(views: Sequence[_View]) -> Iterable[_Arms]:
+    """Give views of one trunk, precision and place the same arms, and return each once."""
+    shared: dict[tuple[object, ...], _Arms] = {}
+    for view in views:
+        critic = view.term.critic
+        if not isinstance(critic, TrunkCritic):
+            continue
+        px = critic.prepare(view.x)
+        with torch.no_grad():
+            py = None if view.y is None else critic.prepare(view.y)
+        owner: object = id(critic) if px is not view.x else "as given"
+        key = (id(critic.trunk), critic.precision, critic.overshoot, view.box, owner)
+        view.arms = shared.setdefault(key, _Arms(critic, px, py))
+        view.arms.taps.update(critic.taps)
+        if view.arms.y is None:
+            view.arms.y = py
+    return shared.values()
+
+
+def _judge(view: _View, keep: Keep) -> Result:
+    spec, critic, card, arms = view.term.spec, view.term.critic, view.term.critic.card, view.arms
+    run: Callable[..., tuple[Tensor, Tensor]] = critic.read
+    arguments: tuple[Any, ...] = (view.x, view.reference)
+    if arms is not None:
+        assert isinstance(critic, TrunkCritic)
+        run, arguments = critic.read_taps, (*arguments, arms.fx, arms.fy if card.needs_reference else {})
+    if keep == "stages" and torch.is_grad_enabled():
+        score, linear = checkpoint(run, *arguments, use_reentrant=False)
+    else:
+        score, linear = run(*arguments)
+    anchor: Tensor | float = 0.0
+    if view.term.is_relative:
+        anchor = _anchor(view) if card.identity is None else card.identity
+    return Result(score, shaped(spec, score if spec.shape in _OF_NATURAL else linear, anchor))
+
+
+def _anchor(view: _View) -> Tensor:
+    """Linear read-out of the references themselves, (N,), without a graph."""
+    critic, y, arms = view.term.critic, view.y, view.arms
+    assert y is not None
+    with torch.no_grad():
+        if arms is None:
+            return critic.linear(y, view.reference)
+        assert isinstance(critic, TrunkCritic)
+        return critic.compare(y, view.reference, arms.fy, arms.fy if critic.card.needs_reference else {})

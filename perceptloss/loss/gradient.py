@@ -7,63 +7,173 @@ micro-batch at a time, activations are freed at once, and only d loss / d x is k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from perceptloss.errors import GradientError
-from perceptloss.loss.evaluate import Result
+from perceptloss.loss.evaluate import Intake, Result, evaluate
+from perceptloss.loss.report import Skips
+from perceptloss.loss.terms import GradMode, Term
 from perceptloss.networks.trunks import Keep
 
-__all__ = ["Batch", "Outcome", "attach", "direct", "fused"]
-
-Evaluate = Callable[[Tensor, Tensor | None, Sequence[int], Keep], list[Result]]
+__all__ = ["Call", "Outcome", "attach", "fused", "gradient"]
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One call of a loss: the images, the terms' weights, and how samples may be grouped.
+class Call:
+    """One call of a loss.
 
     Attributes:
         x: Judged images, (N, 3, H, W).
         y: References or None.
-        weights: Effective weight of each term.
-        parts: Indices of terms with the number of samples they may be given at once.
-        evaluate: Scores and losses of chosen terms on some samples.
+        weights: The terms that count, with their effective weights.
+        intake: How the images are taken in.
+        mode: How the gradient is obtained.
+        lean: Whether frozen layers keep masks instead of activations.
+        micro_batch: Samples that `fused` runs at once; None for all.
+        measure: Whether to measure each term's gradient norm (one more backward per term).
     """
 
     x: Tensor
     y: Tensor | None
-    weights: Sequence[float]
-    parts: Sequence[tuple[tuple[int, ...], int]]
-    evaluate: Evaluate
+    weights: Mapping[Term, float]
+    intake: Intake
+    mode: GradMode = "fused"
+    lean: bool = False
+    micro_batch: int | None = None
+    measure: bool = False
 
-    def only(self, terms: Sequence[int]) -> Batch:
-        """The same call with some of the terms."""
-        parts = [(tuple(t for t in which if t in terms), size) for which, size in self.parts]
-        return Batch(self.x, self.y, self.weights, [p for p in parts if p[0]], self.evaluate)
+    @property
+    def keep(self) -> Keep:
+        """What trunks keep for the backward."""
+        return "stages" if self.mode == "checkpoint" else "lean" if self.lean else "all"
+
+    @property
+    def needs_grad(self) -> bool:
+        """Whether somebody will ask for the gradient."""
+        return torch.is_grad_enabled() and self.x.requires_grad
+
+    def groups(self) -> list[tuple[list[Term], int]]:
+        """Terms that run together, with the number of samples they may be given at once."""
+        samples = max(1, self.x.shape[0])
+        together = [term for term in self.weights if term.critic.card.couples_batch]
+        apart = [term for term in self.weights if not term.critic.card.couples_batch]
+        size = samples if self.micro_batch is None else min(self.micro_batch, samples)
+        return [(terms, n) for terms, n in ((apart, size), (together, samples)) if terms]
 
 
 @dataclass
 class Outcome:
-    """What one call gave: the weighted loss, and per term the mean score and loss.
+    """What one call gave.
 
-    `norms` are the norms of the terms' weighted gradients, measured on request only.
+    Attributes:
+        value: The weighted loss, in at least fp32; a part of the graph in the plain modes.
+        grad: d value / d x of `fused`, shaped like x, in at least fp32; None if x needs none.
+        entry: In the plain modes the node at which the gradient reaches x; None if x needs none.
+        scores: Mean score of each term.
+        losses: Mean loss of each term.
+        squares: Squared norms of the terms' weighted gradients, measured on request only.
+        bad: Terms that were left out, and which of `loss` and `gradient` was not finite.
     """
 
     value: Tensor
-    scores: dict[int, Tensor] = field(default_factory=dict)
-    losses: dict[int, Tensor] = field(default_factory=dict)
-    norms: dict[int, Tensor] = field(default_factory=dict)
+    grad: Tensor | None = None
+    entry: Tensor | None = None
+    scores: dict[Term, Tensor] = field(default_factory=dict)
+    losses: dict[Term, Tensor] = field(default_factory=dict)
+    squares: dict[Term, Tensor] = field(default_factory=dict)
+    bad: dict[Term, str] = field(default_factory=dict)
 
-    def add(self, term: int, result: Result, samples: int) -> None:
-        """Collect a part of the batch for a term."""
-        for store, values in ((self.scores, result.score), (self.losses, result.loss)):
-            part = values.detach().sum() / samples
-            store[term] = store[term] + part if term in store else part
+    def add(self, terms: Sequence[Term], results: Sequence[Result], samples: int) -> None:
+        """Collect what a part of the batch gave."""
+        for term, result in zip(terms, results, strict=True):
+            self.scores[term] = self.scores.get(term, 0) + result.score.detach().sum() / samples
+            self.losses[term] = self.losses.get(term, 0) + result.loss.detach().sum() / samples
+
+    def add_squares(self, terms: Sequence[Term], parts: Sequence[Tensor], x: Tensor) -> None:
+        """Collect the gradients of a part of the batch."""
+        for term, part in zip(terms, parts, strict=True):
+            square = _input_gradient(part, x, retain=True).detach().double().square().sum()
+            self.squares[term] = self.squares.get(term, 0) + square
+
+
+def gradient(call: Call) -> Outcome:
+    """Value and gradient of a call without the terms that are not finite, which are named in `bad`.
+
+    In the plain modes a gradient that is not finite shows in the backward only; `attach` sees to it.
+    """
+    run = fused if call.mode == "fused" else _direct
+    outcome = run(call)
+    if _is_finite(outcome.value, outcome.grad):
+        return outcome
+    bad: dict[Term, str] = {}
+    for term, weight in call.weights.items():
+        if not _is_finite(outcome.losses[term]):
+            bad[term] = "loss"
+        elif call.mode == "fused":
+            alone = fused(replace(call, weights={term: weight}, measure=False))
+            if not _is_finite(alone.value, alone.grad):
+                bad[term] = "gradient" if _is_finite(alone.value) else "loss"
+    rest = run(replace(call, weights={term: w for term, w in call.weights.items() if term not in bad}))
+    return replace(rest, scores=outcome.scores, losses=outcome.losses, bad=bad)
+
+
+def fused(call: Call) -> Outcome:
+    """Value and d value / d x together, sample group by sample group, whatever is finite."""
+    x, samples, needs_grad = call.x, call.x.shape[0], call.needs_grad
+    work = torch.promote_types(x.dtype, torch.float32)
+    grad = torch.zeros_like(x, dtype=work, requires_grad=False) if needs_grad else None
+    outcome = Outcome(x.new_zeros((), dtype=work), grad)
+    for terms, size in call.groups():
+        for start in range(0, samples, size):
+            part = slice(start, start + size)
+            chunk = x.detach()[part].to(work).requires_grad_(needs_grad)
+            with torch.set_grad_enabled(needs_grad):
+                results = evaluate(terms, chunk, None if call.y is None else call.y[part], call.intake, call.keep)
+                parts = [call.weights[t] * r.loss.sum() / samples for t, r in zip(terms, results, strict=True)]
+                total = torch.stack(parts).sum()
+            outcome.add(terms, results, samples)
+            outcome.value = outcome.value + total.detach()
+            if grad is not None:
+                if call.measure:
+                    outcome.add_squares(terms, parts, chunk)
+                grad[part] += _input_gradient(total, chunk)
+    return outcome
+
+
+def _direct(call: Call) -> Outcome:
+    """The plain graph: `autograd` (keep all) and `checkpoint` (keep stages)."""
+    x = call.x.view_as(call.x) if call.needs_grad else call.x
+    outcome = Outcome(x.new_zeros((), dtype=torch.promote_types(x.dtype, torch.float32)))
+    for terms, _ in call.groups():
+        results = evaluate(terms, x, call.y, call.intake, call.keep)
+        parts = [call.weights[t] * r.loss.mean() for t, r in zip(terms, results, strict=True)]
+        outcome.add(terms, results, x.shape[0])
+        if call.measure:
+            outcome.add_squares(terms, parts, x)
+        outcome.value = outcome.value + torch.stack(parts).sum()
+    if call.needs_grad:
+        outcome.entry = x
+        if not outcome.value.requires_grad:  # no term, or none that depends on x
+            outcome.value = outcome.value + x[:0].sum()
+    return outcome
+
+
+def _input_gradient(total: Tensor, chunk: Tensor, retain: bool = False) -> Tensor:
+    if not total.requires_grad:  # every term is constant in x
+        return torch.zeros_like(chunk)
+    # autocast would also reach the matrix products of this backward, which runs inside the user's forward
+    with torch.autocast(chunk.device.type, enabled=False):
+        (found,) = torch.autograd.grad(total, chunk, retain_graph=retain, allow_unused=True)
+    return torch.zeros_like(chunk) if found is None else found
+
+
+def _is_finite(*tensors: Tensor | None) -> bool:
+    return all(bool(torch.isfinite(t).all()) for t in tensors if t is not None)
 
 
 class _Attach(torch.autograd.Function):
@@ -87,59 +197,25 @@ class _Attach(torch.autograd.Function):
         return gradient.to(grad.dtype), None, None, None
 
 
-def fused(batch: Batch, keep: Keep = "all", measure: bool = False) -> tuple[Outcome, Tensor | None]:
-    """Value and d value / d x together, sample group by sample group.
+def attach(call: Call, outcome: Outcome, skips: Skips) -> Tensor:
+    """The loss as a node of the graph of x: with one tensor of the size of x, or the whole graph with a guard.
 
     Args:
-        batch: The call.
-        keep: What trunks keep inside one group.
-        measure: Whether to measure each term's gradient norm (one more backward per term).
-
-    Returns:
-        The outcome and the gradient in at least fp32, shaped like x; None if x needs no gradient.
+        call: The call.
+        outcome: What it gave.
+        skips: Where the guard of the plain modes notes a gradient that is not finite, which it replaces by zero.
     """
-    x, samples = batch.x, batch.x.shape[0]
-    needs_grad = torch.is_grad_enabled() and x.requires_grad
-    work = torch.promote_types(x.dtype, torch.float32)
-    grad = torch.zeros_like(x, dtype=work, requires_grad=False) if needs_grad else None
-    outcome = Outcome(x.new_zeros((), dtype=work))
-    for which, size in batch.parts:
-        for start in range(0, samples, size):
-            part = slice(start, start + size)
-            chunk = x.detach()[part].to(work).requires_grad_(needs_grad)
-            with torch.set_grad_enabled(needs_grad):
-                results = batch.evaluate(chunk, None if batch.y is None else batch.y[part], which, keep)
-                parts = [batch.weights[t] * r.loss.sum() / samples for t, r in zip(which, results, strict=True)]
-                total = torch.stack(parts).sum()
-            for term, result in zip(which, results, strict=True):
-                outcome.add(term, result, samples)
-            outcome.value = outcome.value + total.detach()
-            if grad is not None:
-                if measure:
-                    _add_norms(outcome, which, parts, chunk)
-                grad[part] += _input_gradient(total, chunk)
-    outcome.norms = {term: square.sqrt() for term, square in outcome.norms.items()}
-    return outcome, grad
+    x, grad, entry = call.x, outcome.grad, outcome.entry
+    if entry is not None:
+        labels = [term.label for term in call.weights if term not in outcome.bad]
 
+        def guard(incoming: Tensor) -> Tensor | None:
+            if _is_finite(incoming):
+                return None
+            skips.add(labels, "gradient")
+            return torch.zeros_like(incoming)
 
-def _input_gradient(total: Tensor, chunk: Tensor, retain: bool = False) -> Tensor:
-    if not total.requires_grad:  # every term is constant in x
-        return torch.zeros_like(chunk)
-    # autocast would also reach the matrix products of this backward, which runs inside the user's forward
-    with torch.autocast(chunk.device.type, enabled=False):
-        (gradient,) = torch.autograd.grad(total, chunk, retain_graph=retain, allow_unused=True)
-    return torch.zeros_like(chunk) if gradient is None else gradient
-
-
-def _add_norms(outcome: Outcome, which: Sequence[int], parts: Sequence[Tensor], x: Tensor) -> None:
-    for term, part in zip(which, parts, strict=True):
-        square = _input_gradient(part, x, retain=True).detach().double().square().sum()
-        outcome.norms[term] = outcome.norms[term] + square if term in outcome.norms else square
-
-
-def attach(batch: Batch, outcome: Outcome, grad: Tensor | None) -> Tensor:
-    """The loss as a node of the graph of x, holding one tensor of the size of x."""
-    x = batch.x
+        entry.register_hook(guard)
     if grad is None:
         return outcome.value
     if x.dtype != torch.float16:
@@ -148,43 +224,3 @@ def attach(batch: Batch, outcome: Outcome, grad: Tensor | None) -> Tensor:
     top = grad.abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
     scale = torch.exp2(torch.ceil(torch.log2(top)))
     return _Attach.apply(x, outcome.value, (grad / scale).to(x.dtype), scale)
-
-
-def direct(
-    batch: Batch, keep: Keep, measure: bool = False, on_bad_gradient: Callable[[], None] | None = None
-) -> Outcome:
-    """The plain graph: `autograd` (keep all) and `checkpoint` (keep stages); value has the graph.
-
-    Args:
-        batch: The call.
-        keep: What the graph keeps.
-        measure: Whether to measure each term's gradient norm.
-        on_bad_gradient: Called in the backward if the gradient is not finite; it is then zeroed.
-    """
-    needs_grad = batch.x.requires_grad and torch.is_grad_enabled()
-    x = batch.x.view_as(batch.x) if needs_grad else batch.x
-    outcome = Outcome(x.new_zeros((), dtype=torch.promote_types(x.dtype, torch.float32)))
-    for which, _ in batch.parts:
-        results = batch.evaluate(x, batch.y, which, keep)
-        parts = [batch.weights[t] * r.loss.mean() for t, r in zip(which, results, strict=True)]
-        for term, result in zip(which, results, strict=True):
-            outcome.add(term, result, x.shape[0])
-        if measure and needs_grad:
-            _add_norms(outcome, which, parts, x)
-        outcome.value = outcome.value + torch.stack(parts).sum()
-    outcome.norms = {term: square.sqrt() for term, square in outcome.norms.items()}
-    if on_bad_gradient is not None and needs_grad:  # after the measurement, whose NaN concern the report alone
-        _watch(x, on_bad_gradient)
-    return outcome
-
-
-def _watch(x: Tensor, on_bad_gradient: Callable[[], None]) -> None:
-    """Replace the gradient of x by zero, with a call, if it is not finite."""
-
-    def guard(gradient: Tensor) -> Tensor | None:
-        if torch.isfinite(gradient).all():
-            return None
-        on_bad_gradient()
-        return torch.zeros_like(gradient)
-
-    x.register_hook(guard)

@@ -1,50 +1,71 @@
-"""What each term of a loss did in the last call, as plain numbers."""
+"""What the terms of a loss did: a row of plain numbers each, and how often one was left out."""
 
 from __future__ import annotations
 
+import logging
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from perceptloss.loss.gradient import Outcome
-from perceptloss.loss.terms import Term
+from perceptloss.errors import NonFiniteLoss
+from perceptloss.loss.terms import OnNonFinite, Term
 
-__all__ = ["Row", "report_rows"]
+__all__ = ["Record", "Row", "Skips"]
 
+_log = logging.getLogger(__name__)
 Row = dict[str, float | int | None]
 
 
-def report_rows(
-    terms: Sequence[Term],
-    outcome: Outcome,
-    weights: Mapping[int, float],
-    norms: Mapping[int, Tensor],
-    skipped: Mapping[str, int],
-) -> dict[str, Row]:
-    """One row per term; waits for the device.
+@dataclass(frozen=True)
+class Record:
+    """One call, by term: effective weight, mean score and loss where it ran, squared gradient norm if ever measured."""
 
-    Args:
-        terms: All terms of the loss.
-        outcome: Of the call.
-        weights: Effective weight of each term at that step.
-        norms: Gradient norms when last measured.
-        skipped: How often each term was left out so far.
+    weights: Mapping[Term, float] = field(default_factory=dict)
+    scores: Mapping[Term, Tensor] = field(default_factory=dict)
+    losses: Mapping[Term, Tensor] = field(default_factory=dict)
+    squares: Mapping[Term, Tensor] = field(default_factory=dict)
 
-    Returns:
-        Label to score, loss, weight, weighted, share and skipped. Score and loss are None for a
-        term that has not started; share is None where it was never measured.
-    """
-    lengths = {i: float(norm) for i, norm in norms.items()}
-    total = sum(lengths.values())
-    rows: dict[str, Row] = {}
-    for i, term in enumerate(terms):
-        score, loss = (float(store[i]) if i in store else None for store in (outcome.scores, outcome.losses))
-        rows[term.label] = {
-            "score": score,
-            "loss": loss,
-            "weight": weights[i],
-            "weighted": None if loss is None else weights[i] * loss,
-            "share": lengths[i] / total if i in lengths and total > 0 else None,
-            "skipped": skipped.get(term.label, 0),
-        }
-    return rows
+    def rows(self, skipped: Mapping[str, int]) -> dict[str, Row]:
+        """Label to score, loss, weight, weighted, share and skipped; waits for the device.
+
+        Score and loss are None for a term that has not started, share where it was never measured.
+        """
+        norms = {term: math.sqrt(float(square)) for term, square in self.squares.items()}
+        total = sum(norms.values())
+        rows: dict[str, Row] = {}
+        for term, weight in self.weights.items():
+            score, loss = (float(of[term]) if term in of else None for of in (self.scores, self.losses))
+            rows[term.label] = {
+                "score": score,
+                "loss": loss,
+                "weight": weight,
+                "weighted": None if loss is None else weight * loss,
+                "share": norms[term] / total if term in norms and total > 0 else None,
+                "skipped": skipped.get(term.label, 0),
+            }
+        return rows
+
+
+@dataclass
+class Skips:
+    """Terms that were left out because something was not finite: counted and logged, or refused."""
+
+    policy: OnNonFinite
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, labels: Sequence[str], what: str) -> None:
+        """Take note of terms one of which has a bad `what`.
+
+        Raises:
+            NonFiniteLoss: if the policy is `raise`.
+        """
+        names = " or ".join(map(repr, labels))
+        if self.policy == "raise":
+            raise NonFiniteLoss(f"the {what} of term {names} is not finite; on_nonfinite='skip' would leave it out.")
+        self.counts.update(labels)
+        count = self.counts[labels[0]]
+        if count & (count - 1) == 0:  # 1st, 2nd, 4th, 8th ... time
+            _log.warning("the %s of term %s is not finite: left out of this step (time %d)", what, names, count)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any, Literal, TypedDict, TypeGuard, get_args
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,33 +15,53 @@ from torch import Tensor
 from perceptloss.card import Card, Direction, Shape
 from perceptloss.critic import Critic, Overshoot, Precision
 from perceptloss.errors import ConfigError, UnknownCritic, near
-from perceptloss.registry import DEFAULT, create_critic, get_card, set_precision
+from perceptloss.registry import DEFAULT, Default, Weights, create_critic, get_card, set_precision
 
-__all__ = ["GradMode", "OnNonFinite", "Term", "TermSpec", "build_terms", "option_problems", "parse_terms", "shaped"]
+__all__ = [
+    *("GradMode", "OnNonFinite", "Term", "TermOptions", "TermSpec", "Terms"),
+    *("build_terms", "parse_loss", "parse_terms", "shaped"),
+]
 
 GradMode = Literal["autograd", "checkpoint", "fused"]
 OnNonFinite = Literal["skip", "raise"]
 
-_KEYS = ("critic", "weight", "name", "shape", "tolerance", "start", "ramp", "crop", "precision", "weights", "better")
+
+class TermOptions(TypedDict, total=False):
+    """One term as it is written in Python, YAML or JSON; only `weight`, and `critic` in a list, must be given."""
+
+    critic: str | Critic
+    """Registered name, or a critic that exists already; in a mapping of terms its key stands for it."""
+    weight: float
+    """Positive factor of the term's loss."""
+    name: str
+    """Unique name under which it is reported; the critic's unless given."""
+    shape: Shape
+    """How the score becomes a loss; the card's default unless given."""
+    tolerance: float
+    """Score difference that `hinge` forgives."""
+    start: int
+    """First step at which the term counts."""
+    ramp: int
+    """Steps over which its weight grows linearly to full."""
+    crop: int | None
+    """Side of the random square it looks at, None for the whole image."""
+    precision: Precision
+    """Of the critic's trunk."""
+    weights: Weights
+    """As for `create_critic`."""
+    better: Direction
+    """As for `create_critic`."""
+
+
+Terms = Mapping[str, float | TermOptions] | Sequence[TermOptions]
+"""`{name: weight}`, `{name: {term}}`, or a list of `{critic: name, weight: w, ...}`."""
+
+_KEYS = tuple(TermOptions.__annotations__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TermSpec:
-    """One validated term, before its critic is built.
-
-    Attributes:
-        critic: Registered name, or a critic that exists already.
-        weight: Positive factor of the term's loss.
-        label: Unique name under which it is reported.
-        shape: How the score becomes a loss; the card's default unless given.
-        tolerance: Score difference that `hinge` forgives.
-        start: First step at which the term counts.
-        ramp: Steps over which its weight grows linearly to full.
-        crop: Side of the random square it looks at, None for the whole image.
-        precision: Of the critic's trunk.
-        weights: As for `create_critic`.
-        better: As for `create_critic`.
-    """
+    """One validated term, before its critic is built: `TermOptions` with nothing left open, and the card."""
 
     critic: str | Critic
     weight: float
@@ -51,11 +73,11 @@ class TermSpec:
     ramp: int = 0
     crop: int | None = None
     precision: Precision = "fp32"
-    weights: Any = DEFAULT
+    weights: Weights | Default = DEFAULT
     better: Direction | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Term:
     """A term with its critic built."""
 
@@ -81,16 +103,9 @@ class Term:
 
 
 def shaped(spec: TermSpec, score: Tensor, anchor: Tensor | float) -> Tensor:
-    """Turn scores (N,) into losses (N,), lower is better, without reducing.
-
-    Args:
-        spec: The term.
-        score: Natural scores.
-        anchor: Score of the references, for the relative shapes.
-    """
-    card = spec.card
-    low, high = card.bounds
-    sign = 1.0 if card.better == "higher" else -1.0
+    """Turn natural scores (N,) into losses (N,), lower is better; `anchor` is the references', for relative shapes."""
+    low, high = spec.card.bounds
+    sign = 1.0 if spec.card.better == "higher" else -1.0
     if spec.shape == "distance":
         return score
     if spec.shape == "deficit":
@@ -105,7 +120,7 @@ def parse_terms(critics: Any, where: str = "critics") -> list[TermSpec]:
     """Validate the terms of a loss.
 
     Args:
-        critics: `{name: weight}`, `{name: {term keys}}`, or a list of mappings that hold `critic`.
+        critics: Anything; what is right is `Terms`.
         where: What to call the mapping in messages.
 
     Raises:
@@ -119,9 +134,9 @@ def parse_terms(critics: Any, where: str = "critics") -> list[TermSpec]:
         problems += [f"{place}: {p}" for p in found]
         if spec is not None:
             specs.append(spec)
-    labels = [spec.label for spec in specs]
-    for label in sorted({name for name in labels if labels.count(name) > 1}):
-        problems.append(f"{where}: {labels.count(label)} terms are called {label!r}; give each its own 'name'")
+    for label, count in Counter(spec.label for spec in specs).items():
+        if count > 1:
+            problems.append(f"{where}: {count} terms are called {label!r}; give each its own 'name'")
     for critic in {id(spec.critic): spec.critic for spec in specs if isinstance(spec.critic, Critic)}.values():
         precisions = sorted({spec.precision for spec in specs if spec.critic is critic})
         if len(precisions) > 1:
@@ -153,99 +168,101 @@ def _rows(critics: Any, where: str, problems: list[str]) -> list[tuple[str, dict
 
 
 def _parse_term(raw: dict[str, Any], problems: list[str]) -> TermSpec | None:
-    for key in raw:
-        if key not in _KEYS:
-            problems.append(f"unknown key {key!r}{near(key, _KEYS)} Known: {', '.join(_KEYS)}")
+    known = f"Known: {', '.join(_KEYS)}"
+    problems += [f"unknown key {key!r}{near(key, _KEYS)} {known}" for key in raw if key not in _KEYS]
     critic = raw.get("critic")
     if isinstance(critic, Critic):
         card = critic.card
+        if "weights" in raw:
+            problems.append("'weights' goes with a critic's name, but this critic is built already")
+        if "better" in raw:
+            problems.append("'better' goes with a critic's name; this critic is built already, call its turn()")
     elif isinstance(critic, str):
         try:
             card = get_card(critic)
         except UnknownCritic as error:
             problems.append(str(error))
             return None
+        critic = card.name  # the registered one, if it was called otherwise
     else:
         problems.append(f"'critic' must be a name or a Critic, got {critic!r}")
         return None
-    label = raw.get("name", card.name)
-    if not isinstance(label, str) or not label:
-        problems.append(f"'name' must be a non-empty string, got {label!r}")
-    values: dict[str, Any] = {
-        "weight": _number(raw, "weight", problems, required=True, positive=True),
-        "tolerance": _number(raw, "tolerance", problems) or 0.0,
-        "start": _count(raw, "start", problems) or 0,
-        "ramp": _count(raw, "ramp", problems) or 0,
-        "crop": _count(raw, "crop", problems),
-    }
-    if "better" in raw:
-        card = _turned(card, raw["better"], problems)
-    shape, precision = raw.get("shape", card.shape), raw.get("precision", getattr(critic, "precision", "fp32"))
-    _check_against_card(card, shape, precision, values, problems)
-    if isinstance(critic, Critic) and "weights" in raw:
-        problems.append("'weights' goes with a critic's name, but this critic is built already")
-    if isinstance(critic, Critic) and "better" in raw:
-        problems.append("'better' goes with a critic's name; this critic is built already, call its turn()")
+    given = {key: value for key, value in raw.items() if value is not None or key not in ("start", "ramp", "crop")}
+    problems += [f"{key!r} {wrong}" for key, wrong in _wrong(given, _TERM_RULES)]
+    problems += [] if "weight" in given else ["'weight' is missing"]
+    if given.get("better") in get_args(Direction):
+        try:
+            card = replace(card, better=given["better"])
+        except ValueError as error:
+            problems.append(str(error))
+    facts = {"name": card.name, "shape": card.shape, "precision": getattr(critic, "precision", "fp32"), **given}
+    _check_against_card(card, facts, problems)
     if problems:
         return None
-    values |= {"weights": raw.get("weights", DEFAULT), "better": raw.get("better")}
-    return TermSpec(critic=critic, label=label, card=card, shape=shape, precision=precision, **values)
+    label = facts.pop("name")
+    return TermSpec(**{**facts, "critic": critic, "card": card, "label": label})
 
 
-def _turned(card: Card, better: Any, problems: list[str]) -> Card:
-    if better not in get_args(Direction):
-        problems.append(f"'better' must be 'higher' or 'lower', got {better!r}")
-        return card
-    try:
-        return replace(card, better=better)
-    except ValueError as error:
-        problems.append(str(error))
-        return card
-
-
-def _check_against_card(card: Card, shape: Any, precision: Any, values: dict[str, Any], problems: list[str]) -> None:
+def _check_against_card(card: Card, facts: Mapping[str, Any], problems: list[str]) -> None:
+    shape, precision, crop = facts["shape"], facts["precision"], facts.get("crop")
     if shape not in get_args(Shape):
         problems.append(f"unknown shape {shape!r}{near(shape, get_args(Shape))} Known: {', '.join(get_args(Shape))}")
     elif shape == "distance" and card.better != "lower":
         problems.append(f"shape 'distance' minimises the score, but higher is better for {card.name!r}; use 'deficit'")
     elif shape == "deficit" and not all(map(math.isfinite, card.bounds)):
         problems.append(f"shape 'deficit' needs finite bounds, but {card.name!r} has {card.bounds}; use 'hinge'")
-    if values["tolerance"] and shape != "hinge":
+    if facts.get("tolerance") and shape != "hinge":
         problems.append(f"'tolerance' goes with shape 'hinge', got shape {shape!r}")
     if precision not in get_args(Precision):
         problems.append(f"unknown precision {precision!r}; known: {', '.join(get_args(Precision))}")
     elif precision != "fp32" and not card.low_precision:
         problems.append(f"critic {card.name!r} runs in fp32 only, got precision {precision!r}")
-    crop = values["crop"]
-    if crop is not None and (crop < card.min_size or crop % card.multiple_of):
+    if _is_whole(crop, 0) and (crop < card.min_size or crop % card.multiple_of):
         needs = f"at least {card.min_size} and a multiple of {card.multiple_of}"
         problems.append(f"crop {crop} does not suit {card.name!r}, which needs {needs}")
 
 
-def _number(
-    raw: dict[str, Any], key: str, problems: list[str], *, required: bool = False, positive: bool = False
-) -> float | None:
-    if key not in raw:
-        if required:
-            problems.append(f"'{key}' is missing")
-        return None
-    value = raw[key]
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number or value < 0 or (positive and value == 0):
-        hint = " (direction is on the card, a weight is never negative)" if is_number and value < 0 else ""
-        problems.append(f"'{key}' must be a {'positive ' if positive else 'non-negative '}number, got {value!r}{hint}")
-        return None
-    return float(value)
+def _is_whole(value: Any, least: float = -math.inf) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _count(raw: dict[str, Any], key: str, problems: list[str]) -> int | None:
-    value = raw.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        problems.append(f"'{key}' must be a whole number of at least 0, got {value!r}")
-        return None
-    return value
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_Rule = tuple[str, Callable[[Any], bool]]  # what a value must be, and whether it is
+_COUNT: _Rule = ("a whole number of at least 0", partial(_is_whole, least=0))
+
+
+def _one_of(kind: Any) -> _Rule:
+    return f"one of {', '.join(get_args(kind))}", get_args(kind).__contains__
+
+
+_TERM_RULES: dict[str, _Rule] = {
+    "weight": ("a positive number", lambda value: _is_number(value) and value > 0),
+    "name": ("a non-empty string", lambda value: isinstance(value, str) and value != ""),
+    "tolerance": ("a non-negative number", lambda value: _is_number(value) and value >= 0),
+    **dict.fromkeys(("start", "ramp", "crop"), _COUNT),
+    "better": _one_of(Direction),
+}
+_OPTION_RULES: dict[str, _Rule] = {
+    "grad": _one_of(GradMode),
+    "overshoot": _one_of(Overshoot),
+    "on_nonfinite": _one_of(OnNonFinite),
+    "micro_batch": ("a whole number of at least 1, or None for all", lambda v: v is None or _is_whole(v, 1)),
+    "share_every": _COUNT,
+    "seed": ("a whole number", _is_whole),
+    "input_range": ("(0, 1) or (-1, 1)", lambda v: isinstance(v, Sequence) and tuple(v) in ((0, 1), (-1, 1))),
+    "lean": ("true or false", lambda v: isinstance(v, bool)),
+}
+
+
+def _wrong(values: Mapping[str, Any], rules: Mapping[str, _Rule]) -> Iterator[tuple[str, str]]:
+    for key, (need, is_right) in rules.items():
+        if key in values and not is_right(value := values[key]):
+            is_turned = key == "weight" and _is_number(value) and value < 0
+            hint = " (direction is on the card, a weight is never negative)" if is_turned else ""
+            yield key, f"must be {need}, got {value!r}{hint}"
 
 
 def build_terms(specs: Sequence[TermSpec]) -> list[Term]:
@@ -257,34 +274,27 @@ def build_terms(specs: Sequence[TermSpec]) -> list[Term]:
             set_precision(critic, spec.precision)
         else:
             critic = create_critic(spec.critic, spec.weights, precision=spec.precision, better=spec.better)
-            spec = replace(spec, card=critic.card)  # its weight file may say another direction
             if spec.shape == "distance" and critic.card.better == "higher":
-                problem = (
-                    f"{spec.label}: shape 'distance' minimises the score, but its weights say that higher is better"
-                )
-                raise ConfigError([problem], "critics")
+                problem = "shape 'distance' minimises the score, but its weights say that higher is better"
+                raise ConfigError([f"{spec.label}: {problem}"], "critics")
+            spec = replace(spec, card=critic.card)  # its weight file may say another direction
         terms.append(Term(spec, critic))
     return terms
 
 
-def option_problems(**options: Any) -> list[str]:
-    """Everything wrong with the options of `CriticLoss` other than its terms."""
-    problems = []
-    for key, kind in (("grad", GradMode), ("overshoot", Overshoot), ("on_nonfinite", OnNonFinite)):
-        if options[key] not in get_args(kind):
-            problems.append(f"{key} must be one of {', '.join(get_args(kind))}, got {options[key]!r}")
-    micro, share, seed = options["micro_batch"], options["share_every"], options["seed"]
-    if micro is not None and (not isinstance(micro, int) or isinstance(micro, bool) or micro < 1):
-        problems.append(f"micro_batch must be a whole number of at least 1, or None for the whole batch, got {micro!r}")
-    if not isinstance(share, int) or isinstance(share, bool) or share < 0:
-        problems.append(f"share_every must be a whole number of at least 0, got {share!r}")
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        problems.append(f"seed must be a whole number, got {seed!r}")
-    span = options["input_range"]
-    if not isinstance(span, Sequence) or isinstance(span, str) or tuple(span) not in ((0, 1), (-1, 1)):
-        problems.append(f"input_range must be (0, 1) or (-1, 1), got {span!r}")
-    if not isinstance(options["lean"], bool):
-        problems.append(f"lean must be true or false, got {options['lean']!r}")
-    elif options["lean"] and options["grad"] == "checkpoint":
+def parse_loss(critics: Terms, **options: Any) -> list[TermSpec]:
+    """Validate everything that `CriticLoss` is given.
+
+    Raises:
+        ConfigError: with every problem at once.
+    """
+    problems = [f"{key} {wrong}" for key, wrong in _wrong(options, _OPTION_RULES)]
+    if options["lean"] is True and options["grad"] == "checkpoint":
         problems.append("lean goes with grad='fused' or 'autograd', not with 'checkpoint', which keeps no activations")
-    return problems
+    try:
+        specs = parse_terms(critics)
+    except ConfigError as error:
+        problems = [*error.problems, *problems]
+    if problems:
+        raise ConfigError(problems, "critic loss")
+    return specs
