@@ -13,6 +13,7 @@ import torch
 
 from perceptloss.card import Card, Direction, Kind
 from perceptloss.critic import Critic, Entry, Precision
+from perceptloss.critics.aliases import canonical
 from perceptloss.errors import ConfigError, UnknownCritic, near
 from perceptloss.networks.trunks import TrunkCritic
 from perceptloss.weights.loading import direction_in, load, load_default
@@ -148,11 +149,13 @@ def _names() -> Iterator[str]:
 
 
 def find_entry(name: str) -> Entry:
-    """The card of a critic and what builds it.
+    """The card of a critic and what builds it; foreign names are understood, see `critics.aliases`.
 
     Raises:
         UnknownCritic: with the nearest names.
     """
+    if name not in _TABLE:
+        name = canonical(name, _names())
     if name in _TABLE:
         module = importlib.import_module(f"perceptloss.critics.{_TABLE[name]}")
         return module.ENTRIES[name]
@@ -200,7 +203,8 @@ def create_critic(
     """Build a frozen critic.
 
     Args:
-        name: A registered name; `perceptloss list` shows them.
+        name: A registered name; `perceptloss list` shows them. Names of other libraries, such as `lpips`, are
+            understood and what they mean here is logged.
         weights: Left out: the files its card names (searched, then downloaded). A path, a name of
             the weights manifest, a state dict, or several of them: the authors' checkpoint,
             torchvision's trunk, our own format; what they leave open is filled from the card's

@@ -183,11 +183,12 @@ def _convert(args: argparse.Namespace) -> int:
         problems.append(f"the output must end in .safetensors, got {output}")
     if output.exists() and not args.force:
         problems.append(f"{output} exists; choose another name or add --force")
-    if not get_card(args.critic).weights:
-        problems.append(f"critic {args.critic!r} has no weights to convert")
+    card = get_card(args.critic)
+    if not card.weights:
+        problems.append(f"critic {card.name!r} has no weights to convert")
     if problems:
         raise ConfigError(problems, "perceptloss weights convert")
-    save_converted(args.critic, [resolve(file) for file in args.files], output, args.better)
+    save_converted(card.name, [resolve(file) for file in args.files], output, args.better)
     _say(str(output))
     return 0
 

@@ -1,0 +1,93 @@
+"""Names that users of pyiqa, piq, torchmetrics and BasicSR type, and what they mean here."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from functools import cache
+
+from perceptloss.errors import UnknownCritic
+
+__all__ = ["canonical"]
+
+_log = logging.getLogger(__name__)
+
+_ALEX = "on AlexNet, as in pyiqa, torchmetrics and the lpips package; LPIPS of piq is 'lpips-vgg'"
+_FULL = "mean of the RGB channels at full resolution; SSIM of their Y channel is another number"
+_ONE_NIQE = "with the pristine statistics of the authors' release; there is no other NIQE here"
+_ONE_BRISQUE = "with the support vectors of the authors' release; there is no other BRISQUE here"
+_CONTENT = "squared difference at relu3_3 of VGG16; layers, weights and norms of other libraries differ"
+_TV = "root of the sum of squares, as piq's default; that of torchmetrics is 'tv-l1'"
+
+# a name in small letters and figures, without `loss` behind -> critic and what it is
+_ALIASES = {
+    "lpips": ("lpips-alex", _ALEX),
+    "learnedperceptualimagepatchsimilarity": ("lpips-alex", _ALEX),
+    "ssimc": ("ssim-full", _FULL),
+    "structuralsimilarityindexmeasure": ("ssim-full", _FULL),
+    "calculatessim": ("ssim-full", _FULL),
+    "multiscalessim": ("ms-ssim", ""),
+    "multiscalestructuralsimilarityindexmeasure": ("ms-ssim", ""),
+    "informationweightedssim": ("iw-ssim", ""),
+    "multiscalegmsd": ("ms-gmsd", "luminance only; with chroma it is 'ms-gmsdc'"),
+    "vifp": ("vif", "in the pixel domain"),
+    "visualinformationfidelity": ("vif", "in the pixel domain"),
+    "peaksignalnoiseratio": ("psnr", "of RGB"),
+    "totalvariation": ("tv", _TV),
+    "calculatepsnr": ("psnr", "of RGB"),
+    "niqematlab": ("niqe", _ONE_NIQE),
+    "calculateniqe": ("niqe", _ONE_NIQE),
+    "brisquematlab": ("brisque", _ONE_BRISQUE),
+    "deepimagestructureandtexturesimilarity": ("dists", ""),
+    "content": ("vgg-content", _CONTENT),
+    "perceptual": ("vgg-content", _CONTENT),
+    "vggperceptual": ("vgg-content", _CONTENT),
+    "style": ("vgg-style", "squared difference of Gram matrices of VGG16"),
+}
+
+_OPINIONS = "near it are 'maniqa', 'hyperiqa' and 'tres', learned from opinions too, and 'mini-nr', which ships ready"
+_FEATURES = "near it are 'lpips-vgg', 'dists' and 'ahiq', which compare deep features with the reference"
+_STATISTICS = "near it is 'niqe', a distance of statistics"
+_SETS = "it compares sets of images; critics score one image at a time"
+_ABSENT = {
+    "psnry": "near it is 'psnr', of RGB; the tables of the recipes have the PSNR of Y",
+    "cwssim": "near it are 'ms-ssim' and 'iw-ssim'",
+    "mad": "near it are 'vif' and 'mdsi'",
+    **dict.fromkeys(("pi", "nrqm"), "near it is 'ranker', which learned the order in which it puts results"),
+    **dict.fromkeys(("ilniqe", "piqe"), _STATISTICS),
+    **dict.fromkeys(("fid", "sfid", "kid", "inceptionscore", "frechetinceptiondistance", "msswd"), _SETS),
+    **dict.fromkeys(("lpips+", "lpipsvgg+", "stlpips", "stlpipsvgg", "topiqfr", "ckdn", "wadiqamfr"), _FEATURES),
+    **dict.fromkeys(("musiq", "clipiqa", "clipiqa+", "topiqnr", "dbcnn", "cnniqa", "nima", "liqe"), _OPINIONS),
+    **dict.fromkeys(("paq2piq", "unique", "qalign", "arniqa", "qualiclip", "wadiqamnr", "laionaes"), _OPINIONS),
+    **dict.fromkeys((f"musiq{kind}" for kind in ("ava", "koniq", "paq2piq", "spaq")), _OPINIONS),
+}
+
+
+def canonical(name: str, known: Iterable[str]) -> str:
+    """The registered name of a critic; names that are not known under any spelling come back as they are.
+
+    Capitals, hyphens and underscores do not matter. What a foreign name means here is logged once.
+
+    Raises:
+        UnknownCritic: naming what is near, for a critic that other libraries have.
+    """
+    spelt = {_squeezed(other): other for other in known}
+    key = _squeezed(name)
+    if name in spelt.values():
+        return name
+    if key in _ABSENT:
+        raise UnknownCritic(f"there is no critic {name!r} here: {_ABSENT[key]}. `perceptloss list` shows all.")
+    found, note = _ALIASES.get(key, (spelt.get(key, name), ""))
+    if found != name:
+        _tell(name, found, note)
+    return found
+
+
+def _squeezed(name: str) -> str:
+    return re.sub("[^a-z0-9+]", "", name.lower()).removesuffix("loss")
+
+
+@cache
+def _tell(name: str, found: str, note: str) -> None:
+    _log.info("%r is %r here%s", name, found, f": {note}" if note else "")
