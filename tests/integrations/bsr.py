@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import re
@@ -13,12 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
-from perceptloss.integrations.basicsr import shim as basicsr_shim
-
 if importlib.util.find_spec("basicsr") is None:
     pytest.skip("needs BasicSR (perceptloss[basicsr])", allow_module_level=True)
 
-basicsr_shim.install()  # sorted imports put BasicSR before us
+importlib.import_module("perceptloss.integrations.basicsr")  # sorted imports put BasicSR before us
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes" / "basicsr"

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from perceptloss.integrations.basicsr import shim as basicsr_shim
-
-basicsr_shim.install()
-
-RECIPE = Path(__file__).parents[2] / "recipes" / "basicsr" / "train.py"
+from perceptloss.integrations.basicsr import train_pipeline
 
 
 def main() -> None:
@@ -20,12 +15,6 @@ def main() -> None:
     import torch.distributed as dist
     from basicsr.models.base_model import BaseModel
     from torch.nn.parallel import DistributedDataParallel
-
-    spec = importlib.util.spec_from_file_location("recipe", RECIPE)
-    assert spec is not None
-    assert spec.loader is not None
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
 
     basicsr.utils.dist_util._init_dist_pytorch = lambda backend: dist.init_process_group("gloo")
     BaseModel.model_to_device = lambda self, net: DistributedDataParallel(net.to(self.device))
@@ -37,7 +26,7 @@ def main() -> None:
         return seen[-1]["logged"]
 
     BaseModel.reduce_loss_dict = spy
-    recipe.main()
+    train_pipeline(str(Path.cwd()))
     facts = {"world_size": dist.get_world_size(), "steps": seen}
     Path(f"rank{os.environ['RANK']}.json").write_text(json.dumps(facts))
 

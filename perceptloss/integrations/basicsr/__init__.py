@@ -1,4 +1,6 @@
-"""Critics in BasicSR: importing this module is all that a training script has to add.
+"""Critics in BasicSR: importing this module, before BasicSR itself, is all that a training script has to add.
+
+    from perceptloss.integrations.basicsr import train_pipeline
 
 It makes BasicSR 1.4.2 importable with current torch and torchvision, makes resuming work
 without a GPU, and registers three ways to use critics:
@@ -30,11 +32,11 @@ from functools import wraps
 from importlib import import_module
 from typing import Any
 
-from perceptloss.integrations.basicsr import shim as basicsr_shim
+from perceptloss.integrations.basicsr import shim
 
-basicsr_shim.install()
+shim.install()
 try:
-    _train = import_module("basicsr.train")
+    _train: Any = import_module("basicsr.train")
 except ImportError as error:
     raise ImportError(
         f"BasicSR could not be imported ({error}). It installs on Python 3.10 to 3.12: "
@@ -48,14 +50,16 @@ from perceptloss.integrations.basicsr.metrics import calculate_critic, register_
 from perceptloss.integrations.basicsr.model import with_critics  # noqa: E402
 from perceptloss.integrations.hosts import register_losses  # noqa: E402
 
-__all__ = ["calculate_critic", "install", "with_critics"]
+__all__ = ["calculate_critic", "install", "train_pipeline", "with_critics"]
+
+train_pipeline: Callable[[str], None] = _train.train_pipeline
 
 
 def install() -> None:
     """Register everything with BasicSR; done on import, and worth repeating after `register_critic`."""
     register_losses(LOSS_REGISTRY, pairs=True)
     register_metrics()
-    _train.load_resume_state = basicsr_shim.load_resume_state  # type: ignore[attr-defined]
+    _train.load_resume_state = shim.load_resume_state
     if not hasattr(MODEL_REGISTRY.get, "without_critics"):
         MODEL_REGISTRY.get = _hooked(MODEL_REGISTRY.get)
 
@@ -65,7 +69,7 @@ def _hooked(get: Callable[..., type]) -> Callable[..., type]:
     def get_with_critics(*args: Any, **kwargs: Any) -> type:
         return with_critics(get(*args, **kwargs))
 
-    get_with_critics.without_critics = get  # type: ignore[attr-defined]
+    vars(get_with_critics)["without_critics"] = get
     return get_with_critics
 
 

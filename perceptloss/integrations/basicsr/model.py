@@ -152,12 +152,12 @@ class Guest:
 
 
 @cache
-def with_critics(model: type) -> type:
+def with_critics(model: Any) -> type:
     """A subclass of a BasicSR model that reads `train.critics` and completes `val.metrics`."""
     if "_hosts_critics" in vars(model):
         return model
 
-    class Host(model):  # type: ignore[valid-type, misc]
+    class Host(model):
         _hosts_critics = True
 
         def __init__(self, opt: dict[str, Any]) -> None:

@@ -1,9 +1,4 @@
-"""What BasicSR 1.4.2 needs to be imported and resumed with current torch and torchvision.
-
-Importing this file loads neither torch nor BasicSR, so that a training script can call
-`install` at its top: data loader processes started with `spawn` import that script again, and
-unpickle BasicSR's datasets next.
-"""
+"""What BasicSR 1.4.2 needs to be imported and resumed with current torch and torchvision."""
 
 from __future__ import annotations
 
@@ -14,6 +9,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import torch
 
 __all__ = ["install", "load_resume_state"]
 
@@ -31,7 +28,7 @@ class _FunctionalTensor(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         from torchvision.transforms.functional import rgb_to_grayscale
 
-        module.rgb_to_grayscale = rgb_to_grayscale  # type: ignore[attr-defined]
+        vars(module)["rgb_to_grayscale"] = rgb_to_grayscale
 
 
 def install() -> None:
@@ -55,7 +52,6 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     Returns:
         The training state on the CPU (optimizers move it to their parameters), or None.
     """
-    import torch
     from basicsr.utils import check_resume
 
     if opt["auto_resume"]:

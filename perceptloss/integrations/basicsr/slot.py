@@ -109,5 +109,5 @@ class CriticSlot(nn.Module):
         for row_of in (call.report for call in self.calls[-1:]):
             for extra in self.extras:
                 for label, row in row_of.items():
-                    if row[extra] is not None:
-                        yield f"{extra}_{label}", float(row[extra])  # type: ignore[arg-type]
+                    if (value := row[extra]) is not None:
+                        yield f"{extra}_{label}", float(value)
