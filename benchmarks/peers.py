@@ -49,7 +49,7 @@ def offline() -> Iterator[None]:
         for layer in net.features:
             if isinstance(layer, torch.nn.Conv2d):
                 torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                torch.nn.init.constant_(layer.bias, 0.0)  # type: ignore[arg-type]
+                torch.nn.init.constant_(layer.get_parameter("bias"), 0.0)
         return net
 
     with (

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,9 +101,9 @@ class Result:
 def published() -> list[Published]:
     """All rows of the file."""
     with _FILE.open(encoding="utf-8") as file:
+        rows: Iterator[dict[str, Any]] = csv.DictReader(file)
         return [
-            Published(**{**row, "value": float(row["value"]), "tolerance": float(row["tolerance"])})  # type: ignore[arg-type]
-            for row in csv.DictReader(file)
+            Published(**{**row, "value": float(row["value"]), "tolerance": float(row["tolerance"])}) for row in rows
         ]
 
 

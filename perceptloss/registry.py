@@ -229,8 +229,7 @@ def create_critic(
         if entry.card.weights:
             paths = load_default(critic)
     elif weights is not None:
-        is_many = isinstance(weights, Sequence) and not isinstance(weights, str)
-        paths = load(critic, weights if is_many else [weights])  # type: ignore[list-item,arg-type]
+        paths = load(critic, weights if isinstance(weights, Sequence) and not isinstance(weights, str) else [weights])
     if better is None and critic.card.shape != "distance":  # a distance made from the same weights has its own
         better = direction_in(paths)
     if better is not None:

@@ -118,7 +118,7 @@ def build_trainee(config: Config, folder: Path, critic: Critic, lecture: Lecture
     accelerator = make_accelerator(config, folder, train.accumulate, config.log.trackers)
     streams = lecture.streams(train.seed, accelerator.process_index, accelerator.num_processes)
     place = Place(accelerator.device, config.critic.channels_last)
-    critic.to(place.device).to(memory_format=place.memory_format)  # type: ignore[call-overload]
+    critic.to(place.device).to(memory_format=place.memory_format)
     reader = Reader(critic, config.critic.read, config.critic.tap)
     width, idle = settle(reader, [place.pair(stream[0]) for stream in streams])
     if idle:

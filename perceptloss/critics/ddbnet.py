@@ -52,7 +52,7 @@ class RetinexTrunk(JoinedTrunk):
         """
         h = torch.cat([image, image.amax(1, keepdim=True)], 1)
         for position, layer in enumerate(self.decomposition):
-            h = conv(h, layer, relu=0 < position <= _DEPTH, lean=lean)  # type: ignore[arg-type]
+            h = conv(h, layer, relu=0 < position <= _DEPTH, lean=lean)
         layers = torch.sigmoid(h)
         return layers[:, :3], layers[:, 3:]
 
@@ -142,8 +142,8 @@ class DDBNet(TrunkCritic):
         """Random weights whose scores are of the order of 1: the vectors that are regressed have unit length."""
         _, first, _, last, _ = self.head
         for layer, std in ((first, 1.0), (last, hidden**-0.5)):
-            nn.init.normal_(layer.weight, std=std)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            nn.init.normal_(layer.get_parameter("weight"), std=std)
+            nn.init.zeros_(layer.get_parameter("bias"))
 
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
         return self.head(self.pooled(fx).flatten(1))

@@ -96,8 +96,8 @@ class GSN(TrunkCritic):
         maps = []
         for tap, conv, attention in zip(self.taps, self.pair, self.attentions(fy), strict=True):
             # one convolution of [reference, image, reference - image], without joining them
-            of_y, of_x, of_difference = conv.weight.chunk(3, 1)  # type: ignore[operator, union-attr]
-            from_x = F.conv2d(fx[tap], of_x - of_difference, conv.bias)  # type: ignore[arg-type]
+            of_y, of_x, of_difference = conv.get_parameter("weight").chunk(3, 1)
+            from_x = F.conv2d(fx[tap], of_x - of_difference, conv.get_parameter("bias"))
             maps.append(F.gelu(from_x + F.conv2d(fy[tap], of_y + of_difference)) * attention)
         return maps
 

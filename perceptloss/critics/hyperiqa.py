@@ -79,7 +79,7 @@ class HyperLayer(nn.Module):
         for layer, size in ((self.matrix, inputs**-0.5), (self.bias, 0.1)):  # so that results stay of one size
             with torch.no_grad():
                 nn.init.kaiming_normal_(layer.weight).mul_(size)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.get_parameter("bias"))
 
     def weights(self, content: Tensor) -> tuple[Tensor, Tensor]:
         """Matrices, (N, outputs, inputs), and biases, (N, outputs), from content maps (N, content, grid, grid)."""

@@ -111,11 +111,11 @@ class PMOS(TrunkCritic):
                     if module.bias is not None:
                         nn.init.zeros_(module.bias)
         for layer in self.decoder.film:
-            nn.init.normal_(layer.weight, std=0.02)  # type: ignore[arg-type]
+            nn.init.normal_(layer.get_parameter("weight"), std=0.02)
         for head in (self.value, self.weight):
             last: nn.Conv2d = head[-1]  # type: ignore[assignment]
             nn.init.normal_(last.weight, std=0.3 * last.in_channels**-0.5)
-        nn.init.constant_(self.value[-1].bias, _MIDDLE)  # type: ignore[arg-type]
+        nn.init.constant_(self.value[-1].get_parameter("bias"), _MIDDLE)
 
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
         return self.read_taps(x, y, fx, fy)[1]

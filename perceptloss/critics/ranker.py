@@ -78,7 +78,7 @@ class RankerTrunk(Trunk):
     def step(self, h: Tensor, position: int, keep: Keep) -> Tensor:
         layer, *norm = self.parts()[position]
         assert isinstance(layer, nn.Conv2d)
-        h = conv(h, layer, *norm, lean=keep == "lean")  # type: ignore[arg-type]
+        h = conv(h, layer, *norm, lean=keep == "lean")
         return _LeanLeak.apply(h) if keep == "lean" and h.requires_grad else F.leaky_relu_(h, _LEAK)
 
 

@@ -17,8 +17,8 @@ __all__ = ["add_relu", "central_difference", "conv", "max_pool"]
 
 def conv(
     h: Tensor,
-    layer: nn.Conv2d,
-    norm: BatchStats | None = None,
+    layer: nn.Module,
+    norm: nn.Module | None = None,
     *,
     relu: bool = False,
     lean: bool = False,
@@ -34,6 +34,7 @@ def conv(
         lean: Keep one byte per output (its sign) for the backward, not the input; frozen layers only.
         theta: Share of the central difference (see `central_difference`).
     """
+    assert isinstance(layer, nn.Conv2d) and isinstance(norm, BatchStats | None)
     weight, bias = _effective(layer, norm, theta, h.dtype)
     if lean and h.requires_grad and not weight.requires_grad:
         return _LeanConv.apply(h, weight, bias, layer.stride, layer.padding, layer.groups, relu)

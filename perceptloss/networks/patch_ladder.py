@@ -90,8 +90,8 @@ def initialise(critic: nn.Module, head: PatchHead) -> None:
     for module in critic.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-    nn.init.ones_(head.weight[-1].bias)  # type: ignore[arg-type]
+            nn.init.zeros_(module.get_parameter("bias"))
+    nn.init.ones_(head.weight[-1].get_parameter("bias"))
 
 
 class PatchLadderCritic(Critic):

@@ -9,7 +9,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field, fields, is_dataclass
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -110,7 +110,7 @@ def _leaves(cls: type[Any], prefix: str = "") -> Iterator[tuple[str, Any, datacl
     for spec in fields(cls):
         hint = hints[spec.name]
         if is_dataclass(hint):
-            yield from _leaves(hint, f"{prefix}{spec.name}.")  # type: ignore[arg-type]
+            yield from _leaves(cast(type[Any], hint), f"{prefix}{spec.name}.")
         else:
             yield prefix + spec.name, hint, spec
 
@@ -120,7 +120,7 @@ def _flat(cls: type[Any], content: Mapping[Any, Any], prefix: str = "") -> Itera
     for key, value in content.items():
         section = hints.get(key)
         if is_dataclass(section) and isinstance(value, Mapping):
-            yield from _flat(section, value, f"{prefix}{key}.")  # type: ignore[arg-type]
+            yield from _flat(cast(type[Any], section), value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

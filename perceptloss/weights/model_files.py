@@ -52,7 +52,7 @@ def read_mat(file: Path) -> dict[str, Tensor]:
         WeightsError: if scipy is not installed, or the file is damaged, newer, or holds something else.
     """
     try:
-        from scipy.io import loadmat  # type: ignore[import-untyped,unused-ignore]
+        from scipy.io import loadmat
     except ImportError as error:
         raise WeightsError(f"{file}: reading Matlab files needs scipy (pip install scipy).") from error
     try:

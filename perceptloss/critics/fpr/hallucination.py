@@ -26,7 +26,7 @@ _LEAST = 1e-8  # weight of a patch that the recurrent network finds irrelevant
 _POOLED = (True, False, True, False, True)  # which pairs of the blind encoder end in a pooling
 
 
-def _conv(h: Tensor, layer: nn.Conv2d) -> Tensor:
+def _conv(h: Tensor, layer: nn.Module) -> Tensor:
     return F.leaky_relu(layer(h), _SLOPE, inplace=True)
 
 
@@ -142,7 +142,7 @@ class HallucinatingCritic(Critic):
         """The two halves of the blind features."""
         h = patches.flatten(0, 1)
         for convs, is_pooled in zip(self.encoder, _POOLED, strict=True):
-            h = _pair(h, convs, is_pooled)  # type: ignore[arg-type]
+            h = _pair(h, convs, is_pooled)
         first, second = h.chunk(2, 1)
         return first, second
 
@@ -150,7 +150,7 @@ class HallucinatingCritic(Critic):
         """Features of the full-reference branch, of a reference or of a distorted image."""
         h = patches.flatten(0, 1)
         for convs in self.reference_encoder:
-            h = _pair(h, convs, True)  # type: ignore[arg-type]
+            h = _pair(h, convs, True)
         return h
 
     def hallucinate(self, patches: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,7 +174,7 @@ def patch_grid(image: Tensor) -> tuple[list[int], list[int]]:
     return strided(height, SIDE, SIDE), strided(width, SIDE, SIDE)
 
 
-def _pair(h: Tensor, convs: nn.ModuleList, is_pooled: bool) -> Tensor:
-    for conv in convs:
-        h = _conv(h, conv)  # type: ignore[arg-type]
+def _pair(h: Tensor, convs: nn.Module, is_pooled: bool) -> Tensor:
+    for conv in convs.children():
+        h = _conv(h, conv)
     return F.max_pool2d(h, 2) if is_pooled else h

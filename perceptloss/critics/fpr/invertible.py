@@ -19,7 +19,7 @@ def _pointwise(channels: int, hidden: int) -> nn.Sequential:
     for wide, narrow in pairwise((channels, hidden, hidden, hidden, channels)):
         conv = nn.Conv2d(wide, narrow, 1)
         nn.init.xavier_normal_(conv.weight, _START)
-        nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(conv.get_parameter("bias"))
         layers += [conv, nn.LeakyReLU(_SLOPE, inplace=True)]
     return nn.Sequential(*layers[:-1])
 
@@ -78,5 +78,6 @@ class Couplings(nn.ModuleList):
     def inverse(self, y1: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
         """What `forward` was given."""
         for block in list(self)[::-1]:
-            y1, y2 = block.inverse(y1, y2)  # type: ignore[operator]
+            assert isinstance(block, Coupling)
+            y1, y2 = block.inverse(y1, y2)
         return y1, y2

@@ -46,13 +46,13 @@ class ConvLadder(Trunk):
         self.finish()
 
     def parts(self) -> Sequence[Sequence[nn.Module]]:
-        return [tuple(stage) for stage in self.stages]  # type: ignore[arg-type]
+        return [tuple(stage.children()) for stage in self.stages]
 
     def step(self, h: Tensor, position: int, keep: Keep) -> Tensor:
         first, *others = self.parts()[position]
-        shortcut = h = conv(h, first, relu=True, lean=keep == "lean")  # type: ignore[arg-type]
+        shortcut = h = conv(h, first, relu=True, lean=keep == "lean")
         for layer in others:
-            h = conv(h, layer, relu=True, lean=keep == "lean")  # type: ignore[arg-type]
+            h = conv(h, layer, relu=True, lean=keep == "lean")
         return h + shortcut
 
 

@@ -154,7 +154,7 @@ class MANIQA(TrunkCritic):
         self.fc_score, self.fc_weight = (
             nn.Sequential(nn.Linear(half, half), nn.ReLU(), nn.Linear(half, 1)) for _ in range(2)
         )
-        nn.init.constant_(self.fc_score[2].bias, 0.5)  # type: ignore[arg-type]  # amid the range of the labels
+        nn.init.constant_(self.fc_score[2].get_parameter("bias"), 0.5)  # amid the range of the labels
 
     def prepare(self, image: Tensor) -> Tensor:
         tops, lefts = (spread(length, self.side) for length in image.shape[-2:])

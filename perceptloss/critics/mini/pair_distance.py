@@ -65,9 +65,9 @@ class FeatureDistances(nn.Module):
         """Taps of two images, each (N, C, h, w), to distances >= 0, (N, features)."""
         found = []
         for tap, module in self.local.items():
-            local: Tensor = module.weight  # type: ignore[assignment]
+            assert isinstance(module, Positive)
             apart = (unit_norm(fx[tap]) - unit_norm(fy[tap])).square()
-            maps = torch.einsum("nchw,kc->nkhw", apart, local * apart.shape[1])
+            maps = torch.einsum("nchw,kc->nkhw", apart, module.weight * apart.shape[1])
             mean = maps.mean((2, 3))
             spread = (maps - mean[:, :, None, None]).square().mean((2, 3))
             texture, structure = texture_and_structure(fx[tap], fy[tap], 1e-3)

@@ -30,7 +30,7 @@ class _Shift(nn.Module):
         self.shifter = nn.Conv2d(3, 3, 1)
         with torch.no_grad():
             self.shifter.weight.copy_(torch.eye(3)[..., None, None])
-            self.shifter.bias.copy_(sign * torch.tensor(_MEAN))  # type: ignore[union-attr]
+            self.shifter.get_parameter("bias").copy_(sign * torch.tensor(_MEAN))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.shifter(x)

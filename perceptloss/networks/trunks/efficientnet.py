@@ -105,7 +105,7 @@ class EfficientNet(Trunk):
         """As in `Trunk`; blocks make up for what their gates take, so that random features stay of one size."""
         super().finish()
         for block in self.blocks:
-            nn.init.constant_(block.project_norm.weight, 1.4)  # type: ignore[union-attr,arg-type]
+            nn.init.constant_(block.get_submodule("project_norm").get_parameter("weight"), 1.4)
 
     def parts(self) -> Sequence[Sequence[nn.Module]]:
         return [(self.stem, self.stem_norm), *((block,) for block in self.blocks), (self.head, self.head_norm)]

@@ -25,7 +25,7 @@ __all__ = ["inception_resnet_v2", "inception_rules", "vision_transformer", "vit_
 _STEM = ("conv2d_1a", "conv2d_2a", "conv2d_2b", "maxpool_3a", "conv2d_3b", "conv2d_4a", "maxpool_5a", "mixed_5b")
 
 
-def _timm_model(name: str, **options: Any) -> nn.Module:
+def _timm_model(name: str, **options: Any) -> Any:
     """A timm network without values: its layers are filled later, once the unused ones are gone."""
     try:
         import timm
@@ -40,7 +40,7 @@ def _materialised(module: nn.Module) -> nn.Module:
     for part in module.modules():
         reset = getattr(part, "reset_parameters", None)
         if reset is not None:
-            reset()  # type: ignore[operator]
+            reset()
         if getattr(part, "num_batches_tracked", None) is not None:
             part.num_batches_tracked = None  # type: ignore[assignment]
             part.track_running_stats = False  # type: ignore[assignment]  # else loading a plain dict asks for the counter
@@ -66,7 +66,7 @@ class _InceptionResNet(_LargeTrunk):
         whole = _timm_model("inception_resnet_v2")
         for name in _STEM:
             self.add_module(name, _materialised(getattr(whole, name)))
-        self.repeat = nn.Sequential(*(_materialised(block) for block in list(whole.repeat)[:blocks]))  # type: ignore[arg-type]
+        self.repeat = nn.Sequential(*(_materialised(block) for block in list(whole.repeat)[:blocks]))
         self.finish()
 
     def parts(self) -> Sequence[Sequence[nn.Module]]:
@@ -83,13 +83,13 @@ class _VisionTransformer(_LargeTrunk):
         arch = "-".join([name, *(f"{key}={value}" for key, value in sorted(options.items()))])
         super().__init__(arch, {f"block{k}": k + 1 for k in range(blocks)}, normalise)
         whole = _timm_model(name, depth=blocks, **options)
-        self.patch_embed = _materialised(whole.patch_embed)  # type: ignore[arg-type]
-        self.cls_token = nn.Parameter(torch.empty(whole.cls_token.shape))  # type: ignore[arg-type]
-        self.pos_embed = nn.Parameter(torch.empty(whole.pos_embed.shape))  # type: ignore[arg-type]
-        self.blocks = nn.Sequential(*(_materialised(block) for block in whole.blocks))  # type: ignore[union-attr]
-        for block in self.blocks:
-            block.attn.fused_attn = False  # type: ignore[union-attr]  # torch's fused kernel has no second derivative
-        self.grid, self.side = whole.patch_embed.grid_size, whole.patch_embed.img_size[0]  # type: ignore[union-attr,index]
+        self.patch_embed = _materialised(whole.patch_embed)
+        self.cls_token = nn.Parameter(torch.empty(whole.cls_token.shape))
+        self.pos_embed = nn.Parameter(torch.empty(whole.pos_embed.shape))
+        self.blocks = nn.Sequential(*(_materialised(block) for block in whole.blocks))
+        for block in whole.blocks:
+            block.attn.fused_attn = False  # torch's fused kernel has no second derivative
+        self.grid, self.side = whole.patch_embed.grid_size, whole.patch_embed.img_size[0]
         self.finish()
 
     def finish(self) -> None:

@@ -44,7 +44,7 @@ class _Block(nn.Module):
     def forward(self, h: Tensor, theta: float = 0.0, *, lean: bool = False) -> Tensor:
         shortcut = h
         if self.downsample is not None:
-            shortcut = conv(h, self.downsample[0], self.downsample[1], lean=lean)  # type: ignore[arg-type]
+            shortcut = conv(h, self.downsample[0], self.downsample[1], lean=lean)
         for number in range(1, self.depth + 1):
             layer, norm = getattr(self, f"conv{number}"), getattr(self, f"bn{number}")
             h = conv(h, layer, norm, relu=number < self.depth, lean=lean, theta=theta)

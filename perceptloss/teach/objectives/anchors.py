@@ -79,7 +79,7 @@ def spread_proxies(classes: int, dimensions: int, *, seed: int = 0, rounds: int 
                 torch.autograd.backward(energy)
                 return energy
 
-            search.step(barrier)  # type: ignore[arg-type]
+            search.step(barrier)
             with torch.no_grad():
                 free.copy_(F.normalize(free, dim=0))
     return free.detach()

@@ -30,7 +30,7 @@ class _Bounded(torch.autograd.Function):
         return s.clamp(-bound, bound)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (s,) = ctx.saved_tensors
         outward = ((s >= ctx.bound) & (grad < 0)) | ((s <= -ctx.bound) & (grad > 0))

@@ -226,6 +226,6 @@ def _descend(head: nn.Module, q: Tensor, labels: Tensor, rounds: int) -> float:
         return loss
 
     with torch.enable_grad():
-        search.step(closure)  # type: ignore[arg-type]
+        search.step(closure)
     with torch.no_grad():
         return float(_set_loss(head, q, labels))

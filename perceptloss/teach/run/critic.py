@@ -142,8 +142,8 @@ class Reader(nn.Module):
         if tap and tap not in modules and tap not in taps:
             known = [*taps, *modules]
             raise ConfigError([f"{tap!r} is no tap or module of {critic.card.name!r}{near(tap, known)}"], "critic.tap")
-        if tap in taps:
-            self._watch_trunk(critic)  # type: ignore[arg-type]
+        if isinstance(critic, TrunkCritic) and tap in taps:
+            self._watch_trunk(critic)
         elif tap:
             modules[tap].register_forward_hook(lambda module, inputs, output: self._see(output))
 

@@ -49,8 +49,8 @@ def qualities(accelerator: Accelerator, judge: Quality, exam: Exam, rows: Array)
     for i in range(accelerator.process_index, len(parts), accelerator.num_processes):
         x, y = exam.images(parts[i])
         device = accelerator.device
-        as_float = [None if image is None else image.to(device).float().div_(255) for image in (x, y)]
-        mine.append((i, judge(as_float[0], as_float[1]).double().tolist()))  # type: ignore[arg-type]
+        score = judge(x.to(device).float().div_(255), None if y is None else y.to(device).float().div_(255))
+        mine.append((i, score.double().tolist()))
     return np.array([value for _, values in sorted(gather_object(mine)) for value in values])
 
 
