@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final, NoReturn
 
 from perceptloss import __version__
 from perceptloss.cli.terminal import paint, write
@@ -54,10 +54,10 @@ _STYLES: Final = {
 class _Parser(argparse.ArgumentParser):
     """Without abbreviations, here and in subcommands."""
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})  # type: ignore[arg-type]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
-    def error(self, message: str) -> None:  # type: ignore[override]
+    def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         self.exit(USAGE, f"{paint('error', 'red', sys.stderr)}: {message}\n")
 

@@ -9,8 +9,8 @@ from accelerate.utils import gather_object
 
 from _lib.data import POLICY
 from _lib.validation import FIDELITY
-from perceptloss import list_critics
-from perceptloss.errors import ConfigError, near
+from perceptloss import get_card
+from perceptloss.errors import ConfigError, UnknownCritic, near
 from perceptloss.loss.terms import TermSpec, parse_terms
 from perceptloss.runs.images import Pair, bundled, check, find_pairs
 from perceptloss.runs.options import Data, Loss, Model, Train, Val
@@ -55,13 +55,19 @@ def _terms(loss: Loss, problems: list[str]) -> list[TermSpec]:
 
 def _judge_problems(val: Val, trained: set[str]) -> list[str]:
     problems: list[str] = []
-    known = {card.name for card in list_critics() if card.channels == 3}
+    judges: list[str] = []
     for name in val.judges:
-        if name not in known:
-            problems.append(f"val.judges: no critic of single images is called {name!r}{near(name, known)}")
-        elif name in trained:
+        try:
+            card = get_card(name)
+        except UnknownCritic as error:
+            problems.append(f"val.judges: {error}")
+            continue
+        judges.append(card.name)
+        if card.channels != 3:
+            problems.append(f"val.judges: {name!r} judges stereo pairs")
+        elif card.name in trained:
             problems.append(f"val.judges: {name!r} is trained on, so it is no judge; it is scored anyway, as a critic")
-    columns = {FIDELITY, *val.judges, *trained}
+    columns = {FIDELITY, *judges, *trained}
     if val.best not in columns:
         problems.append(
             f"val.best: {val.best!r} is not scored{near(val.best, columns)}; scored: {', '.join(sorted(columns))}"
