@@ -51,7 +51,7 @@ _FEATURES = "near it are 'lpips-vgg', 'dists' and 'ahiq', which compare deep fea
 _STATISTICS = "near it is 'niqe', a distance of statistics"
 _SETS = "it compares sets of images; critics score one image at a time"
 _ABSENT = {
-    "psnry": "near it is 'psnr', of RGB; the tables of the recipes have the PSNR of Y",
+    "psnry": "near it is 'psnr', of RGB; where systems are compared, psnr-y is that of BT.601 luma",
     "cwssim": "near it are 'ms-ssim' and 'iw-ssim'",
     "mad": "near it are 'vif' and 'mdsi'",
     **dict.fromkeys(("pi", "nrqm"), "near it is 'ranker', which learned the order in which it puts results"),

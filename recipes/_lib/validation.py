@@ -57,7 +57,8 @@ class Jury:
         watching = [create_critic(name).as_published() for name in judges]
         critics = {critic.card.name: critic for critic in (*watching, *trained)}
         settings = Settings(crop_border=border, device=str(accelerator.device))
-        return cls(accelerator, (FIDELITY, *critics.values()), frozenset(critics) - {*judges}, settings)
+        only_trained = frozenset(critics) - {critic.card.name for critic in watching}
+        return cls(accelerator, (FIDELITY, *critics.values()), only_trained, settings)
 
     @property
     def cards(self) -> dict[str, Card]:
