@@ -15,9 +15,7 @@ images/, results.json, results.md, picture.png; checkpoints, models and log of t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -32,12 +30,12 @@ from _lib.validation import Jury
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from perceptloss import CriticLoss
-from perceptloss.errors import ConfigError, NonFiniteLoss
+from perceptloss.errors import ConfigError
 from perceptloss.integrations.probe import probe
 from perceptloss.runs import config as options
+from perceptloss.runs import loop
 from perceptloss.runs.config import option
 from perceptloss.runs.images import Pair
 from perceptloss.runs.launch import (
@@ -49,10 +47,10 @@ from perceptloss.runs.launch import (
     sharding_problems,
     use_threads,
 )
-from perceptloss.runs.meters import Meter, flat_numbers
+from perceptloss.runs.meters import Meter
 from perceptloss.runs.options import Data, Log, Loss, Model, Train, Val
 from perceptloss.runs.schedule import learning_rate
-from perceptloss.runs.state import Ema, RunLog, StopSignal, load_checkpoint, read_progress, save_checkpoint
+from perceptloss.runs.state import Ema, StopSignal, read_progress
 
 Images = tuple[Sequence[Pair], Sequence[Pair]]  # to train on, to validate on
 
@@ -66,8 +64,6 @@ TRAIN_PHOTOS = (
     "motorcycle_right.png",
 )
 VAL_PHOTOS = ("camera.png", "chelsea.png", "coffee.png", "rocket.jpg")
-BAD_STEPS = 50  # in a row, before giving up
-ASK_EVERY = 10  # steps between two agreements of several processes on stopping
 
 
 @dataclass(frozen=True)
@@ -116,28 +112,17 @@ class Config:
 # --- network and critics ------------------------------------------------------------------------
 
 
-@dataclass
-class Trainee:
+@dataclass(kw_only=True)
+class Trainee(loop.Run):
     """One network on its way: everything that a step touches."""
 
-    config: Config
-    folder: Path
-    accelerator: Accelerator
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    batches: Iterator[tuple[Tensor, Tensor]]
-    critics: CriticLoss | None
-    ema: Ema | None
-    step: int = 0
-    samples: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-    best: float | None = None
+    KEPT = (*loop.Run.KEPT, "samples")
 
-    @property
-    def progress(self) -> dict[str, Any]:
-        """The plain values that a checkpoint keeps."""
-        return {key: getattr(self, key) for key in ("step", "samples", "skipped", "skipped_in_a_row", "best")}
+    config: Config
+    network: nn.Module
+    batches: Iterator[tuple[Tensor, Tensor]]
+    loss: CriticLoss | None
+    samples: int = 0
 
 
 def build_critics(config: Config, device: torch.device) -> CriticLoss | None:
@@ -172,12 +157,20 @@ def build_trainee(config: Config, folder: Path, resume: str, pairs: Sequence[Pai
     order = SampleOrder(len(pairs), start, start + coming, train.seed)
     loader = patch_loader(patches, order, data.batch, data.workers)
     network, optimizer, loader = accelerator.prepare(network, optimizer, loader)
-    critics = build_critics(config, accelerator.device)
     ema = Ema(network.parameters(), train.ema) if train.ema else None
-    if point:
-        load_checkpoint(accelerator, point, ema, critics)
-        accelerator.print(f"going on from {point}: step {progress['step']} of {train.steps}")
-    return Trainee(config, folder, accelerator, network, optimizer, iter(loader), critics, ema, **progress)
+    trainee = Trainee(
+        config=config,
+        folder=folder,
+        accelerator=accelerator,
+        network=network,
+        optimizer=optimizer,
+        batches=iter(loader),
+        loss=build_critics(config, accelerator.device),
+        ema=ema,
+        **progress,
+    )
+    loop.restore(trainee, point)
+    return trainee
 
 
 # --- the loop -----------------------------------------------------------------------------------
@@ -186,41 +179,22 @@ def build_trainee(config: Config, folder: Path, resume: str, pairs: Sequence[Pai
 def take_step(t: Trainee, meter: Meter) -> None:
     """One optimizer step: as many forwards and backwards as are accumulated, then clip, update, average."""
     config, accelerator = t.config, t.accelerator
-    for group in t.optimizer.param_groups:
-        group["lr"] = learning_rate(config.train, t.step)
+    loop.set_rate(t)
     for _ in range(config.train.accumulate):
         lq, gt = next(t.batches)
         with accelerator.accumulate(t.network):
             output = t.network(lq).float()  # autocast ends here: losses are computed in fp32
             pixel = F.l1_loss(output, gt)
             loss = config.loss.pixel_weight * pixel
-            if t.critics is not None:
-                loss = loss + t.critics(output, gt, step=t.step)
+            if t.loss is not None:
+                loss = loss + t.loss(output, gt, step=t.step)
             accelerator.backward(loss)
             if accelerator.sync_gradients:
-                meter.grad_norm = update(t)
+                patience = 1 if config.loss.on_nonfinite == "raise" else loop.BAD_STEPS
+                meter.grad_norm = loop.update(t, t.network.parameters(), patience)
             t.optimizer.zero_grad()
-        meter.add(loss, pixel, t.critics)
+        meter.add(loss, pixel, t.loss)
     t.samples += config.samples_per_step(accelerator)
-
-
-def update(t: Trainee) -> float | None:
-    """Clip and step, unless the gradient is not finite; returns its norm, which DeepSpeed may keep to itself."""
-    norm = t.accelerator.clip_grad_norm_(t.network.parameters(), t.config.train.clip or math.inf)
-    norm = None if norm is None else float(norm)
-    is_finite = norm is None or math.isfinite(norm)
-    has_scaler = t.accelerator.scaler is not None  # fp16: the scaler skips such steps itself and lowers its scale
-    if is_finite or has_scaler:
-        t.optimizer.step()
-    is_skipped = not is_finite or t.accelerator.optimizer_step_was_skipped
-    t.skipped += is_skipped
-    t.skipped_in_a_row = t.skipped_in_a_row + 1 if is_skipped else 0
-    must_stop = is_skipped and not has_scaler and t.config.loss.on_nonfinite == "raise"
-    if must_stop or t.skipped_in_a_row >= BAD_STEPS:
-        raise NonFiniteLoss(f"step {t.step}: the gradient is not finite. Lower train.lr or the weights of the critics.")
-    if t.ema is not None and not is_skipped:
-        t.ema.update(t.step)
-    return norm
 
 
 def train(t: Trainee, images: Images, jury: Jury, stop: StopSignal) -> None:
@@ -229,38 +203,20 @@ def train(t: Trainee, images: Images, jury: Jury, stop: StopSignal) -> None:
     Raises:
         SystemExit: after a checkpoint, if a process was told to stop.
     """
-    config, accelerator, last = t.config, t.accelerator, t.config.train.steps
-    log = RunLog(t.folder / "log.jsonl", through=t.step) if accelerator.is_main_process else None
-    meter, is_alone = Meter(accelerator), accelerator.num_processes == 1
-    steps, is_quiet = range(t.step + 1, last + 1), not accelerator.is_local_main_process
-    bar = tqdm(steps, config.name, last, initial=t.step, disable=is_quiet)
-    for t.step in bar:
-        is_logged = t.step % config.log.every == 0 or t.step == last
+    config, meter = t.config, Meter(t.accelerator)
+    for step in loop.steps(t, config.name):
+        is_logged = loop.is_due(t, config.log.every)
         meter.start(is_logged=is_logged)
         take_step(t, meter)
         if is_logged:
             place = {"epoch": (t.samples - 1) // len(images[0]), "samples": t.samples, "skipped_steps": t.skipped}
-            record = {**place, "lr": learning_rate(config.train, t.step), **meter.summary()}
-            bar.set_postfix(loss=record["loss"], refresh=False)
-            write(t, log, "train", record)
+            loop.write(t, "train", {**place, "lr": learning_rate(config.train, step), **meter.summary()})
         with meter.paused():
-            if config.val.every and (t.step % config.val.every == 0 or t.step == last):
-                write(t, log, "val", validate(t, images[1], jury))
-            told = stop.agreed(accelerator) if is_alone or t.step % ASK_EVERY == 0 else 0
-            if told or t.step % config.log.checkpoint_every == 0 or t.step == last:
-                save_checkpoint(accelerator, t.folder / "checkpoints", t.progress, t.ema, t.critics, config.log.keep)
-        if told:
-            raise SystemExit(128 + told)
+            if config.val.every and loop.is_due(t, config.val.every):
+                loop.write(t, "val", validate(t, images[1], jury))
+            loop.keep_or_stop(t, stop)
     deliver(t, "net_g")
-    for tracker in accelerator.trackers:
-        tracker.finish()
-
-
-def write(t: Trainee, log: RunLog | None, kind: str, record: dict[str, Any]) -> None:
-    """One record to log.jsonl and, flattened, to the trackers."""
-    if log is not None:
-        log.write({"kind": kind, "step": t.step, **record})
-    t.accelerator.log(flat_numbers(record, f"{kind}/"), step=t.step)
+    loop.close(t)
 
 
 # --- validation and report ----------------------------------------------------------------------
@@ -271,7 +227,7 @@ def validate(t: Trainee, pairs: Sequence[Pair], jury: Jury) -> dict[str, Any]:
     config, model = t.config, t.config.model
     t.network.eval()
     enlarge = partial(restore, t.network, scale=model.scale, multiple=model.multiple_of)
-    with t.ema.swapped_in() if t.ema is not None else nullcontext():
+    with loop.averaged(t):
         means = jury.means(enlarge, pairs, model.scale)
     t.network.train()
     if jury.is_better(config.val.best, means[config.val.best], t.best):

@@ -14,8 +14,8 @@ from perceptloss.critics.fpr.hallucination import PatchReader, weighted_mean
 from perceptloss.networks.patches import per_image
 from perceptloss.teach.objectives import triplet_margin
 
+from .losses import Losses, loss_readers
 from .named import NamedCase, Reader, System, gradient
-from .teaching import Losses, loss_readers
 
 _PAIRS = ("dist", "dist2", "ref", "ref2")
 _LABELS = (37.5, 12.25)

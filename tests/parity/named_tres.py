@@ -12,8 +12,8 @@ from perceptloss.critics.tres import TReS
 from perceptloss.networks.layers import unit_norm
 from perceptloss.teach.objectives import consistency, extreme_triplets, tres_loss
 
+from .losses import Losses, loss_readers
 from .named import NamedCase, Reader, System, gradient
-from .teaching import Losses, loss_readers
 
 _LABELS = (62.5, 11.25, 40.0, 87.75)
 _LOSSES = (

@@ -1,4 +1,4 @@
-"""What the tests of the critic recipe share: a tiny teaching set, made once, and runs of seconds."""
+"""What the tests of the critic recipe share: a tiny scored set, made once, and runs of seconds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import recipe_helpers
 from perceptloss import get_card
 from perceptloss.teach.run import sources
 from perceptloss.teach.run.teachers import Options
-from perceptloss.teach.sets import Plan, TeacherSpec, TeachingSet, build
+from perceptloss.teach.sets import Plan, ScoredSet, TeacherSpec, build
 
 CRITIC = "lpips-squeeze"
 PHOTOS = 8
@@ -25,7 +25,7 @@ PLAN: dict[str, Any] = {
 }
 
 
-def make_set(folder: Path) -> TeachingSet:
+def make_set(folder: Path) -> ScoredSet:
     """Eight photographs, one cut each: two degradations at three levels, one chain, one clean."""
     for i in range(PHOTOS):
         recipe_helpers.photograph(folder / "photos" / f"p{i}.png", i, 60, 66)
@@ -37,7 +37,7 @@ def make_set(folder: Path) -> TeachingSet:
 
 def tiny(folder: Path, **changed: Any) -> dict[str, Any]:
     """A configuration that trains in a second."""
-    lessons = {
+    source = {
         "name": "photos",
         "folder": str(folder / "set"),
         "hold_out": 0.25,
@@ -54,7 +54,7 @@ def tiny(folder: Path, **changed: Any) -> dict[str, Any]:
     }
     base: dict[str, Any] = {
         "critic": {"name": CRITIC},
-        "data": [lessons],
+        "data": [source],
         "objectives": {"pearson": 1.0, "order": {"weight": 0.5, "scale": 0.05}, "identity": 0.1},
         "train": {"steps": 4, "warmup": 1, "lr": 1e-3, "ema": 0.9},
         "val": {"every": 2, "limit": 0, "rounds": 20, "peers": ["ssim"]},
@@ -70,5 +70,5 @@ def setting(name: str = CRITIC, *, is_exam: bool = False, seed: int = 0) -> sour
 
 
 def options(folder: Path, **changed: Any) -> Options:
-    """Of the teaching set below a folder."""
+    """Of the scored set below a folder."""
     return Options(**{"folder": str(folder / "set"), "name": "photos", "contents": 2, "versions": 1, **changed})

@@ -1,4 +1,4 @@
-"""Lessons of two pictures at a time: stereo pairs, and raw pictures mixed with their references."""
+"""Batches of two pictures at a time: stereo pairs, and raw pictures mixed with their references."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_held_out_pairs_and_families_are_not_trained_on(folder: Path) -> None:
 def test_teachers_run_in_half_precision_where_the_card_allows(tmp_path: Path) -> None:
     state = create_critic("mini-fr", None).state_dict()
     save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "w.safetensors")
-    judge = views.find_judge({"name": "mini-fr", "weights": str(tmp_path / "w.safetensors")}, SIZE, "t")
+    judge = views.find_teacher({"name": "mini-fr", "weights": str(tmp_path / "w.safetensors")}, SIZE, "t")
     assert judge is not None and judge.critic.precision == "bf16"  # type: ignore[attr-defined]
     y = torch.randint(0, 256, (1, 6, *SIZE), generator=torch.Generator().manual_seed(0)).byte()
     found = judge(torch.cat([y, 255 - y]), torch.cat([y, y]))

@@ -114,8 +114,8 @@ def test_two_processes_equal_one_with_twice_the_photographs(
             break
     two = tmp_path / f"two{attempt}"
     assert (two / "results.json").exists(), output
-    lessons = {**tiny(folder)["data"][0], "contents": 4}
-    one = run_here("one", data=[lessons])
+    source = {**tiny(folder)["data"][0], "contents": 4}
+    one = run_here("one", data=[source])
     results = [json.loads((run / "results.json").read_text()) for run in (one, two)]
     assert [r["num_processes"] for r in results] == [1, 2]
     for a, b in zip(records(one), records(two), strict=True):
@@ -178,9 +178,9 @@ def test_photographs_of_an_exam_are_not_trained_on_in_disguise(
     with Image.open(folder / "photos" / "p3.png") as image:
         (tmp_path / "exam").mkdir()
         ImageOps.mirror(image).resize((90, 82)).save(tmp_path / "exam" / "seems_new.png")
-    lessons = {"kind": "ladders", "photos": [str(folder / "photos")], "crop": 40, "contents": 2, "versions": 1}
+    source = {"kind": "ladders", "photos": [str(folder / "photos")], "crop": 40, "contents": 2, "versions": 1}
     held = {"kind": "ladders", "name": "exam", "photos": [str(tmp_path / "exam")], "crop": 40}
-    changed = {"data": [lessons], "val": {"sets": [held]}, "objectives": {"order": 1}, "card": {"write": False}}
+    changed = {"data": [source], "val": {"sets": [held]}, "objectives": {"order": 1}, "card": {"write": False}}
     with pytest.raises(LeakError, match=r"p3\.png = .*seems_new\.png"):
         run_here("run", **changed)
     assert not (tmp_path / "run" / "checkpoints").exists()

@@ -1,4 +1,4 @@
-"""Where lessons come from: what a batch holds, what is held out, and that draws do not depend on processes."""
+"""Where a critic learns from: what a batch holds, what is held out, and that draws do not depend on processes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from critic_helpers import PHOTOS, make_set, options, setting
 
 from perceptloss.errors import ConfigError
 from perceptloss.teach.degradations import get_degradation
-from perceptloss.teach.run import ladders
-from perceptloss.teach.run import teachers as teaching
+from perceptloss.teach.run import ladders, teachers
 from perceptloss.teach.run.sources import Batch, parse_entries
 from perceptloss.teach.run.stream import Stream, augment
-from perceptloss.teach.sets import TeachingSet
+from perceptloss.teach.sets import ScoredSet
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +27,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def taught(folder: Path) -> TeachingSet:
-    return TeachingSet.open(folder / "set")
+def taught(folder: Path) -> ScoredSet:
+    return ScoredSet.open(folder / "set")
 
 
 def numbered(count: int, channels: int = 3, side: int = 12) -> Batch:
@@ -62,8 +61,8 @@ def test_mirrored_stereo_pairs_change_views_and_are_never_transposed() -> None:
     assert {i.numpy().tobytes() for i in augment(batch, None, "all", 0).x} == allowed
 
 
-def test_a_batch_holds_ladders_of_distinct_photographs(folder: Path, taught: TeachingSet) -> None:
-    source = teaching.open_source(options(folder, versions=2, members=3, clean=1.0), setting()).source
+def test_a_batch_holds_ladders_of_distinct_photographs(folder: Path, taught: ScoredSet) -> None:
+    source = teachers.open_source(options(folder, versions=2, members=3, clean=1.0), setting()).source
     assert source is not None
     stream = Stream(source, 0)
     contents: set[int] = set()
@@ -87,9 +86,9 @@ def test_a_batch_holds_ladders_of_distinct_photographs(folder: Path, taught: Tea
     assert contents == set(range(PHOTOS))
 
 
-def test_held_out_photographs_and_families_are_not_trained_on(folder: Path, taught: TeachingSet) -> None:
-    opened = teaching.open_source(options(folder, hold_out=0.25, hold_out_families=("noise",)), setting())
-    assert isinstance(opened.source, teaching.Ladders)
+def test_held_out_photographs_and_families_are_not_trained_on(folder: Path, taught: ScoredSet) -> None:
+    opened = teachers.open_source(options(folder, hold_out=0.25, hold_out_families=("noise",)), setting())
+    assert isinstance(opened.source, teachers.Ladders)
     rows = np.concatenate(opened.source.units.rows)
     exam = opened.exams[0]
     assert len(np.unique(exam.content)) == 2
@@ -108,7 +107,7 @@ def test_held_out_photographs_and_families_are_not_trained_on(folder: Path, taug
 
 
 def test_a_critic_without_reference_gets_none(folder: Path) -> None:
-    opened = teaching.open_source(options(folder, hold_out=0.25), setting("tres-resnet18"))
+    opened = teachers.open_source(options(folder, hold_out=0.25), setting("tres-resnet18"))
     assert opened.source is not None
     assert Stream(opened.source, 0)[0].y is None
     assert opened.exams[0].images(np.arange(2))[1] is None
@@ -118,11 +117,11 @@ def rows_of(batch: Batch) -> list[bytes]:
     return sorted(x.numpy().tobytes() + c.numpy().tobytes() for x, c in zip(batch.x, batch.columns(), strict=True))
 
 
-@pytest.mark.parametrize("kind", ["teaching", "ladders"])
+@pytest.mark.parametrize("kind", ["teachers", "ladders"])
 def test_two_processes_draw_together_what_one_draws_alone(folder: Path, kind: str) -> None:
     def source(contents: int) -> Any:
-        if kind == "teaching":
-            return teaching.open_source(options(folder, contents=contents, crops=(32, 40)), setting()).source
+        if kind == "teachers":
+            return teachers.open_source(options(folder, contents=contents, crops=(32, 40)), setting()).source
         given = ladders.Options(photos=(str(folder / "photos"),), crop=40, contents=contents, versions=1)
         return ladders.open_source(given, setting()).source
 
@@ -160,8 +159,8 @@ def test_ladders_rise_and_their_exam_is_always_the_same(folder: Path) -> None:
 
 def test_all_problems_of_entries_come_at_once() -> None:
     entries = [
-        {"kind": "teechng"},
-        {"kind": "teaching", "crop": 8, "turns": "often"},
+        {"kind": "teechers"},
+        {"kind": "teachers", "crop": 8, "turns": "often"},
         {"kind": "ladders", "crpo": 3},
         {"name": "ladders"},
         {"kind": "ladders"},
@@ -171,7 +170,7 @@ def test_all_problems_of_entries_come_at_once() -> None:
         parse_entries(entries, "data")
     text = str(caught.value)
     for part in (
-        "data[0].kind: there is no 'teechng'; did you mean 'teaching'?",
+        "data[0].kind: there is no 'teechers'; did you mean 'teachers'?",
         "crop: must be at least 32, got 8",
         "turns: expected one of none, mirror, all, got 'often'",
         "unknown option 'crpo'; did you mean 'crop'?",
@@ -183,11 +182,11 @@ def test_all_problems_of_entries_come_at_once() -> None:
 
 def test_wrong_sources_are_explained(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no family is called 'blurr'; did you mean 'blur'"):
-        teaching.open_source(options(folder, hold_out_families=("blurr",)), setting())
+        teachers.open_source(options(folder, hold_out_families=("blurr",)), setting())
     with pytest.raises(ConfigError, match="has no scores of 'ssmi'; did you mean 'ssim'"):
-        teaching.open_source(options(folder, teachers={"ssmi": 1}), setting())
+        teachers.open_source(options(folder, teachers={"ssmi": 1}), setting())
     with pytest.raises(ConfigError, match="leaves none to train on"):
-        teaching.open_source(options(folder, hold_out=0.95), setting())
+        teachers.open_source(options(folder, hold_out=0.95), setting())
     recipe_helpers.photograph(tmp_path / "small" / "a.png", 0, 30, 30)
     given = ladders.Options(photos=(str(tmp_path / "small"),), crop=40)
     with pytest.raises(ConfigError, match="at least 40x40"):

@@ -16,11 +16,11 @@ from torch import Tensor
 from perceptloss import create_critic, get_card
 from perceptloss.compare.statistics.measures import srcc
 from perceptloss.errors import ConfigError
-from perceptloss.teach.run.critic import Reader, build_pupil, export, parameter_groups, quality_of, settle, stamp
+from perceptloss.teach.run.critic import Reader, build_critic, export, parameter_groups, quality_of, settle, stamp
 from perceptloss.teach.run.evaluate import choose_rows, exam_problems, figures, look_up
 from perceptloss.teach.run.export import card_problems
-from perceptloss.teach.run.objectives import OBJECTIVES, Lesson
-from perceptloss.teach.run.options import CardText, Pupil
+from perceptloss.teach.run.objectives import OBJECTIVES, Judged
+from perceptloss.teach.run.options import CardText, CriticOptions
 from perceptloss.teach.run.peers import build_peers
 from perceptloss.teach.run.sources import Batch, Exam, SourceOptions
 from perceptloss.teach.run.terms import Terms, parse_objectives
@@ -51,47 +51,47 @@ def batch(**columns: Any) -> Batch:
     return Batch(image, None, dataset="rows", **{**base, **columns})
 
 
-def lesson(q: Tensor, card: str = CRITIC, **columns: Any) -> Lesson:
+def judged(q: Tensor, card: str = CRITIC, **columns: Any) -> Judged:
     b = batch(**columns)
     assert b.target is not None
-    return Lesson(q, torch.randn(len(q), 5), b.target, b.content, b.reference, b.group, b.level, b.kind, get_card(card))
+    return Judged(q, torch.randn(len(q), 5), b.target, b.content, b.reference, b.group, b.level, b.kind, get_card(card))
 
 
-def compute(name: str, given: Lesson, **options: Any) -> Tensor:
+def compute(name: str, given: Judged, **options: Any) -> Tensor:
     return OBJECTIVES[name].loss(given, None, options)
 
 
 def test_order_compares_levels_of_a_ladder_and_clean_with_damaged_images_of_the_place_only() -> None:
     q = torch.zeros(6, requires_grad=True)
-    compute("order", lesson(q), scale=0.5).backward()
+    compute("order", judged(q), scale=0.5).backward()
     assert q.grad is not None
     assert q.grad[0] < 0 < q.grad[2]
     assert q.grad[3] < 0 < q.grad[4]
     assert q.grad[5] > 0  # a chain, known to be worse than clean alone
     good = torch.tensor([5.0, 3.0, 1.0, 0.0, -2.0, -2.0])  # places are not compared
-    assert compute("order", lesson(good), scale=0.5) == 0
+    assert compute("order", judged(good), scale=0.5) == 0
     swapped = torch.tensor([3.0, 5.0, 1.0, 0.0, -2.0, -2.0])
-    assert compute("order", lesson(swapped), scale=0.5) > 0
+    assert compute("order", judged(swapped), scale=0.5) > 0
     chain_first = torch.tensor([5.0, 3.0, 1.0, 0.0, -3.0, -2.0])  # it is not compared with the ladder
-    assert compute("order", lesson(chain_first), scale=0.5) == 0
+    assert compute("order", judged(chain_first), scale=0.5) == 0
 
 
 @pytest.mark.parametrize(("within", "expected"), [("all", True), ("content", False)])
 def test_pairwise_stays_within_a_photograph_if_told_to(within: str, expected: bool) -> None:
     q = torch.tensor([0.8, 0.5, 0.1, -1.0, -1.6, -2.2])  # right within photographs, wrong between them
-    assert bool(compute("pairwise", lesson(q), within=within, kind="hinge", scale=0.1) > 0) == expected
+    assert bool(compute("pairwise", judged(q), within=within, kind="hinge", scale=0.1) > 0) == expected
 
 
 def test_identity_pins_clean_images_in_natural_units() -> None:
     q = torch.tensor([1.0, 1.0, 1.0, -0.25, 1.0, 1.0], requires_grad=True)  # lower is better: the score is 0.25
-    loss = compute("identity", lesson(q))
+    loss = compute("identity", judged(q))
     loss.backward()
     assert float(loss.detach()) == pytest.approx(0.25)
     assert q.grad is not None and q.grad.nonzero().tolist() == [[3]]
-    assert float(compute("identity", lesson(q.detach()), value=0.1)) == pytest.approx(0.15)
-    assert compute("identity", lesson(q, level=torch.ones(6, dtype=torch.float64))) == 0
+    assert float(compute("identity", judged(q.detach()), value=0.1)) == pytest.approx(0.15)
+    assert compute("identity", judged(q, level=torch.ones(6, dtype=torch.float64))) == 0
     with pytest.raises(ConfigError, match="names no score; give a value"):
-        compute("identity", lesson(q, card="tres"))
+        compute("identity", judged(q, card="tres"))
 
 
 def test_images_without_target_do_not_count() -> None:
@@ -99,7 +99,7 @@ def test_images_without_target_do_not_count() -> None:
     q = torch.rand(6, requires_grad=True)
     for name in ("pearson", "pairwise", "norm_in_norm", "tolerance"):
         q.grad = None
-        compute(name, lesson(q, target=target)).backward()
+        compute(name, judged(q, target=target)).backward()
         assert q.grad is not None and torch.equal(q.grad[[2, 5]], torch.zeros(2)), name
 
 
@@ -116,7 +116,7 @@ def test_every_objective_can_be_learned_through_terms(name: str) -> None:
         "kind": torch.where(level > 0, content % 2 * 2, 1),
         "target": (1 - level / 5 + 0.05 * torch.rand(24)).float(),
     }
-    lessons = Batch(torch.zeros(24, 3, 4, 4, dtype=torch.uint8), None, dataset="rows", **known)
+    rows = Batch(torch.zeros(24, 3, 4, 4, dtype=torch.uint8), None, dataset="rows", **known)
     options = {"scale": 1.0} if name == "elo" else {}
     terms = Terms({name: options}, [Rows()], get_card(CRITIC), width=5)  # type: ignore[list-item]
     q = torch.nn.Parameter(torch.rand(24))
@@ -124,7 +124,7 @@ def test_every_objective_can_be_learned_through_terms(name: str) -> None:
     optimizer = torch.optim.Adam([q, features, *terms.parameters()], 0.02)
     losses = []
     for _ in range(60):
-        loss, report = terms([(q, features)], [lessons])
+        loss, report = terms([(q, features)], [rows])
         assert report[f"rows/{name}"] == loss.detach()
         optimizer.zero_grad()
         loss.backward()
@@ -183,22 +183,22 @@ def test_all_problems_of_objectives_come_at_once() -> None:
 
 
 def test_random_weights_follow_from_the_seed_and_fixed_parameters_do_not_learn() -> None:
-    one, same, other = (build_pupil(Pupil(name=CRITIC), seed) for seed in (0, 0, 1))
+    one, same, other = (build_critic(CriticOptions(name=CRITIC), seed) for seed in (0, 0, 1))
     first = [c.heads[0] for c in (one, same, other)]
     assert torch.equal(first[0], first[1]) and not torch.equal(first[0], first[2])
     assert all(p.requires_grad for p in one.parameters()) and one.training
-    fixed = build_pupil(Pupil(name=CRITIC, fixed=("trunk.*",)), 0)
+    fixed = build_critic(CriticOptions(name=CRITIC, fixed=("trunk.*",)), 0)
     assert {n.partition(".")[0] for n, p in fixed.named_parameters() if p.requires_grad} == {"heads"}
     with pytest.raises(ConfigError, match=r"no parameter fits 'trunc\.\*'; their names begin with heads, trunk"):
-        build_pupil(Pupil(name=CRITIC, fixed=("trunc.*",)), 0)
+        build_critic(CriticOptions(name=CRITIC, fixed=("trunc.*",)), 0)
     with pytest.raises(ConfigError, match="no parameter left to learn"):
-        build_pupil(Pupil(name="ssim"), 0)
+        build_critic(CriticOptions(name="ssim"), 0)
     with pytest.raises(ConfigError, match="has no option 'widht'"):
-        build_pupil(Pupil(name=CRITIC, options={"widht": 3}), 0)
+        build_critic(CriticOptions(name=CRITIC, options={"widht": 3}), 0)
 
 
 def test_qualities_point_up_and_features_are_those_of_x() -> None:
-    critic = build_pupil(Pupil(name=CRITIC), 0)
+    critic = build_critic(CriticOptions(name=CRITIC), 0)
     reader = Reader(critic, tap="fire5").eval()
     y = torch.rand(3, 3, 32, 32)
     x = (y + 0.3 * torch.randn(y.shape)).clamp(0, 1)
@@ -215,7 +215,7 @@ def test_qualities_point_up_and_features_are_those_of_x() -> None:
 
 
 def test_parameters_that_no_score_depends_on_are_fixed() -> None:
-    critic = build_pupil(Pupil(name=CRITIC), 0)
+    critic = build_critic(CriticOptions(name=CRITIC), 0)
     critic.spare = torch.nn.Linear(3, 3)
     before = {name: value.clone() for name, value in critic.state_dict().items()}
     y = torch.rand(1, 3, 32, 32)
@@ -234,7 +234,7 @@ def test_parameters_that_no_score_depends_on_are_fixed() -> None:
 
 
 def test_exported_files_load_by_name_and_take_facts_without_changing_weights(tmp_path: Path) -> None:
-    critic = build_pupil(Pupil(name=CRITIC), 3)
+    critic = build_critic(CriticOptions(name=CRITIC), 3)
     path = tmp_path / "models" / "mine.safetensors"
     export(critic, path, {"step": 7})
     loaded = create_critic(CRITIC, weights=path)

@@ -24,7 +24,7 @@ def option_problems(
     if train.warmup >= train.steps:
         problems.append(f"train.warmup: {train.warmup} steps leave nothing of {train.steps} steps")
     if not data:
-        problems.append("data: no source of lessons; give at least one entry")
+        problems.append("data: no source to learn from; give at least one entry")
     entries: list[SourceOptions] = []
     checks: list[Callable[[], object]] = [
         lambda: get_card(name),

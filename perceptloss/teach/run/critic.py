@@ -22,7 +22,7 @@ from perceptloss.critic import Entry
 from perceptloss.errors import ConfigError, WeightsError, near
 from perceptloss.networks.trunks import Features, TrunkCritic
 from perceptloss.registry import find_entry, set_precision
-from perceptloss.teach.run.options import Pupil
+from perceptloss.teach.run.options import CriticOptions
 from perceptloss.teach.run.sources import Batch
 from perceptloss.teach.run.terms import Terms
 from perceptloss.weights.checkpoints import read_facts, write_state
@@ -32,7 +32,7 @@ from perceptloss.weights.loading import load
 __all__ = [
     "Place",
     "Reader",
-    "build_pupil",
+    "build_critic",
     "export",
     "parameter_groups",
     "quality_of",
@@ -67,26 +67,26 @@ class Place:
         return self.image(batch.x), None if batch.y is None else self.image(batch.y)
 
 
-def build_pupil(pupil: Pupil, seed: int) -> Critic:
+def build_critic(options: CriticOptions, seed: int) -> Critic:
     """The critic, trainable, on the CPU; random weights follow from the seed, but for trunks, which always start alike.
 
     Raises:
         ConfigError: listing unknown constructor options and patterns that fit no parameter.
         WeightsError: if the file to start from is missing or does not fit.
     """
-    entry = find_entry(pupil.name)
-    if problems := _option_problems(entry, pupil.options):
+    entry = find_entry(options.name)
+    if problems := _option_problems(entry, options.options):
         raise ConfigError(problems, "critic.options")
-    if pupil.weights is not None and not pupil.options:  # which also reads the direction of the scores
-        critic = create_critic(pupil.name, *([] if pupil.weights == "default" else [pupil.weights]))
+    if options.weights is not None and not options.options:  # which also reads the direction of the scores
+        critic = create_critic(options.name, *([] if options.weights == "default" else [options.weights]))
     else:
         set_seed(seed)
-        critic = entry.build(entry.card, **pupil.options)
-        if pupil.weights is not None:
-            load(critic, [pupil.weights])
-    set_precision(critic, pupil.precision)
+        critic = entry.build(entry.card, **options.options)
+        if options.weights is not None:
+            load(critic, [options.weights])
+    set_precision(critic, options.precision)
     critic.unfreeze()
-    _fix(critic, pupil.fixed)
+    _fix(critic, options.fixed)
     critic.train()
     return critic
 

@@ -23,14 +23,14 @@ from perceptloss.runs.meters import run_facts
 from perceptloss.runs.state import finite
 from perceptloss.teach.cards.facts import DataSource, Figure, ModelCard, metadata
 from perceptloss.teach.cards.markdown import write
-from perceptloss.teach.run.critic import build_pupil, quality_of, stamp
+from perceptloss.teach.run.critic import build_critic, quality_of, stamp
 from perceptloss.teach.run.evaluate import examine
-from perceptloss.teach.run.options import CardText, Pupil, Val
-from perceptloss.teach.run.setup import Lecture
+from perceptloss.teach.run.options import CardText, CriticOptions, Val
+from perceptloss.teach.run.setup import Material
 from perceptloss.weights.checkpoints import read_facts
 from perceptloss.weights.download import sha256_of
 
-__all__ = ["Training", "card_problems", "conclude", "data_sources"]
+__all__ = ["Origin", "card_problems", "conclude", "data_sources"]
 
 _MEASURES = {
     "srcc": "SRCC",
@@ -44,7 +44,7 @@ _PARTS = {"all": "all", "seen": "families trained on", "unseen": "families never
 
 
 @dataclass(frozen=True)
-class Training:
+class Origin:
     """How the weights came about."""
 
     command: str
@@ -58,7 +58,7 @@ class Training:
     @classmethod
     def of(
         cls, argv: Sequence[str], config_hash: str, seed: int, progress: Mapping[str, Any], accelerator: Accelerator
-    ) -> Training:
+    ) -> Origin:
         """Of the run that just ended."""
         facts, world = run_facts(accelerator), accelerator.num_processes
         versions = {name: str(facts[name]) for name in ("perceptloss", "torch", "accelerate")}
@@ -69,10 +69,10 @@ class Training:
         return cls(command, config_hash, seed, progress["step"], progress["seconds"], hardware, versions)
 
     @classmethod
-    def again(cls, folder: Path) -> Training | None:
+    def again(cls, folder: Path) -> Origin | None:
         """Of the finished run in a folder; None if there is none."""
         results = folder / "results.json"
-        facts = json.loads(results.read_text(encoding="utf-8"))["training"] if results.exists() else None
+        facts = json.loads(results.read_text(encoding="utf-8"))["origin"] if results.exists() else None
         return None if facts is None else cls(**facts)
 
 
@@ -80,7 +80,7 @@ class ExportOptions(Protocol):
     """What is read of a configuration."""
 
     @property
-    def critic(self) -> Pupil: ...
+    def critic(self) -> CriticOptions: ...
     @property
     def val(self) -> Val: ...
     @property
@@ -127,22 +127,22 @@ def conclude(
     file: Path,
     config: ExportOptions,
     peers: Mapping[str, Critic],
-    lecture: Lecture,
-    training: Training | None,
+    material: Material,
+    origin: Origin | None,
 ) -> str:
     """Examine the exported file and its peers; write the model card and, last, results.json; return a table.
 
     Call on all processes.
     """
-    pupil, card = config.critic, config.card
+    own, card = config.critic, config.card
     options = {"limit": 0, "seed": 0, "rounds": config.val.rounds}
-    critic = build_pupil(replace(pupil, weights=str(file), fixed=()), 0).freeze().to(accelerator.device)
-    systems = {pupil.name: critic, **{n: p for n, p in peers.items() if n != pupil.name}}
-    found = {n: examine(accelerator, partial(quality_of, c), lecture.exams, **options) for n, c in systems.items()}
+    critic = build_critic(replace(own, weights=str(file), fixed=()), 0).freeze().to(accelerator.device)
+    systems = {own.name: critic, **{n: p for n, p in peers.items() if n != own.name}}
+    found = {n: examine(accelerator, partial(quality_of, c), material.exams, **options) for n, c in systems.items()}
     if not accelerator.is_main_process:
         return ""
-    if card.write and training is not None:
-        stamp(file, metadata(_card(critic, file, training, card, lecture)))
+    if card.write and origin is not None:
+        stamp(file, metadata(_card(critic, file, origin, card, material)))
     exams = {
         exam.name: {
             "about": exam.about,
@@ -150,21 +150,21 @@ def conclude(
             "unseen_families": sorted(exam.unseen),
             "figures": {name: result[exam.name] for name, result in found.items()},
         }
-        for exam in lecture.exams
+        for exam in material.exams
     }
     content = {
         "recipe": "critic",
-        "critic": pupil.name,
+        "critic": own.name,
         "file": file.name,
         "sha256": sha256_of(file),
         "signature": critic.signature,
         "exams": exams,
-        "training": None if training is None else training.__dict__,
+        "origin": None if origin is None else origin.__dict__,
         **run_facts(accelerator),
     }
     text = table(exams)
-    if card.write and training is not None:
-        write(_complete(_card(critic, file, training, card, lecture), file, exams, lecture.teachers), file)
+    if card.write and origin is not None:
+        write(_complete(_card(critic, file, origin, card, material), file, exams, material.teachers), file)
     elif card.write:
         text += f"\nNo model card: {folder} holds no results.json that says how the weights came about.\n"
     write_atomically(folder / "results.md", text)
@@ -198,7 +198,7 @@ def _interval(figure: Mapping[str, Any]) -> Interval | None:
     return Interval(figure["value"], figure["low"], figure["high"])
 
 
-def _card(critic: Critic, file: Path, training: Training, text: CardText, lecture: Lecture) -> ModelCard:
+def _card(critic: Critic, file: Path, origin: Origin, text: CardText, material: Material) -> ModelCard:
     """The card without what depends on the finished file."""
     return ModelCard(
         name=critic.card.name,
@@ -207,13 +207,13 @@ def _card(critic: Critic, file: Path, training: Training, text: CardText, lectur
         better=critic.card.better,
         fidelity=critic.card.fidelity,
         licence=text.licence,
-        data=data_sources(text, lecture.teachers),
-        **training.__dict__,
+        data=data_sources(text, material.teachers),
+        **origin.__dict__,
         parameters=sum(p.numel() for p in critic.parameters()),
         gflops=_gflops(critic),
         file=file.name,
-        held_out_families=sorted({family for exam in lecture.exams for family in exam.unseen}),
-        held_out_sources=[f"{exam.name} ({exam.about.rstrip('.')})" for exam in lecture.exams],
+        held_out_families=sorted({family for exam in material.exams for family in exam.unseen}),
+        held_out_sources=[f"{exam.name} ({exam.about.rstrip('.')})" for exam in material.exams],
         failures=text.known_failures,
     )
 

@@ -1,4 +1,4 @@
-"""Lessons without any label: photographs degraded on the fly, of which more damage is known to be worse."""
+"""Batches without any label: photographs degraded on the fly, of which more damage is known to be worse."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class _Rehearsal:
 
 
 def open_source(options: Options, setting: Setting) -> Opened:
-    """Find and check the photographs, and divide them into lessons and an exam."""
+    """Find and check the photographs, and divide them into what is taught and an exam."""
     pairs = find_pairs(options.photos, (), 1, "photos")
     if not pairs:
         raise ConfigError(["photos: give at least one folder"], options.label)

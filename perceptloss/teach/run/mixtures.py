@@ -1,4 +1,4 @@
-"""Lessons from pictures and enhanced versions of them: the more of the raw one a mix holds, the worse it is.
+"""Batches from pictures and enhanced versions of them: the more of the raw one a mix holds, the worse it is.
 
 After Fu, Fu, Huang, Ding, "Twice Mixing: A Rank Learning based Quality Assessment Approach for Underwater Image
 Enhancement", Signal Processing: Image Communication 2022: x = (1 - s) reference + s raw, in sRGB values. Nothing but
@@ -250,7 +250,7 @@ def _misshapen(scenes: Sequence[Scene]) -> list[str]:
 
 
 def open_source(options: Options, setting: Setting) -> Opened:
-    """Find and check the pictures, and divide them into lessons and an exam.
+    """Find and check the pictures, and divide them into what is taught and an exam.
 
     Raises:
         ConfigError: listing everything that is wrong with them.

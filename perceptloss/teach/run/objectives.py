@@ -23,7 +23,7 @@ from perceptloss.teach.objectives.heads import DatasetHeads
 from perceptloss.teach.objectives.proxies import ProxyHead, class_proxies, level_similarity
 from perceptloss.teach.run.sources import Source
 
-__all__ = ["OBJECTIVES", "Lesson", "Objective"]
+__all__ = ["OBJECTIVES", "Judged", "Objective"]
 
 _HEAD = "own"
 _LEVELS = 5
@@ -32,7 +32,7 @@ _CHAIN = 6.0  # for images whose damage has no level: worse than clean is all th
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Judged:
     """The images of one source in one step, of all processes: qualities, and the columns of `Batch`."""
 
     q: Tensor
@@ -51,7 +51,7 @@ class Lesson:
         return self.q[known], self.target[known], known
 
 
-Loss = Callable[[Lesson, nn.Module | None, Mapping[str, Any]], Tensor]
+Loss = Callable[[Judged, nn.Module | None, Mapping[str, Any]], Tensor]
 Part = Callable[[Mapping[str, Any], Source, int], nn.Module]
 
 
@@ -60,7 +60,7 @@ class Objective:
     """An objective of a batch.
 
     Attributes:
-        loss: Of a lesson, the part with parameters if there is one, and the options.
+        loss: Of a judged, the part with parameters if there is one, and the options.
         options: Names of the options.
         needs: What a source must know; see `Source.gives`.
         part: Makes the parameters that belong to it and not to the critic.
@@ -80,8 +80,8 @@ def _plain(function: Callable[..., Tensor]) -> Objective:
     """A function of qualities and targets."""
     options = tuple(o for o in list(inspect.signature(function).parameters)[2:] if o not in _TENSORS)
 
-    def loss(lesson: Lesson, part: nn.Module | None, given: Mapping[str, Any]) -> Tensor:
-        q, target, _ = lesson.labelled()
+    def loss(judged: Judged, part: nn.Module | None, given: Mapping[str, Any]) -> Tensor:
+        q, target, _ = judged.labelled()
         return function(q, target, **given)
 
     return Objective(loss, options)
@@ -95,11 +95,11 @@ def _own(
     is_classification: bool = False,
     reads_features: bool = False,
 ) -> Objective:
-    """A function of a lesson (and of its part)."""
+    """A function of a judged (and of its part)."""
     skipped = 1 if part is None else 2
 
-    def loss(lesson: Lesson, made: nn.Module | None, given: Mapping[str, Any]) -> Tensor:
-        return function(lesson, **given) if made is None else function(lesson, made, **given)
+    def loss(judged: Judged, made: nn.Module | None, given: Mapping[str, Any]) -> Tensor:
+        return function(judged, **given) if made is None else function(judged, made, **given)
 
     options = tuple(inspect.signature(function).parameters)[skipped:]
     return Objective(loss, options, frozenset(needs), part, is_classification, reads_features)
@@ -123,7 +123,7 @@ def _compare(q: Tensor, labels: Tensor, mask: Tensor | None, kind: str, scale: f
 
 
 def pairwise(
-    lesson: Lesson,
+    judged: Judged,
     kind: Literal["bce", "hinge", "fidelity"] = "bce",
     within: Literal["all", "content", "reference"] = "all",
     scale: float | None = None,
@@ -131,33 +131,33 @@ def pairwise(
     """Which of two images is better, by their targets.
 
     Args:
-        lesson: The images.
+        judged: The images.
         kind: Of comparison.
         within: Which pairs count: all, those of one photograph, or those of one cut of it.
         scale: Margin of the hinge, temperature of the cross entropy.
     """
-    q, target, known = lesson.labelled()
-    key = {"all": None, "content": lesson.content, "reference": lesson.reference}.get(within, ...)
+    q, target, known = judged.labelled()
+    key = {"all": None, "content": judged.content, "reference": judged.reference}.get(within, ...)
     if key is ...:
         raise ConfigError([f"within: one of all, content, reference, got {within!r}"], "objectives")
     mask = None if key is None else key[known][:, None] == key[known]
     return _compare(q, target, mask, kind, scale)
 
 
-def order(lesson: Lesson, kind: Literal["hinge", "bce", "fidelity"] = "hinge", scale: float | None = None) -> Tensor:
+def order(judged: Judged, kind: Literal["hinge", "bce", "fidelity"] = "hinge", scale: float | None = None) -> Tensor:
     """More of one damage is worse, and any damage is worse than none: pairs of a group, and clean against damaged.
 
     Args:
-        lesson: The images.
+        judged: The images.
         kind: Of comparison.
         scale: Margin of the hinge, temperature of the cross entropy.
     """
-    level = torch.where(torch.isnan(lesson.level), _CHAIN, lesson.level)
-    in_group = (lesson.group[:, None] == lesson.group) & (lesson.group >= 0)
+    level = torch.where(torch.isnan(judged.level), _CHAIN, judged.level)
+    in_group = (judged.group[:, None] == judged.group) & (judged.group >= 0)
     is_clean = level == 0
-    at_one_place = lesson.reference[:, None] == lesson.reference
+    at_one_place = judged.reference[:, None] == judged.reference
     mask = (in_group | (at_one_place & (is_clean[:, None] | is_clean))) & (level[:, None] != level)
-    return _compare(lesson.q, -level.to(lesson.q), mask, kind, scale)
+    return _compare(judged.q, -level.to(judged.q), mask, kind, scale)
 
 
 # --- single images ------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def _head(options: Mapping[str, Any], source: Source, width: int) -> nn.Module:
 
 
 def regress(
-    lesson: Lesson,
+    judged: Judged,
     head: nn.Module,
     error: Literal["huber", "l1", "l2"] = "huber",
     delta: float = 0.1,
@@ -210,24 +210,24 @@ def regress(
     """Distance of mapped qualities to targets; `head` maps: none, affine or monotone (both learned per source), or
     exponential (a distance d has the quality exp(-d)).
     """
-    q, target, _ = lesson.labelled()
-    return _ERRORS[error](head(q), target, delta) if len(q) else lesson.q.sum() * 0
+    q, target, _ = judged.labelled()
+    return _ERRORS[error](head(q), target, delta) if len(q) else judged.q.sum() * 0
 
 
-def identity(lesson: Lesson, value: float | None = None, error: Literal["l1", "l2"] = "l1") -> Tensor:
+def identity(judged: Judged, value: float | None = None, error: Literal["l1", "l2"] = "l1") -> Tensor:
     """Scores of clean images are `value` (nothing: what the card says of equal images), in natural units."""
-    wanted = lesson.card.identity if value is None else value
+    wanted = judged.card.identity if value is None else value
     if wanted is None:
-        raise ConfigError([f"identity: the card of {lesson.card.name!r} names no score; give a value"], "objectives")
-    clean = lesson.q[lesson.level == 0] * (1 if lesson.card.better == "higher" else -1)
+        raise ConfigError([f"identity: the card of {judged.card.name!r} names no score; give a value"], "objectives")
+    clean = judged.q[judged.level == 0] * (1 if judged.card.better == "higher" else -1)
     if not len(clean):
-        return lesson.q.sum() * 0
+        return judged.q.sum() * 0
     return _ERRORS[error](clean, torch.full_like(clean, wanted), 1.0)
 
 
-def tolerant(lesson: Lesson, tolerance: float = 0.05) -> Tensor:
+def tolerant(judged: Judged, tolerance: float = 0.05) -> Tensor:
     """Distance to the targets beyond a tolerance, within which there is no slope."""
-    q, target, _ = lesson.labelled()
+    q, target, _ = judged.labelled()
     return regression.tolerance_loss([q], target, (tolerance,), (1.0,))
 
 
@@ -238,9 +238,9 @@ def _dataset_head(options: Mapping[str, Any], source: Source, width: int) -> nn.
     return DatasetHeads([_HEAD], steps=int(options.get("steps", 8)))
 
 
-def to_dataset(lesson: Lesson, heads: DatasetHeads, steps: int = 8) -> Tensor:
+def to_dataset(judged: Judged, heads: DatasetHeads, steps: int = 8) -> Tensor:
     """SmoothL1 and norm-in-norm of qualities after the source's own monotone map, of so many `steps`."""
-    q, target, _ = lesson.labelled()
+    q, target, _ = judged.labelled()
     return heads.loss(q, target, _HEAD)
 
 
@@ -254,7 +254,7 @@ def _proxy_head(options: Mapping[str, Any], source: Source, width: int) -> nn.Mo
 
 
 def proxies(
-    lesson: Lesson,
+    judged: Judged,
     head: ProxyHead,
     bits: int = 32,
     levels: bool = False,
@@ -264,25 +264,25 @@ def proxies(
     """Side task on the features of `critic.tap`: which kind of damage, and how strong.
 
     Args:
-        lesson: The images.
+        judged: The images.
         head: Embedding and proxies.
         bits: Length of the embedding.
         levels: Whether whole levels of a kind are classes of their own.
         triplets: Weight of the triplets.
         margin: Of the triplets, in bits.
     """
-    assert lesson.features is not None  # the head was made for them
-    known = lesson.kind >= 0
-    labels = lesson.kind[known]
+    assert judged.features is not None  # the head was made for them
+    known = judged.kind >= 0
+    labels = judged.kind[known]
     if levels:
-        step = lesson.level[known].nan_to_num(1.0).ceil().clamp(1, _LEVELS).long()
+        step = judged.level[known].nan_to_num(1.0).ceil().clamp(1, _LEVELS).long()
         labels = labels * _LEVELS + step - 1
-    return head.loss(lesson.features[known], labels, triplets=triplets, margin=margin)
+    return head.loss(judged.features[known], labels, triplets=triplets, margin=margin)
 
 
 OBJECTIVES: Mapping[str, Objective] = {
     "regression": Objective(
-        lambda lesson, head, given: regress(lesson, head, **{k: v for k, v in given.items() if k != "head"}),  # type: ignore[arg-type]
+        lambda judged, head, given: regress(judged, head, **{k: v for k, v in given.items() if k != "head"}),  # type: ignore[arg-type]
         ("error", "delta", "head"),
         part=_head,
     ),

@@ -1,4 +1,4 @@
-"""Lessons from people: datasets of images with opinion scores."""
+"""Batches from people: datasets of images with opinion scores."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Options(SourceOptions):
         0.0, "probability that an image is replaced by its reference, without a target; for `identity`", at_least=0
     )
     cache_mb: int = option(512, "memory for decoded images, MiB", at_least=0)
-    split_seed: int = option(0, "of the split into lessons and exam", at_least=0)
+    split_seed: int = option(0, "of the split into what is taught and the exam", at_least=0)
 
 
 class Opinions:
@@ -156,7 +156,7 @@ def stacked(pairs: Sequence[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tens
 
 
 def open_source(options: Options, setting: Setting) -> Opened:
-    """Read the dataset, check its files, and divide it by content into lessons and an exam."""
+    """Read the dataset, check its files, and divide it by content into what is taught and an exam."""
     if not options.root:
         raise ConfigError(["root: where is the dataset?"], options.label)
     everything = read_opinions(options.layout, Path(options.root), **options.layout_options)

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from perceptloss.runs.config import option
 
-__all__ = ["CardText", "Pupil", "Val"]
+__all__ = ["CardText", "CriticOptions", "Val"]
 
 
 @dataclass(frozen=True)
-class Pupil:
+class CriticOptions:
     """The critic that learns."""
 
     name: str = option("mini-fr", "registered name; `perceptloss list` shows all")

@@ -18,12 +18,12 @@ from perceptloss.teach.run.critic import size_problems
 from perceptloss.teach.run.sources import Exam, Setting, Source, SourceOptions, open_sources
 from perceptloss.teach.run.stream import Stream
 
-__all__ = ["Lecture", "prepare_lecture"]
+__all__ = ["Material", "open_material"]
 
 
 @dataclass(frozen=True)
-class Lecture:
-    """Sources of lessons, and exams."""
+class Material:
+    """Sources to learn from, and exams."""
 
     sources: list[Source]
     exams: list[Exam]
@@ -39,14 +39,14 @@ class Lecture:
         return "\n".join([*lines, *(f"exam {exam.name}: {exam.about}" for exam in self.exams)])
 
 
-def prepare_lecture(
+def open_material(
     critic: Critic,
     data: Sequence[SourceOptions],
     sets: Sequence[SourceOptions],
     seed: int,
     allow: Sequence[Any],
     accelerator: Accelerator,
-) -> Lecture:
+) -> Material:
     """Open all sources; call on all processes.
 
     Args:
@@ -79,7 +79,7 @@ def prepare_lecture(
     if not exams:
         raise ConfigError(["there is no exam: give an entry of data a `hold_out`, or val.sets entries"], "val")
     teachers = sorted({teacher for o in opened for teacher in o.teachers})
-    return Lecture([o.source for o in opened if o.source is not None], exams, teachers)
+    return Material([o.source for o in opened if o.source is not None], exams, teachers)
 
 
 def _joined(parts: Sequence[Fingerprints | None]) -> Fingerprints:

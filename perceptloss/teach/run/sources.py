@@ -1,4 +1,4 @@
-"""Where lessons come from: the common face of all sources, and the table of their kinds.
+"""Where a critic learns from: the common face of all sources, and the table of their kinds.
 
 A new kind is one module with `Options`, a dataclass derived from `SourceOptions`, and
 `open_source(options, setting) -> Opened`, and one line in `KINDS`.
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 KINDS = {
-    "teaching": "teachers",  # photographs degraded by us, with the consensus of teachers
+    "teachers": "teachers",  # photographs degraded by us, with the consensus of teachers
     "ladders": "ladders",  # photographs degraded on the fly; nothing but the order of levels is known
     "opinions": "opinions",  # datasets of people's scores
     "mixtures": "mixtures",  # raw pictures mixed with their references; the order of strengths is known
@@ -96,7 +96,7 @@ def joined(batches: Sequence[Batch]) -> Batch:
 
 
 class Source(Protocol):
-    """Lessons. Every method is a pure function of its arguments, which is what lets a run resume."""
+    """Batches. Every method is a pure function of its arguments, which is what lets a run resume."""
 
     @property
     def options(self) -> SourceOptions:
@@ -163,9 +163,9 @@ class Opened:
     """What a source brings.
 
     Attributes:
-        source: Lessons; None for an entry of `val.sets`.
+        source: Batches; None for an entry of `val.sets`.
         exams: Held-out images.
-        trained_on: Photographs behind the lessons, to find leaks.
+        trained_on: Photographs behind the source, to find leaks.
         held_out: Photographs behind the exams.
         teachers: Critics whose scores are the targets.
     """
@@ -192,7 +192,7 @@ class Setting:
 class SourceOptions:
     """An entry of `data` or `val.sets`; the kind of source adds its own."""
 
-    kind: str = option("teaching", "kind of source")
+    kind: str = option("teachers", "kind of source")
     name: str = option("", "name in logs and tables; nothing: its kind")
     weight: float = option(1.0, "weight of its losses", at_least=0)
     objectives: dict[str, Any] = option({}, "instead of the run's objectives")  # noqa: RUF009
@@ -247,7 +247,7 @@ def parse_entries(entries: Sequence[Any], where: str) -> list[SourceOptions]:
     parsed: list[SourceOptions] = []
     for i, entry in enumerate(entries):
         place = f"{where}[{i}]"
-        kind = entry.get("kind", "teaching") if isinstance(entry, dict) else None
+        kind = entry.get("kind", "teachers") if isinstance(entry, dict) else None
         if kind not in KINDS:
             problems.append(
                 f"{place}: expected a mapping with `kind`, one of {', '.join(KINDS)}, got {entry!r}"

@@ -1,4 +1,4 @@
-"""Lessons of stereo pairs: made from photographs or real ones, damaged between the views, in one view, or in both.
+"""Batches of stereo pairs: made from photographs or real ones, damaged between the views, in one view, or in both.
 
 Where the damage is that of single views, a teacher q judges each view beside the clean one, and the target is
 0.7 sum_v w_v q_v + 0.3 min_v q_v. The w_v are the views' shares in what is seen, from their contrast, as in binocular
@@ -26,7 +26,16 @@ from perceptloss.teach.degradations import get_degradation
 from perceptloss.teach.leaks.hashing import Fingerprints, fingerprint_files
 from perceptloss.teach.run.ladders import stratified
 from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, SourceOptions, families, held_out, joined
-from perceptloss.teach.run.views import NAMES, Damage, Judge, Scenes, damaged, find_damages, find_judge, find_scenes
+from perceptloss.teach.run.views import (
+    NAMES,
+    Damage,
+    Scenes,
+    ViewTeacher,
+    damaged,
+    find_damages,
+    find_scenes,
+    find_teacher,
+)
 
 __all__ = ["Options", "Pairs", "open_source"]
 
@@ -71,7 +80,7 @@ class Pairs:
         pairs: Sequence[Pair],
         damages: tuple[Sequence[Damage], Sequence[Damage]],
         options: Options,
-        judge: Judge | None,
+        judge: ViewTeacher | None,
         *,
         with_reference: bool,
     ) -> None:
@@ -198,7 +207,7 @@ class _Rehearsal:
 
 
 def open_source(options: Options, setting: Setting) -> Opened:
-    """Find and check the photographs and pairs, and divide them into lessons and an exam.
+    """Find and check the photographs and pairs, and divide them into what is taught and an exam.
 
     Raises:
         ConfigError: listing everything that is wrong with the entry.
@@ -210,7 +219,7 @@ def open_source(options: Options, setting: Setting) -> Opened:
         lambda: find_scenes(o.photos, o.pairs, o.size, o.disparity, o.label),
         lambda: families(o.hold_out_families),
         lambda: find_damages(o.degradations, o.exclude, (), o.label),
-        lambda: None if setting.is_exam else find_judge(o.teacher, o.size, o.label),
+        lambda: None if setting.is_exam else find_teacher(o.teacher, o.size, o.label),
     ]
     for look in looks:
         try:

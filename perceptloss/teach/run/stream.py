@@ -13,7 +13,7 @@ from torch import Tensor
 from perceptloss.teach.run.sources import Batch, Source, joined
 from perceptloss.teach.sets.sampling import ContentDiverseSampler
 
-__all__ = ["Lessons", "Stream", "augment"]
+__all__ = ["Batches", "Stream", "augment"]
 
 
 class Stream:
@@ -107,7 +107,7 @@ def _turned(image: Tensor, code: int) -> Tensor:
     return image.transpose(-1, -2) if code & 4 else image
 
 
-class Lessons:
+class Batches:
     """The draws of all sources, the next one made in a thread while the device works.
 
     Args:

@@ -1,4 +1,4 @@
-"""Lessons from a teaching set: photographs degraded in many ways, with the consensus of full-reference critics."""
+"""Batches from a scored set: photographs degraded in many ways, with the consensus of full-reference critics."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from perceptloss.runs.images import find_pairs
 from perceptloss.teach.degradations import get_degradation, list_degradations
 from perceptloss.teach.leaks.hashing import Fingerprints, fingerprint, fingerprint_files
 from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, SourceOptions, families, held_out
-from perceptloss.teach.sets import Plan, TeacherSpec, TeachingSet, build
+from perceptloss.teach.sets import Plan, ScoredSet, TeacherSpec, build
 
 __all__ = ["Ladders", "Options", "Units", "open_source"]
 
 
 @dataclass(frozen=True)
 class Options(SourceOptions):
-    """A teaching set; its items are ladders (one degradation at several levels) and the chains of a cut."""
+    """A scored set; its items are ladders (one degradation at several levels) and the chains of a cut."""
 
-    folder: str = option("", "the teaching set; made there if it is not finished and `photos` are given")
+    folder: str = option("", "the scored set; made there if it is not finished and `photos` are given")
     photos: tuple[str, ...] = option(
         (), "folders of clean photographs; none: `folder` is finished, and only its cuts are compared for leaks"
     )
@@ -55,7 +55,7 @@ class Units:
     content: np.ndarray
 
     @classmethod
-    def of(cls, taught: TeachingSet, is_used: np.ndarray) -> Units:
+    def of(cls, taught: ScoredSet, is_used: np.ndarray) -> Units:
         """Ladders by group, chains by reference, of the rows that are used."""
         order = np.flatnonzero(is_used & (taught.level != 0))
         groups = len(taught.group) and int(taught.group.max()) + 1
@@ -71,7 +71,7 @@ class Units:
 
 
 class Ladders:
-    """The training part of a teaching set; an item is a ladder or the chains of one cut.
+    """The training part of a scored set; an item is a ladder or the chains of one cut.
 
     Args:
         taught: The set.
@@ -82,7 +82,7 @@ class Ladders:
     """
 
     def __init__(
-        self, taught: TeachingSet, target: np.ndarray, is_used: np.ndarray, options: Options, *, with_reference: bool
+        self, taught: ScoredSet, target: np.ndarray, is_used: np.ndarray, options: Options, *, with_reference: bool
     ) -> None:
         self.taught, self.options, self.with_reference = taught, options, with_reference
         self.target = np.asarray(target, dtype=np.float32)
@@ -134,14 +134,14 @@ class Ladders:
         return np.append(drawn[: max(1, self.options.members - 1)], clean)
 
 
-def images(taught: TeachingSet, rows: np.ndarray, with_reference: bool) -> tuple[Tensor, Tensor | None]:
+def images(taught: ScoredSet, rows: np.ndarray, with_reference: bool) -> tuple[Tensor, Tensor | None]:
     """Rows as uint8 tensors, copied from the files."""
     x = torch.from_numpy(np.asarray(taught.images[rows]))
     return x, torch.from_numpy(np.asarray(taught.references[taught.reference[rows]])) if with_reference else None
 
 
 def open_source(options: Options, setting: Setting) -> Opened:
-    """Open the set, make it first if it must be, and divide it into lessons and an exam."""
+    """Open the set, make it first if it must be, and divide it into what is taught and an exam."""
     taught, weights = _open(options, setting)
     target = _raised(taught, taught.consensus(weights), options.floors)
     contents = np.unique(taught.content)
@@ -157,7 +157,7 @@ def open_source(options: Options, setting: Setting) -> Opened:
     return Opened(source, exams, prints[0], prints[1], tuple(weights))
 
 
-def _raised(taught: TeachingSet, target: np.ndarray, floors: Mapping[str, Any]) -> np.ndarray:
+def _raised(taught: ScoredSet, target: np.ndarray, floors: Mapping[str, Any]) -> np.ndarray:
     families(floors, "floors")
     for family, floor in floors.items():
         if isinstance(floor, bool) or not isinstance(floor, (int, float)) or not 0 <= floor <= 1:
@@ -166,7 +166,7 @@ def _raised(taught: TeachingSet, target: np.ndarray, floors: Mapping[str, Any]) 
     return target
 
 
-def _prints(options: Options, taught: TeachingSet, contents: np.ndarray) -> Fingerprints | None:
+def _prints(options: Options, taught: ScoredSet, contents: np.ndarray) -> Fingerprints | None:
     """Of whole photographs where they are known, else of all their cuts."""
     if not len(contents):
         return None
@@ -184,9 +184,9 @@ def _photos(options: Options) -> tuple[Path, ...]:
     return tuple(pair.gt for pair in find_pairs(options.photos, (), 1, "photos"))
 
 
-def _open(options: Options, setting: Setting) -> tuple[TeachingSet, Mapping[str, float]]:
+def _open(options: Options, setting: Setting) -> tuple[ScoredSet, Mapping[str, float]]:
     if not options.folder:
-        raise ConfigError(["folder: where is the teaching set, or where shall it be made?"], options.label)
+        raise ConfigError(["folder: where is the scored set, or where shall it be made?"], options.label)
     teachers = {name: _teacher(given) for name, given in options.teachers.items()}
     folder = Path(options.folder)
     if options.photos:
@@ -204,7 +204,7 @@ def _open(options: Options, setting: Setting) -> tuple[TeachingSet, Mapping[str,
             networks={name: Path(path) for name, path in options.networks.items()},
         )
         setting.on_main(lambda: build(plan, folder, processes=options.processes) and None)
-    taught = TeachingSet.open(folder)
+    taught = ScoredSet.open(folder)
     weights = {name: spec.weight for name, spec in teachers.items()} or dict(taught.weights)
     unknown = [n for n in weights if n not in taught.teachers]
     if unknown:
@@ -223,7 +223,7 @@ def _teacher(given: Any) -> TeacherSpec:
     raise ConfigError([f"expected a weight or {{weight, weights}}, got {given!r}"], "teachers")
 
 
-def _is_touched(taught: TeachingSet, unseen: frozenset[str]) -> np.ndarray:
+def _is_touched(taught: ScoredSet, unseen: frozenset[str]) -> np.ndarray:
     """Rows in whose making a held-out family had a part, as one step of a chain too."""
 
     def touched(recipe: str) -> set[str]:
@@ -239,7 +239,7 @@ def _is_touched(taught: TeachingSet, unseen: frozenset[str]) -> np.ndarray:
 
 def _exam(
     options: Options,
-    taught: TeachingSet,
+    taught: ScoredSet,
     target: np.ndarray,
     is_held: np.ndarray,
     unseen: frozenset[str],

@@ -13,7 +13,7 @@ from perceptloss import Card
 from perceptloss.errors import ConfigError, PerceptlossError, near
 from perceptloss.teach.objectives.balance import UncertaintyWeights
 from perceptloss.teach.objectives.gather import gather_list
-from perceptloss.teach.run.objectives import OBJECTIVES, Lesson, Objective
+from perceptloss.teach.run.objectives import OBJECTIVES, Judged, Objective
 from perceptloss.teach.run.sources import Batch, Source
 
 __all__ = ["Spec", "Terms", "parse_objectives"]
@@ -107,11 +107,11 @@ class Terms(nn.Module):
         report: dict[str, Tensor] = {}
         weights: dict[str, float] = {}
         for i, (source, specs) in enumerate(zip(self.sources, self.specs, strict=True)):
-            lesson = self._lesson(*outputs[i], batches[i])
+            judged = self._judged(*outputs[i], batches[i])
             for spec in specs:
                 key = f"{i}_{spec.label}"
                 part = self.parts[key] if key in self.parts else None  # noqa: SIM401
-                losses[key] = spec.objective.loss(lesson, part, spec.options)
+                losses[key] = spec.objective.loss(judged, part, spec.options)
                 weights[key] = spec.weight * source.options.weight
                 report[f"{source.options.label}/{spec.label}"] = losses[key].detach()
         if self.balance is not None:
@@ -131,19 +131,19 @@ class Terms(nn.Module):
         problems: list[str] = []
         for i, (source, specs) in enumerate(zip(self.sources, self.specs, strict=True)):
             q, clean = numbers / 4, torch.zeros(4, dtype=torch.long)
-            lesson = Lesson(q, torch.rand(4, max(width, 1)), q, clean, clean, clean, numbers.double(), clean, self.card)
+            judged = Judged(q, torch.rand(4, max(width, 1)), q, clean, clean, clean, numbers.double(), clean, self.card)
             for spec in specs:
                 key = f"{i}_{spec.label}"
                 try:
-                    spec.objective.loss(lesson, self.parts[key] if key in self.parts else None, spec.options)  # noqa: SIM401
+                    spec.objective.loss(judged, self.parts[key] if key in self.parts else None, spec.options)  # noqa: SIM401
                 except (PerceptlossError, TypeError, ValueError) as error:
                     problems.append(f"{source.options.label}: {spec.label}: {error}")
         if problems:
             raise ConfigError(problems, "objectives")
 
-    def _lesson(self, quality: Tensor, features: Tensor | None, batch: Batch) -> Lesson:
+    def _judged(self, quality: Tensor, features: Tensor | None, batch: Batch) -> Judged:
         columns = gather_list(batch.columns().to(quality.device))
-        return Lesson(
+        return Judged(
             q=gather_list(quality),
             features=None if features is None else gather_list(features),
             target=columns[:, 0].float(),

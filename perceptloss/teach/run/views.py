@@ -21,7 +21,7 @@ from perceptloss.teach.degradations import degrade, get_degradation, list_degrad
 from perceptloss.teach.degradations.stereo import stereo_pair
 from perceptloss.teach.run.photos import Photos
 
-__all__ = ["NAMES", "Damage", "Judge", "Scenes", "damaged", "find_damages", "find_judge", "find_scenes"]
+__all__ = ["NAMES", "Damage", "Scenes", "ViewTeacher", "damaged", "find_damages", "find_scenes", "find_teacher"]
 
 NAMES = 2**40  # of cuts, groups and seeds, drawn at random: exact in float64
 _SHOWN = frozenset({"asymmetric-blur", "asymmetric-noise", "asymmetric-jpeg", "asymmetric-brightness"})
@@ -99,7 +99,7 @@ class Scenes:
         return _bytes([stereo_pair(window[None].float() / 255, seed, disparity)[0]])[0]
 
 
-class Judge:
+class ViewTeacher:
     """A teacher's targets: 0.7 sum_v w_v q_v + 0.3 min_v q_v, q_v its quality of a view, w_v how dominant the view is.
 
     Args:
@@ -198,7 +198,7 @@ def find_damages(
     return of_pairs, [Damage(n, layout) for n in kept if get_degradation(n).channels == 3 for layout in _LAYOUTS]
 
 
-def find_judge(given: Mapping[str, Any], size: tuple[int, int], where: str) -> Judge | None:
+def find_teacher(given: Mapping[str, Any], size: tuple[int, int], where: str) -> ViewTeacher | None:
     """The teacher, its trunk in bf16 where its card allows that; None if there is none.
 
     Args:
@@ -224,4 +224,4 @@ def find_judge(given: Mapping[str, Any], size: tuple[int, int], where: str) -> J
         raise ConfigError([f"teacher: {p}" for p in getattr(error, "problems", [error])], where) from None
     if card.low_precision and isinstance(critic, TrunkCritic):
         set_precision(critic, "bf16")
-    return Judge(critic)
+    return ViewTeacher(critic)

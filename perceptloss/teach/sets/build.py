@@ -1,4 +1,4 @@
-"""Making a teaching set: photographs over processes, one file each, then one set of arrays."""
+"""Making a scored set: photographs over processes, one file each, then one set of arrays."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ import torch
 from perceptloss.errors import ConfigError
 from perceptloss.output.files import exclusive
 from perceptloss.output.progress import bar
-from perceptloss.teach.sets.plan import Plan, TeachingError, facts, identity, problems_in
+from perceptloss.teach.sets.plan import Plan, ScoredSetError, facts, identity, problems_in
 from perceptloss.teach.sets.shards import is_whole, write_shard
-from perceptloss.teach.sets.store import FACTS, TeachingSet, pack, write_json
+from perceptloss.teach.sets.store import FACTS, ScoredSet, pack, write_json
 from perceptloss.teach.sets.worker import Worker
 
 __all__ = ["build"]
@@ -33,8 +33,8 @@ _plan: Plan | None = None  # these two are of a process of the pool
 _worker: Worker | None = None
 
 
-def build(plan: Plan, folder: str | PathLike[str], *, processes: int = 2, progress: bool = True) -> TeachingSet:
-    """Make the teaching set of a plan, or go on with it, or open it if it is finished.
+def build(plan: Plan, folder: str | PathLike[str], *, processes: int = 2, progress: bool = True) -> ScoredSet:
+    """Make the scored set of a plan, or go on with it, or open it if it is finished.
 
     Work is split by photographs; what is done survives an interruption, and the result does not depend on where it
     was interrupted or on the number of processes. The folder takes about `3 * crop ** 2` bytes per image, twice that
@@ -50,11 +50,11 @@ def build(plan: Plan, folder: str | PathLike[str], *, processes: int = 2, progre
 
     Raises:
         ConfigError: listing everything wrong with the plan.
-        TeachingError: if the folder holds something else, a teacher's score is not finite, or a process dies.
+        ScoredSetError: if the folder holds something else, a teacher's score is not finite, or a process dies.
         WeightsError: if a teacher's weights do not load.
     """
     if problems := problems_in(plan):
-        raise ConfigError(problems, "plan of the teaching set")
+        raise ConfigError(problems, "plan of the scored set")
     if processes < 1:
         raise ConfigError([f"processes: expected 1 or more, got {processes}"], "build")
     place, known = Path(folder), facts(plan)
@@ -67,7 +67,7 @@ def build(plan: Plan, folder: str | PathLike[str], *, processes: int = 2, progre
             _make(plan, shards, known["hash"], processes, progress)
             pack(place, shards, known, weights)
         _remove(place / SHARDS)
-    return TeachingSet.open(place, weights)
+    return ScoredSet.open(place, weights)
 
 
 def _claim(place: Path, known: Mapping[str, Any]) -> None:
@@ -79,12 +79,12 @@ def _claim(place: Path, known: Mapping[str, Any]) -> None:
             return
         if (place / FACTS).is_file() or any((place / SHARDS).glob("*.safetensors")):
             differing = sorted(key for key in known if key != "hash" and other.get(key) != known[key])
-            raise TeachingError(
-                f"{place} holds the teaching set of another plan, which differs in {', '.join(differing)}; choose "
+            raise ScoredSetError(
+                f"{place} holds the scored set of another plan, which differs in {', '.join(differing)}; choose "
                 "another folder, or remove this one."
             )
     elif place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise TeachingError(f"{place} is not empty and holds no teaching set (no {PLAN}); choose another folder.")
+        raise ScoredSetError(f"{place} is not empty and holds no scored set (no {PLAN}); choose another folder.")
     (place / SHARDS).mkdir(parents=True, exist_ok=True)
     write_json(known, record)
 
@@ -98,7 +98,7 @@ def _make(plan: Plan, shards: list[Path], plan_hash: str, processes: int, progre
     shards[0].parent.mkdir(exist_ok=True)
     jobs = [(index, shards[index], plan_hash) for index in missing]
     done = _here(plan, jobs) if processes == 1 or len(jobs) == 1 else _there(plan, jobs, min(processes, len(jobs)))
-    with bar("teaching set", len(shards), show=progress, done=len(shards) - len(missing)) as shown:
+    with bar("scored set", len(shards), show=progress, done=len(shards) - len(missing)) as shown:
         for _ in done:
             shown.update()
 
@@ -122,7 +122,7 @@ def _there(plan: Plan, jobs: list[Job], processes: int) -> Iterator[None]:
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
-            raise TeachingError(
+            raise ScoredSetError(
                 "a process ended while it worked on a photograph, most likely for want of memory; building again goes "
                 "on from here, with fewer processes if need be."
             ) from error

@@ -1,4 +1,4 @@
-"""What a teaching set is made of, checked as a whole and identified by a hash."""
+"""What a scored set is made of, checked as a whole and identified by a hash."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from perceptloss.teach.data.pictures import LESSONS
 from perceptloss.teach.degradations import get_degradation, list_degradations
 from perceptloss.weights.download import sha256_of
 
-__all__ = ["UNFIT", "Plan", "TeacherSpec", "TeachingError", "facts", "identity", "problems_in"]
+__all__ = ["UNFIT", "Plan", "ScoredSetError", "TeacherSpec", "facts", "identity", "problems_in"]
 
 UNFIT: Final = ("network", "chain")  # families that have a place of their own in a plan
 
 Weights = str | PathLike[str] | tuple[str | PathLike[str], ...] | None
 
 
-class TeachingError(PerceptlossError):
-    """A teaching set cannot be made, continued or read."""
+class ScoredSetError(PerceptlossError):
+    """A scored set cannot be made, continued or read."""
 
 
 @dataclass(frozen=True)

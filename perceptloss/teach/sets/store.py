@@ -1,4 +1,4 @@
-"""A finished teaching set: reading it, and packing it from its shards."""
+"""A finished scored set: reading it, and packing it from its shards."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from perceptloss.output.files import replacing, write_atomically
 from perceptloss.output.tables import text
 from perceptloss.teach.sets.consensus import agreement as agreement_among
 from perceptloss.teach.sets.consensus import consensus as consensus_of
-from perceptloss.teach.sets.plan import TeachingError
+from perceptloss.teach.sets.plan import ScoredSetError
 from perceptloss.teach.sets.shards import Shard, read_shard
 
-__all__ = ["Rows", "TeachingSet", "pack"]
+__all__ = ["Rows", "ScoredSet", "pack"]
 
 FACTS: Final = "set.json"  # written last: a folder that has it is finished
 TABLE: Final = "table.npz"
@@ -60,7 +60,7 @@ class Rows:
 
 
 @dataclass(frozen=True, eq=False)
-class TeachingSet:
+class ScoredSet:
     """Degraded images with what their teachers say; M images of R clean crops, T teachers.
 
     Attributes:
@@ -104,7 +104,7 @@ class TeachingSet:
     plan: Mapping[str, Any]
 
     @classmethod
-    def open(cls, folder: str | PathLike[str], weights: Mapping[str, float] | None = None) -> TeachingSet:
+    def open(cls, folder: str | PathLike[str], weights: Mapping[str, float] | None = None) -> ScoredSet:
         """Read a finished set; pixels stay on disk.
 
         Args:
@@ -112,11 +112,11 @@ class TeachingSet:
             weights: Of the teachers, in place of those it was built with.
 
         Raises:
-            TeachingError: if there is none, or it is not finished.
+            ScoredSetError: if there is none, or it is not finished.
         """
         place = Path(folder)
         if not (place / FACTS).is_file():
-            raise TeachingError(f"{place} holds no finished teaching set (no {FACTS}); run build with its plan.")
+            raise ScoredSetError(f"{place} holds no finished scored set (no {FACTS}); run build with its plan.")
         facts = json.loads((place / FACTS).read_text())
         with np.load(place / TABLE) as table:
             columns = {name: table[name] for name in (*_COLUMNS, "clean_scores")}
@@ -135,7 +135,7 @@ class TeachingSet:
     def __len__(self) -> int:
         return len(self.reference)
 
-    def subset(self, mask: NDArray[Any]) -> TeachingSet:
+    def subset(self, mask: NDArray[Any]) -> ScoredSet:
         """The images that a mask (M,) or row numbers choose, in this order; nothing is copied from disk.
 
         `references` and `clean_scores` stay whole, so that `reference` keeps its meaning.

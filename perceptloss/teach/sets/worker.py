@@ -13,7 +13,7 @@ from perceptloss.registry import create_critic
 from perceptloss.teach.degradations import apply_steps, register_degradation
 from perceptloss.teach.degradations.networks import network_degradation
 from perceptloss.teach.sets.crops import crops_of
-from perceptloss.teach.sets.plan import Plan, TeacherSpec, TeachingError, content_name
+from perceptloss.teach.sets.plan import Plan, ScoredSetError, TeacherSpec, content_name
 from perceptloss.teach.sets.schedule import Version, versions
 from perceptloss.teach.sets.shards import Shard
 
@@ -35,7 +35,7 @@ class Worker:
         """Everything of photograph `index`.
 
         Raises:
-            TeachingError: if a score is not finite.
+            ScoredSetError: if a score is not finite.
         """
         plan = self.plan
         crops = crops_of(plan, index)
@@ -91,7 +91,7 @@ def _check_finite(shard: Shard, teachers: list[str], photo: str) -> None:
     if len(bad):
         row, column = bad[0].tolist()
         made = shard.recipe[row] or shard.name[row]
-        raise TeachingError(
+        raise ScoredSetError(
             f"{teachers[column]} gave {shard.scores[row, column]} for {photo}, crop {shard.reference[row]}, {made} "
             f"({len(bad)} such scores in this photograph); leave out the teacher, the photograph or the degradation."
         )

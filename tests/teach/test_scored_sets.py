@@ -1,4 +1,4 @@
-"""Teaching sets: what is drawn, that it can be repeated and continued, and what the teachers' consensus is."""
+"""Scored sets: what is drawn, that it can be repeated and continued, and what the teachers' consensus is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from perceptloss.compare.statistics.measures import srcc
 from perceptloss.errors import ConfigError, InputError
 from perceptloss.networks.restorers import RFDN
 from perceptloss.teach.degradations import Step, apply_steps, get_degradation
-from perceptloss.teach.sets import Plan, TeacherSpec, TeachingError, TeachingSet, build
+from perceptloss.teach.sets import Plan, TeacherSpec, ScoredSetError, ScoredSet, build
 from perceptloss.teach.sets.consensus import agreement, consensus, midranks
 from perceptloss.teach.sets.crops import crops_of
 from perceptloss.teach.sets.plan import facts, identity, problems_in
@@ -117,8 +117,8 @@ def test_an_interrupted_build_goes_on_to_the_same_bits(plan, folder, tmp_path, m
         patch.setattr(MAKING, "pack", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             build(plan, place, processes=1, progress=False)
-    with pytest.raises(TeachingError, match="no finished teaching set"):
-        TeachingSet.open(place)
+    with pytest.raises(ScoredSetError, match="no finished scored set"):
+        ScoredSet.open(place)
     first, second, third = sorted((place / "shards").iterdir())
     first.unlink()
     second.write_bytes(second.read_bytes()[:1000])
@@ -148,9 +148,9 @@ def test_a_finished_folder_is_reused_with_other_weights_and_other_plans_are_refu
     assert not (folder / "shards").exists()
     again = build(replace(plan, teachers={"gmsd": TeacherSpec(), "ssim": TeacherSpec(9)}), folder, progress=False)
     assert again.weights == {"gmsd": 1.0, "ssim": 9}
-    with pytest.raises(TeachingError, match="another plan, which differs in chains, seed"):
+    with pytest.raises(ScoredSetError, match="another plan, which differs in chains, seed"):
         build(replace(plan, seed=4, chains=1), folder, progress=False)
-    with pytest.raises(TeachingError, match="holds no teaching set"):
+    with pytest.raises(ScoredSetError, match="holds no scored set"):
         build(plan, plan.photos[0].parent, progress=False)
 
 
@@ -199,7 +199,7 @@ def test_a_score_that_is_not_finite_is_named(plan, tmp_path, monkeypatch):
     kind = type(create_critic("gmsd"))
     score = kind.score
     monkeypatch.setattr(kind, "score", lambda self, x, y=None: score(self, x, y) / (x != y).any((1, 2, 3)).float())
-    with pytest.raises(TeachingError, match=r"gmsd gave nan for people/astronaut.png, crop 0, clean \(2 such"):
+    with pytest.raises(ScoredSetError, match=r"gmsd gave nan for people/astronaut.png, crop 0, clean \(2 such"):
         build(plan, tmp_path / "set", processes=1, progress=False)
 
 
