@@ -47,7 +47,7 @@ from perceptloss.teach.run.setup import Material, open_material
 from perceptloss.teach.run.sources import parse_entries
 from perceptloss.teach.run.stream import Batches
 from perceptloss.teach.run.tally import Tally
-from perceptloss.teach.run.terms import Terms
+from perceptloss.teach.run.terms import Terms, ask_references, looks_of
 from perceptloss.weights.download import sha256_of
 
 FREE = ("card.", "val.peers", "val.rounds", "build_only", "evaluate_only")
@@ -101,7 +101,8 @@ def build_trainee(config: Config, folder: Path, critic: Critic, material: Materi
     streams = material.streams(train.seed, accelerator.process_index, accelerator.num_processes)
     place = Place(accelerator.device, config.critic.channels_last)
     critic.to(place.device).to(memory_format=place.memory_format)
-    reader = Reader(critic, config.critic.read, config.critic.tap)
+    looks = looks_of(config.objectives, [source.options for source in material.sources])
+    reader = Reader(critic, config.critic.read, config.critic.tap, looks)
     width, idle = settle(reader, [place.pair(stream[0]) for stream in streams])
     if idle:
         accelerator.print(f"no score depends on {len(idle)} parameters, which stay fixed: {', '.join(idle[:5])}")
@@ -218,7 +219,9 @@ def main(argv: Sequence[str]) -> None:
     critic = build_critic(config.critic, config.train.seed)
     peers = build_peers(config.val.peers, critic.card, accelerator.device)
     data, sets = parse_entries(config.data, "data"), parse_entries(config.val.sets, "val.sets")
-    material = open_material(critic, data, sets, config.train.seed, config.val.look_alikes, accelerator)
+    asked = ask_references(config.objectives, data)
+    seed, allow = config.train.seed, config.val.look_alikes
+    material = open_material(critic, data, sets, seed, allow, accelerator, with_reference=asked)
     problems = exam_problems(config.val.best, material.exams, has_card=config.card.write)
     if problems := problems + size_problems({config.critic.name: critic, **peers}, material.exams):
         raise ConfigError(problems, "exams")

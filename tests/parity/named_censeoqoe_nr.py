@@ -9,7 +9,8 @@ from torch import Tensor
 
 from perceptloss.critic import Critic
 from perceptloss.critics.censeoqoe import CenseoQoENR
-from perceptloss.teach.objectives import gap_weights, rank_hinge
+from perceptloss.teach.objectives.comparison import gaps as gaps_of
+from perceptloss.teach.objectives.comparison import rank_hinge
 
 from .named import DTYPES, NamedCase, Reader, System, gradient
 
@@ -22,7 +23,7 @@ def _loss(l1: float, rank: float, has_margin: bool, threshold: float) -> dict[bo
 
     def read(critic: Critic, case: NamedCase, name: str, *, is_derivative: bool) -> Tensor:
         q, y = (torch.tensor(v, dtype=DTYPES[case.dtype], requires_grad=True) for v in (_PREDICTIONS, _LABELS))
-        gaps = gap_weights(y)
+        gaps = gaps_of(y)
         hinge = rank_hinge(q, y, gaps if has_margin else 0.0, mask=gaps < threshold, over="all")
         loss = l1 * (q - y.detach()).abs().mean() + rank * hinge
         return torch.autograd.grad(loss, q)[0] if is_derivative else loss

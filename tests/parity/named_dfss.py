@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from perceptloss import get_card
 from perceptloss.critic import Critic
 from perceptloss.critics.dfss.critic import DFSS
-from perceptloss.teach.objectives import triplet_margin
+from perceptloss.teach.objectives.regression import triplet_margin
 from perceptloss.weights.convert import load_states
 
 from .named import DTYPES, NamedCase, Reader, System, gradient

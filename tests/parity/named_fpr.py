@@ -12,7 +12,7 @@ from perceptloss.critic import Critic
 from perceptloss.critics.fpr.critic import FPR, Order
 from perceptloss.critics.fpr.hallucination import PatchReader, weighted_mean
 from perceptloss.networks.patches import per_image
-from perceptloss.teach.objectives import triplet_margin
+from perceptloss.teach.objectives.regression import triplet_margin
 
 from .losses import Losses, loss_readers
 from .named import NamedCase, Reader, System, gradient

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from perceptloss.critic import Critic
 from perceptloss.critics.monotonic import DATASETS, Monotonic, bilinear
-from perceptloss.teach.objectives import norm_in_norm
+from perceptloss.teach.objectives.regression import norm_in_norm
 
 from .named import DTYPES, NamedCase, Reader, System, gradient
 

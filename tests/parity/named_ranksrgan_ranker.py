@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from perceptloss.critic import Critic
 from perceptloss.critics.ranker import Ranker
-from perceptloss.teach.objectives import rank_hinge
+from perceptloss.teach.objectives.comparison import rank_hinge
 
 from .named import NamedCase, Reader, System, gradient
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from perceptloss.critic import Critic
 from perceptloss.critics.tres import TReS
 from perceptloss.networks.layers import unit_norm
-from perceptloss.teach.objectives import consistency, extreme_triplets, tres_loss
+from perceptloss.teach.objectives.listwise import extreme_triplets, tres_loss
 
 from .losses import Losses, loss_readers
 from .named import NamedCase, Reader, System, gradient
@@ -54,14 +54,9 @@ def _teach(critic: Critic, case: NamedCase, images: Mapping[str, Tensor]) -> Los
     """Parts of the loss with the help of its weights: what is left of it where all others are 0."""
     assert isinstance(critic, TReS)
 
-    def look(x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        taps = critic.trunk(x, critic.taps)
-        tokens = critic.encode(taps)
-        whole = torch.cat([critic.reduce(tokens.mean(1)), taps["layer4"].mean((2, 3))], 1)
-        return critic.head(whole)[:, 0], [_map(tokens), taps["layer4"]]
-
     x = images["abcd"]
-    (q, maps), (mirrored, others) = look(x), look(x.flip(-1))
+    q, mirrored = critic.score(x), critic.score(x.flip(-1))
+    consistency = critic.consistency(x).mean()  # theirs is taken twice, each time with the other side held
     y = torch.tensor(_LABELS, dtype=q.dtype)
     low, high = extreme_triplets(q, y)
     low_mirror, high_mirror = extreme_triplets(mirrored, y)
@@ -69,8 +64,8 @@ def _teach(critic: Critic, case: NamedCase, images: Mapping[str, Tensor]) -> Los
     found = {
         "loss_l1": tres_loss(q, q, y, ranking=0, agreement=0) / 2,
         "loss_l1_mirror": tres_loss(mirrored, mirrored, y, ranking=0, agreement=0) / 2,
-        "loss_consistency": consistency(maps, others, flip_back=False),
-        "loss_consistency_mirror": consistency(others, maps, flip_back=False),
+        "loss_consistency": consistency,
+        "loss_consistency_mirror": consistency.detach(),
         "loss_triplet_low": low,
         "loss_triplet_high": high,
         "loss_triplet_low_mirror": low_mirror,

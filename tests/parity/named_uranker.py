@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from perceptloss import CriticLoss
 from perceptloss.critic import Critic
 from perceptloss.critics.uranker.critic import URanker, histogram, padded
-from perceptloss.teach.objectives import rank_hinge
+from perceptloss.teach.objectives.comparison import rank_hinge
 
 from .named import NamedCase, Reader, System, gradient
 

@@ -66,7 +66,7 @@ def tiny(folder: Path, **changed: Any) -> dict[str, Any]:
 
 def setting(name: str = CRITIC, *, is_exam: bool = False, seed: int = 0) -> sources.Setting:
     """Of a run in one process."""
-    return sources.Setting(get_card(name), seed, is_exam, lambda act: act())
+    return sources.Setting(get_card(name), seed, is_exam, get_card(name).needs_reference, lambda act: act())
 
 
 def options(folder: Path, **changed: Any) -> Options:

@@ -139,7 +139,7 @@ def test_two_datasets_teach_through_maps_of_their_own(dataset: Path, tmp_path: P
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["exams"]["exam"]["images"] == 6
     heads = torch.load(tmp_path / "run" / "checkpoints" / "last" / "critics.pt", weights_only=True)
-    gains = [heads[f"parts.{i}_heads.heads.own.offset"] for i in range(2)]
+    gains = [heads[f"parts.{i}_heads.offset"] for i in range(2)]
     assert gains[0] != gains[1]
 
 

@@ -71,7 +71,7 @@ def test_a_run_leaves_weights_figures_and_a_card(
     run = tmp_path / "run"
     results = json.loads((run / "results.json").read_text())
     exam = results["exams"]["photos"]
-    assert (results["num_processes"], results["training"]["steps"], exam["images"]) == (1, 4, 16)
+    assert (results["num_processes"], results["origin"]["steps"], exam["images"]) == (1, 4, 16)
     assert set(exam["figures"]) == {CRITIC, "ssim"}
     assert exam["unseen_families"] == ["noise"]
     own = exam["figures"][CRITIC]
@@ -99,7 +99,7 @@ def test_a_run_leaves_weights_figures_and_a_card(
     critic.main([*options, "--evaluate_only", str(file), *changed])
     again = json.loads((run / "results.json").read_text())
     assert again["exams"]["photos"]["figures"][CRITIC] == own
-    assert again["training"] == results["training"]
+    assert again["training"] == results["origin"]
     assert set(again["exams"]["photos"]["figures"]) == {CRITIC, "gmsd"}
     assert "- moonlight" in file.with_suffix(".md").read_text()
 

@@ -11,23 +11,18 @@ import torch
 from torch.nn import functional as F
 
 from perceptloss.errors import ConfigError, InputError
-from perceptloss.teach.objectives.proxies import (
-    ProxyHead,
+from perceptloss.teach.objectives.anchors import (
     assignment_cost,
-    balanced_bce,
-    batch_triplets,
     class_proxies,
-    code_distance,
     greedy_assignment,
-    hamming,
     hash_consistent,
     large_margin_proxies,
     level_similarity,
     procrustes,
     simplex_proxies,
     spread_proxies,
-    triplet_loss,
 )
+from perceptloss.teach.objectives.proxies import ProxyHead, batch_triplets, code_distance
 
 
 def cosines(proxies):
@@ -183,31 +178,19 @@ def test_neighbouring_levels_get_neighbouring_codes():
     assert sorted(codes.T.tolist()) == sorted(class_proxies(30, 16).double().T.tolist())
 
 
-def test_hamming_and_its_smooth_form():
-    a = torch.rand(6, 20) > 0.5
-    b = torch.rand(6, 20) > 0.5
-    assert hamming(a, a).tolist() == [0] * 6
-    assert hamming(a, ~a).tolist() == [20] * 6
+def test_distances_of_codes_count_bits_and_are_smooth_between():
+    a, b = torch.rand(6, 20) > 0.5, torch.rand(6, 20) > 0.5
     v, w = 2 * a.float() - 1, 2 * b.float() - 1
-    assert code_distance(v, w).tolist() == hamming(a, b).tolist()
-    assert code_distance(v, w).tolist() == ((20 - (v * w).sum(1)) / 2).tolist()
+    assert code_distance(v, w).tolist() == (a ^ b).sum(-1).tolist() == ((20 - (v * w).sum(1)) / 2).tolist()
     half = torch.rand(3, 20) - 0.5
     assert code_distance(half, half).tolist() == [0, 0, 0]
-    assert hamming(a[:, None], b[None]).shape == (6, 6)
-    with pytest.raises(InputError, match=r"torch\.bool"):
-        hamming(v, w)
 
 
 def test_triplets():
     v = torch.rand(4, 8, requires_grad=True)
-    assert triplet_loss(v, v, v).item() == pytest.approx(math.log(2))
-    assert triplet_loss(v, v.flip(0), v.flip(0), margin=3.0).item() == pytest.approx(math.log1p(math.exp(3)), rel=1e-6)
-    code = torch.ones(1, 8)
-    assert float(triplet_loss(code, code, -code)) == pytest.approx(math.log1p(math.exp(-8)), rel=1e-4)
-    assert float(triplet_loss(code, -code, code)) == pytest.approx(math.log1p(math.exp(8)), rel=1e-6)
     labels = torch.tensor([0, 0, 1, 1])
     by_hand = [
-        triplet_loss(v[[a]], v[[p]], v[[n]], 1.0)
+        F.softplus(1 + code_distance(v[a], v[p]) - code_distance(v[a], v[n]))
         for a, p, n in itertools.permutations(range(4), 3)
         if labels[a] == labels[p] != labels[n]
     ]
@@ -221,33 +204,12 @@ def test_triplets():
     assert v.grad.eq(0).all()
 
 
-def test_balanced_cross_entropy_of_tags():
-    assert float(balanced_bce(torch.zeros(5, 3), torch.eye(5, 3))) == pytest.approx(math.log(2))
-    # one image in four has the tag: three wrong others weigh as much as one wrong with it
-    tags = torch.tensor([[1.0], [0], [0], [0]])
-    missed = float(balanced_bce(torch.full((4, 1), -30.0), tags))
-    invented = float(balanced_bce(torch.full((4, 1), 30.0), tags))
-    assert missed == pytest.approx(15) and invented == pytest.approx(15)
-    logits = torch.randn(4, 1)
-    assert float(balanced_bce(logits, tags, torch.tensor([0.25]))) == pytest.approx(float(balanced_bce(logits, tags)))
-    # a tag that no image of the batch has is averaged over one side, and equal counts give the plain form
-    assert float(balanced_bce(torch.full((4, 1), 2.0), tags * 0)) == pytest.approx(math.log1p(math.exp(2)))
-    even, z = torch.tensor([[1.0, 0], [0, 1]]), torch.randn(2, 2)
-    assert float(balanced_bce(z, even)) == pytest.approx(float(F.binary_cross_entropy_with_logits(z, even)))
-    assert math.isfinite(float(balanced_bce(torch.full((1, 1), 1e4), torch.zeros(1, 1))))
-    with pytest.raises(InputError, match="C frequencies"):
-        balanced_bce(z, even, torch.tensor([0.5]))
-    with pytest.raises(InputError, match=r"inside \(0, 1\)"):
-        balanced_bce(z, even, torch.tensor([0.5, 0]))
-
-
 def test_logits_and_their_gradient():
     proxies = class_proxies(5, 16)
     head = ProxyHead(10, proxies, scale=4.0)
     f = torch.randn(3, 10, requires_grad=True)
     v = head(f)
     assert torch.allclose(v, torch.tanh(F.linear(f, head.embed.weight, head.embed.bias)))
-    assert torch.allclose(torch.tanh(head.raw(f)), v)
     assert torch.allclose(head.logits(v), v @ proxies * (4 / math.sqrt(16)))
     labels = torch.tensor([0, 4, 2])
     loss = head.loss(f, labels)
@@ -256,7 +218,6 @@ def test_logits_and_their_gradient():
     assert f.grad.abs().sum() > 0
     assert {name for name, p in head.named_parameters() if p.grad.abs().sum() > 0} == {"embed.weight", "embed.bias"}
     assert not head.proxies.requires_grad
-    assert torch.equal(head.code(v), head.code(head.raw(f))) and head.code(v).dtype == torch.bool
 
 
 def test_a_head_keeps_its_proxies_in_a_checkpoint():
@@ -281,25 +242,21 @@ def test_a_head_learns_classes_and_codes_near_their_proxies():
         head.loss(f, labels, triplets=1.0, margin=2.0).backward()
         optimiser.step()
     v = head(f)
-    assert (head.nearest(v) == labels).float().mean() > 0.95
-    wrong_bits = hamming(head.code(v), head.proxies.T[labels] > 0).float().mean()
+    assert (head.logits(v).argmax(1) == labels).float().mean() > 0.95
+    wrong_bits = code_distance(v.sign(), head.proxies.T[labels]).mean()
     assert wrong_bits < 2
-    distance = hamming(head.code(v)[:, None], head.code(v)[None]).float()
+    distance = code_distance(v.sign()[:, None], v.sign())
     same = labels[:, None] == labels
     assert distance[same].mean() + 3 < distance[~same].mean()
 
 
-def test_tags_and_what_a_head_refuses():
+def test_what_a_head_refuses():
     head = ProxyHead(4, class_proxies(3, 8))
     f = torch.randn(5, 4, requires_grad=True)
     tags = (torch.rand(5, 3) > 0.5).float()
-    loss = head.tag_loss(f, tags)
-    assert loss.item() == pytest.approx(balanced_bce(head.logits(head(f)), tags).item())
-    loss.backward()
-    assert torch.isfinite(f.grad).all() and f.grad.abs().sum() > 0
     with pytest.raises(InputError, match=r"features \(N, 4\), got \(5, 3\)"):
         head(torch.randn(5, 3))
-    with pytest.raises(InputError, match="tag_loss"):
+    with pytest.raises(InputError, match="one int64 class"):
         head.loss(f, tags)
     for wrong in (torch.zeros(4, 2), torch.ones(4, 2), torch.ones(4)):
         with pytest.raises(ConfigError, match="without equal columns"):

@@ -74,13 +74,11 @@ class UncertaintyWeights(nn.Module):
             raise ConfigError(problems or ["expected at least one task, got none"], "uncertainty weights")
         self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in names})
 
-    def forward(self, losses: Mapping[str, Tensor], *, learn: bool = True) -> Tensor:
+    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Weigh the losses of the tasks that a batch has labels for.
 
         Args:
             losses: Task to its loss, a scalar >= 0; any of the tasks, at least one.
-            learn: Whether the log-variances get a gradient; not in the step of a restorer, which would make its
-                task look certain.
 
         Returns:
             A scalar, float32 for losses of lower precision.
@@ -92,7 +90,6 @@ class UncertaintyWeights(nn.Module):
         terms = []
         for name, loss in losses.items():
             s = _Bounded.apply(self.log_variances[name], _BOUND)
-            s = s if learn else s.detach()
             loss = loss.float() if loss.dtype in (torch.float16, torch.bfloat16) else loss
             share = 0.5 if name in self.regressions else 1.0
             terms.append(share * torch.exp(-s) * loss + 0.5 * s)

@@ -4,12 +4,10 @@ Rank hinge, Elo probabilities and cross entropy are those of Thong et al., "Cont
 improve IQA", BMVC 2022 (arXiv 2211.05215); fidelity is that of Tsai et al., "FRank", SIGIR 2007, with
 Thurstone's model as in Zhang et al., "Uncertainty-Aware Blind Image Quality Assessment", TIP 2021.
 
-Throughout, `q` are predictions, higher better, and `y` labels, (N,) each. The loss is a 0-d weighted mean over
+Throughout, `q` are predictions, higher better, and `y` labels, (N,) each. The loss is a 0-d mean over
 pairs, float32 or finer, and 0 where no pair is left. All take
 
-    mask: (N, N), true for the pairs to compare, in either order; such as `same_content(contents)`.
-    weights: (N, N), not negative, of the pairs; of both entries of a pair the mean counts. See
-        `gap_weights` and `elo_variance`.
+    mask: (N, N), true for the pairs to compare, in either order.
     min_gap: Pairs whose labels differ by no more are left out; None takes all pairs, tied ones too.
 
 A critic taught by pairs alone keeps a free shift, by the hinge and cross entropy also a growing scale.
@@ -19,7 +17,6 @@ Memory N^2.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -27,20 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perceptloss.errors import InputError
-from perceptloss.networks.functional import root
 from perceptloss.teach.objectives.lists import above_zero, paired
 
-__all__ = [
-    "difference_mse",
-    "elo_mse",
-    "elo_variance",
-    "fidelity_loss",
-    "gap_weights",
-    "pair_accuracy",
-    "pairwise_bce",
-    "rank_hinge",
-    "same_content",
-]
+__all__ = ["difference_mse", "elo_mse", "fidelity_loss", "gaps", "pairwise_bce", "rank_hinge"]
 
 
 class _Pairs(NamedTuple):
@@ -59,49 +45,24 @@ class _Pairs(NamedTuple):
         return (values * weight).sum() / torch.where(total > 0, total, 1)
 
 
-def _pairs(
-    q: Tensor, y: Tensor, mask: Tensor | None, weights: Tensor | None, min_gap: float | None, objective: str
-) -> _Pairs:
+def _pairs(q: Tensor, y: Tensor, mask: Tensor | None, min_gap: float | None, objective: str) -> _Pairs:
     q, y = paired(q, y, objective)
     size = len(q)
-    for name, table in (("mask", mask), ("weights", weights)):
-        if table is not None and table.shape != (size, size):
-            raise InputError(f"{objective} needs {name} of shape ({size}, {size}), got {tuple(table.shape)}")
-    if mask is not None and mask.dtype != torch.bool:
-        raise InputError(f"{objective} needs a mask of booleans, got {mask.dtype}; give numbers as weights")
+    if mask is not None and (mask.shape != (size, size) or mask.dtype != torch.bool):
+        told = f"got shape {tuple(mask.shape)} of {mask.dtype}"
+        raise InputError(f"{objective} needs a mask of shape ({size}, {size}) of booleans, {told}")
     first, second = torch.triu_indices(size, size, 1, device=q.device)
     dy = y[first] - y[second]
     weight = torch.ones_like(dy) if min_gap is None else (dy.abs() > min_gap).to(dy.dtype)
     if mask is not None:
         mask = mask.to(q.device)
         weight = weight * (mask[first, second] | mask[second, first])
-    if weights is not None:
-        weights = weights.detach().to(q.device)
-        weight = weight * (weights[first, second] + weights[second, first]).to(dy.dtype) / 2
     return _Pairs(q[first] - q[second], dy, weight, first, second)
 
 
-def same_content(contents: Tensor | Sequence[Hashable]) -> Tensor:
-    """Mask of the pairs that show one content, (N, N).
-
-    Args:
-        contents: A number per image, (N,), or a name per image.
-    """
-    if not isinstance(contents, Tensor):
-        numbers: dict[Hashable, int] = {}
-        contents = torch.tensor([numbers.setdefault(content, len(numbers)) for content in contents])
-    return contents[:, None] == contents
-
-
-def gap_weights(y: Tensor) -> Tensor:
-    """Weights of pairs, (N, N), by how far apart their labels (N,) are."""
+def gaps(y: Tensor) -> Tensor:
+    """How far apart labels (N,) are, (N, N)."""
     return (y[:, None] - y).abs()
-
-
-def elo_variance(y: Tensor, scale: float = 400.0) -> Tensor:
-    """Weights of pairs, (N, N), in [0, 1/4]: the variance p (1 - p) of who wins at Elo labels (N,)."""
-    p = _elo(y[:, None] - y, scale)
-    return p * (1 - p)
 
 
 def _elo(gap: Tensor, scale: float) -> Tensor:
@@ -115,7 +76,6 @@ def rank_hinge(
     margin: float | Tensor = 0.2,
     *,
     mask: Tensor | None = None,
-    weights: Tensor | None = None,
     min_gap: float | None = 0.0,
     over: Literal["active", "all"] = "active",
     clamp: float | None = None,
@@ -130,8 +90,8 @@ def rank_hinge(
     Args:
         q: Predictions, (N,).
         y: Labels, (N,), of which only the order counts.
-        margin: Lead that is enough, in the unit of `q`; or one per pair, (N, N), symmetric, such as `gap_weights(y)`.
-        mask, weights, min_gap: See the module. With min_gap=None, tied labels cost the margin, as published.
+        margin: Lead that is enough, in the unit of `q`; or one per pair, (N, N), symmetric, such as `gaps(y)`.
+        mask, min_gap: See the module. With min_gap=None, tied labels cost the margin, as published.
         over: `all` divides by all pairs in the mask.
         clamp: Bound |q| before, as rankers do (5 in RankSRGAN and URanker); beyond it nothing is learned.
 
@@ -143,7 +103,7 @@ def rank_hinge(
         raise InputError(f"over must be 'active' or 'all', got {over!r}")
     if clamp is not None:
         q = q.clamp(-clamp, clamp)
-    pairs = _pairs(q, y, mask, weights, min_gap, "rank_hinge")
+    pairs = _pairs(q, y, mask, min_gap, "rank_hinge")
     if isinstance(margin, Tensor):
         margin = margin.detach()[pairs.first, pairs.second].to(pairs.dq.dtype)
     short = (margin - pairs.dy.sign() * pairs.dq).relu()
@@ -156,7 +116,6 @@ def pairwise_bce(
     temperature: float = 0.1,
     *,
     mask: Tensor | None = None,
-    weights: Tensor | None = None,
     min_gap: float | None = 0.0,
 ) -> Tensor:
     r"""Cross entropy of sigmoid((q_i - q_j) / T) and the order of the labels, at least 0; ln 2 for equal predictions.
@@ -168,13 +127,13 @@ def pairwise_bce(
         q: Predictions, (N,).
         y: Labels, (N,), of which only the order counts.
         temperature: T > 0, in the unit of `q`; published with .01 to .05.
-        mask, weights, min_gap: See the module. With min_gap=None, the later of two tied should win, as published.
+        mask, min_gap: See the module. With min_gap=None, the later of two tied should win, as published.
 
     Example:
         >>> q = torch.rand(8, requires_grad=True)
         >>> pairwise_bce(q, torch.rand(8)).backward()
     """
-    pairs = _pairs(q, y, mask, weights, min_gap, "pairwise_bce")
+    pairs = _pairs(q, y, mask, min_gap, "pairwise_bce")
     wins = (pairs.dy > 0).to(pairs.dq.dtype)
     return pairs.mean(
         F.binary_cross_entropy_with_logits(pairs.dq / above_zero(temperature, "temperature"), wins, reduction="none")
@@ -188,7 +147,6 @@ def elo_mse(
     temperature: float = 1.0,
     *,
     mask: Tensor | None = None,
-    weights: Tensor | None = None,
     min_gap: float | None = None,
 ) -> Tensor:
     r"""Squared error of predicted against Elo win probabilities, in [0, 1].
@@ -203,13 +161,13 @@ def elo_mse(
         y: Elo labels, (N,), such as PIPAL's.
         scale: Gap of labels that means 10 : 1; for labels divided by their deviation, 400 / 121.5 on PIPAL.
         temperature: T > 0, in the unit of `q`.
-        mask, weights, min_gap: See the module; a tie is a probability like any other.
+        mask, min_gap: See the module; a tie is a probability like any other.
 
     Example:
         >>> q = torch.rand(8, requires_grad=True)
         >>> elo_mse(q, 1449 + 121 * torch.randn(8)).backward()
     """
-    pairs = _pairs(q, y, mask, weights, min_gap, "elo_mse")
+    pairs = _pairs(q, y, mask, min_gap, "elo_mse")
     expected = torch.sigmoid(pairs.dq / above_zero(temperature, "temperature"))
     return pairs.mean((expected - _elo(pairs.dy, scale)).square())
 
@@ -219,7 +177,6 @@ def difference_mse(
     y: Tensor,
     *,
     mask: Tensor | None = None,
-    weights: Tensor | None = None,
     min_gap: float | None = None,
 ) -> Tensor:
     r"""Mean of ((q_i - q_j) - (y_i - y_j))^2 over pairs: squared error with the shift left free, at least 0.
@@ -229,13 +186,13 @@ def difference_mse(
     Args:
         q: Predictions, (N,), on the scale of the labels.
         y: Labels, (N,).
-        mask, weights, min_gap: See the module.
+        mask, min_gap: See the module.
 
     Example:
         >>> q = torch.rand(8, requires_grad=True)
         >>> difference_mse(q, torch.rand(8)).backward()
     """
-    pairs = _pairs(q, y, mask, weights, min_gap, "difference_mse")
+    pairs = _pairs(q, y, mask, min_gap, "difference_mse")
     return pairs.mean((pairs.dq - pairs.dy).square())
 
 
@@ -244,9 +201,7 @@ def fidelity_loss(
     y: Tensor,
     spread: float | Tensor = 1.0,
     *,
-    label_std: Tensor | None = None,
     mask: Tensor | None = None,
-    weights: Tensor | None = None,
     min_gap: float | None = 0.0,
 ) -> Tensor:
     r"""Fidelity of predicted win probabilities, in [0, 1]; 0 where they equal those of the labels.
@@ -254,43 +209,23 @@ def fidelity_loss(
     .. math:: 1 - \sqrt{p \hat p} - \sqrt{(1 - p)(1 - \hat p)}, \quad
         \hat p = \Phi\left((q_i - q_j) / \sqrt{s_i^2 + s_j^2}\right)
 
-    Bounded, so that a wrong label costs a bounded amount; a pair that is wrong by far has hardly a slope.
+    Labels say 1, 0, or 1/2 for a tie. Bounded, so that a wrong label costs a bounded amount; a pair that is wrong by
+    far has hardly a slope.
 
     Args:
         q: Predictions, (N,).
         y: Labels, (N,).
         spread: Deviation s of each prediction, a number or (N,), which may be learned; bounded below by 1e-3.
-        label_std: Deviations of the labels, (N,), which make their p Thurstone's too; without, p is 1, 0, or 1/2 for a
-            tie.
-        mask, weights, min_gap: See the module.
+        mask, min_gap: See the module.
 
     Example:
         >>> q = torch.rand(8, requires_grad=True)
         >>> fidelity_loss(q, torch.rand(8)).backward()
     """
-    pairs = _pairs(q, y, mask, weights, min_gap, "fidelity_loss")
+    pairs = _pairs(q, y, mask, min_gap, "fidelity_loss")
     s = torch.as_tensor(spread, dtype=pairs.dq.dtype, device=q.device).expand(len(q)).clamp_min(1e-3)
     lead = pairs.dq / (s[pairs.first].square() + s[pairs.second].square()).sqrt()
     p = (pairs.dy.sign() + 1) / 2
-    if label_std is not None:
-        noise = root(label_std.detach().to(p)[pairs.first].square() + label_std.detach().to(p)[pairs.second].square())
-        p = torch.where(noise > 0, torch.special.ndtr(pairs.dy / torch.where(noise > 0, noise, 1)), p)
     # roots of probabilities by their logarithms: no root has its infinite slope at 0
     wins, loses = ((torch.special.log_ndtr(side) / 2).exp() for side in (lead, -lead))
     return pairs.mean(1 - p.sqrt() * wins - (1 - p).sqrt() * loses)
-
-
-@torch.no_grad()
-def pair_accuracy(q: Tensor, y: Tensor, *, mask: Tensor | None = None, min_gap: float = 0.0) -> Tensor:
-    """Share of pairs that predictions (N,) order as labels (N,) do, 0-d, in [0, 1]; tied predictions count half.
-
-    With no pair to judge it is 1/2, a guess. No loss: it has no slope.
-
-    Args:
-        q: Predictions, (N,).
-        y: Labels, (N,).
-        mask, min_gap: See the module.
-    """
-    pairs = _pairs(q, y, mask, None, min_gap, "pair_accuracy")
-    right = pairs.mean((1 + (pairs.dq * pairs.dy).sign()) / 2)
-    return torch.where(pairs.weight.sum() > 0, right, 0.5)

@@ -3,7 +3,7 @@
 The divergences are our reading of Cong et al., "Image Quality Assessment with Gradient Siamese Network", CVPR
 Workshops 2022, which has no public code. The rank terms are those of Ayyoubzadeh and Royat, "ASNA", CVPR Workshops
 2021 (github.com/smehdia/NTIRE2021-IQA-MACS, commit 7294735, Apache-2.0), with soft ranks in place of their
-sorting network. Extremes and consistency are those of Golestaneh et al., "TReS", WACV 2022
+sorting network. Extremes are those of Golestaneh et al., "TReS", WACV 2022
 (github.com/isalirezag/TReS, commit 1fb1e40, non-commercial; ours is written from the description).
 
 Throughout, `q` are predictions, higher better, and `y` labels, (N,) each; the loss is 0-d, float32 or finer.
@@ -12,13 +12,12 @@ Gather the list over processes. None says anything about a restorer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.errors import InputError
 from perceptloss.teach.objectives.correlation import correlation, soft_ranks
 from perceptloss.teach.objectives.lists import above_zero, nothing, paired, unit_labels, z_scored
 
@@ -26,7 +25,6 @@ __all__ = [
     "asna_loss",
     "batch_extremes",
     "batch_kl",
-    "consistency",
     "extreme_triplets",
     "relative_distance_kl",
     "surrogate_rank_loss",
@@ -207,7 +205,7 @@ def batch_extremes(q: Tensor, y: Tensor) -> Tensor:
 
 
 def tres_loss(q: Tensor, mirrored: Tensor, y: Tensor, *, ranking: float = 0.05, agreement: float = 0.5) -> Tensor:
-    """TReS's loss of predictions for images and for their mirror images, at least 0, without its `consistency`.
+    """TReS's loss of predictions for images and for their mirror images, at least 0, without what their maps differ by.
 
     Mean absolute errors of both, plus `ranking` times their `extreme_triplets`, plus `agreement` times what the
     triplets of one differ from those of the other, each way with the other held.
@@ -230,34 +228,3 @@ def tres_loss(q: Tensor, mirrored: Tensor, y: Tensor, *, ranking: float = 0.05, 
     here, there = torch.stack(extreme_triplets(a, labels)), torch.stack(extreme_triplets(b, labels))
     differ = (here - there.detach()).abs().sum() + (there - here.detach()).abs().sum()
     return loss + ranking * (here.sum() + there.sum()) + agreement * differ
-
-
-def consistency(
-    features: Tensor | Sequence[Tensor], mirrored: Tensor | Sequence[Tensor], *, flip_back: bool = True
-) -> Tensor:
-    """Mean absolute difference of maps from those of the mirror image, which are held; a sum over maps, at least 0.
-
-    Args:
-        features: A map, (N, C, h, w), or several.
-        mirrored: The same of the mirror image.
-        flip_back: Mirror them back before. False is as published, and then even a network that
-            sees both alike pays for every image that is not symmetric.
-
-    Raises:
-        InputError: if the maps do not pair up.
-
-    Example:
-        >>> maps = torch.rand(2, 4, 7, 7, requires_grad=True)
-        >>> consistency(maps, maps.flip(-1)).backward()
-    """
-    here = [features] if isinstance(features, Tensor) else list(features)
-    there = [mirrored] if isinstance(mirrored, Tensor) else list(mirrored)
-    shapes, others = [tuple(m.shape) for m in here], [tuple(m.shape) for m in there]
-    if not here or shapes != others or any(len(shape) != 4 for shape in shapes):
-        raise InputError(f"consistency needs maps (N, C, h, w) in equal pairs, got {shapes} and {others}")
-    total = torch.zeros((), device=here[0].device)
-    for own, other in zip(here, there, strict=True):
-        wide = torch.promote_types(own.dtype, torch.float32)
-        held = other.detach().flip(-1) if flip_back else other.detach()
-        total = total + (own.to(wide) - held.to(wide)).abs().mean()
-    return total

@@ -18,76 +18,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceptloss.errors import ConfigError, InputError
-from perceptloss.teach.objectives.anchors import (
-    assignment_cost,
-    class_proxies,
-    greedy_assignment,
-    hash_consistent,
-    large_margin_proxies,
-    level_similarity,
-    procrustes,
-    simplex_proxies,
-    spread_proxies,
-)
 
-__all__ = [
-    "ProxyHead",
-    "assignment_cost",
-    "balanced_bce",
-    "batch_triplets",
-    "class_proxies",
-    "code_distance",
-    "greedy_assignment",
-    "hamming",
-    "hash_consistent",
-    "large_margin_proxies",
-    "level_similarity",
-    "procrustes",
-    "simplex_proxies",
-    "spread_proxies",
-    "triplet_loss",
-]
+__all__ = ["ProxyHead", "batch_triplets", "code_distance"]
 
 
 def _full(t: Tensor) -> Tensor:
     return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
 
 
-def hamming(a: Tensor, b: Tensor) -> Tensor:
-    """Number of bits that differ, int64, of codes (..., d) of bool; leading dimensions broadcast.
-
-    Raises:
-        InputError: if they are not bool or differ in length.
-    """
-    if a.dtype != torch.bool or b.dtype != torch.bool or a.shape[-1] != b.shape[-1]:
-        shapes = f"{tuple(a.shape)} of {a.dtype} and {tuple(b.shape)} of {b.dtype}"
-        raise InputError(f"expected codes (..., d) of torch.bool with the same d, got {shapes}")
-    return (a ^ b).sum(-1)
-
-
 def code_distance(v: Tensor, other: Tensor) -> Tensor:
-    """|v - v'|^2 / 4 of embeddings (..., d) in [-1, 1], in [0, d]: `hamming` of their codes where both are saturated.
+    """|v - v'|^2 / 4 of embeddings (..., d) in [-1, 1], in [0, d]: bits that differ where both are saturated.
 
     The published (d - v.v') / 2 is the same there, but elsewhere not 0 between equal embeddings.
     """
     return (_full(v) - _full(other)).square().sum(-1) / 4
 
 
-def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 0.0) -> Tensor:
-    """Mean of log(1 + exp(margin + d(anchor, positive) - d(anchor, negative))), d = `code_distance`; a scalar.
-
-    Args:
-        anchor: Embeddings, (N, d).
-        positive: Of images of the same class, (N, d).
-        negative: Of images of another, (N, d).
-        margin: In bits.
-    """
-    gap = code_distance(anchor, positive) - code_distance(anchor, negative)
-    return F.softplus(margin + gap).mean() if len(gap) else gap.sum()
-
-
 def batch_triplets(v: Tensor, labels: Tensor, margin: float = 0.0) -> Tensor:
-    """`triplet_loss` of all triplets in a batch, a scalar; 0 where there is none.
+    """Mean of log(1 + exp(margin + d(anchor, positive) - d(anchor, negative))), a scalar; 0 without a triplet.
+
+    Over all triplets of the batch, d = `code_distance`.
 
     Args:
         v: Embeddings, (N, d). Memory grows as N times the number of pairs of one class.
@@ -101,36 +51,6 @@ def batch_triplets(v: Tensor, labels: Tensor, margin: float = 0.0) -> Tensor:
     gaps = distance[anchors, positives][:, None] - distance[anchors]
     found = gaps[~same[anchors]]
     return F.softplus(margin + found).mean() if len(found) else distance.sum() * 0
-
-
-def balanced_bce(logits: Tensor, tags: Tensor, frequency: Tensor | None = None) -> Tensor:
-    """Binary cross entropy of tags in which the images with a tag weigh as much as those without; a scalar.
-
-    Args:
-        logits: (N, C).
-        tags: 0 or 1, (N, C).
-        frequency: Share of the training images that have each tag, (C,), inside (0, 1). None: both sides of each tag
-            are averaged in the batch, and a side that the batch has not is left out.
-
-    Raises:
-        InputError: if shapes do not fit, or a frequency is not inside (0, 1).
-    """
-    if frequency is not None and not ((frequency > 0) & (frequency < 1)).all():
-        raise InputError("frequencies must be inside (0, 1); leave out tags that no image or every image has")
-    if logits.ndim != 2 or tags.shape != logits.shape or (frequency is not None and len(frequency) != logits.shape[1]):
-        counts = "" if frequency is None else f" and {len(frequency)} frequencies"
-        told = f"logits {tuple(logits.shape)}, tags {tuple(tags.shape)}{counts}"
-        raise InputError(f"expected logits and tags (N, C) and C frequencies, got {told}")
-    logits, tags = _full(logits), tags.to(logits.dtype if logits.dtype == torch.float64 else torch.float32)
-    with_tag, without = tags * F.softplus(-logits), (1 - tags) * F.softplus(logits)
-    if frequency is not None:
-        share = frequency.to(with_tag)
-        return (with_tag / share + without / (1 - share)).sum() / 2 / max(1, logits.numel())
-    counts_with = tags.sum(0)
-    counts_without = len(tags) - counts_with
-    sides = (counts_with > 0).to(tags) + (counts_without > 0).to(tags)
-    each = with_tag.sum(0) / counts_with.clamp_min(1) + without.sum(0) / counts_without.clamp_min(1)
-    return (each / sides.clamp_min(1)).sum() / max(1, logits.shape[1])
 
 
 class ProxyHead(nn.Module):
@@ -153,8 +73,6 @@ class ProxyHead(nn.Module):
         >>> head = ProxyHead(512, class_proxies(6, 32, similarity=levels))
         >>> f = torch.randn(4, 512, requires_grad=True)
         >>> head.loss(f, torch.tensor([0, 0, 5, 3])).backward()
-        >>> hamming(head.code(head(f)), head.code(head(f[:1]))).shape
-        torch.Size([4])
     """
 
     proxies: Tensor
@@ -188,33 +106,21 @@ class ProxyHead(nn.Module):
     def extra_repr(self) -> str:
         return f"bits={self.bits}, classes={self.classes}, scale={self.scale:g}"
 
-    def raw(self, f: Tensor) -> Tensor:
-        """L f + b, (N, d): the embedding before its tanh, whose slope 1 - v^2 a distance for a loss should avoid.
+    def forward(self, f: Tensor) -> Tensor:
+        """Features (N, features) to embeddings in (-1, 1), (N, d).
 
         Raises:
             InputError: if the features are not (N, features).
         """
         if f.ndim != 2 or f.shape[1] != self.embed.in_features:
             raise InputError(f"expected features (N, {self.embed.in_features}), got {tuple(f.shape)}")
-        return self.embed(f)
-
-    def forward(self, f: Tensor) -> Tensor:
-        """Features (N, features) to embeddings in (-1, 1), (N, d)."""
-        return torch.tanh(self.raw(f))
+        return torch.tanh(self.embed(f))
 
     def logits(self, v: Tensor) -> Tensor:
         """Of embeddings (N, d) for the classes, (N, C)."""
         v = _full(v)
         with torch.autocast(v.device.type, enabled=False):  # halves would round logits of up to 64 to a quarter
             return v @ self.proxies.to(v) * (self.scale / math.sqrt(self.bits))
-
-    def code(self, v: Tensor) -> Tensor:
-        """Bits of embeddings before or after the tanh, (N, d), bool: True where an entry is 0 or more."""
-        return v.detach() >= 0
-
-    def nearest(self, v: Tensor) -> Tensor:
-        """Class whose proxy is nearest to the embedding, (N,), int64."""
-        return self.logits(v.detach()).argmax(1)
 
     def loss(self, f: Tensor, labels: Tensor, *, triplets: float = 0.0, margin: float = 0.0) -> Tensor:
         """Cross entropy over the proxies, plus `triplets` times `batch_triplets`; a scalar.
@@ -231,12 +137,8 @@ class ProxyHead(nn.Module):
             InputError: if labels do not fit the features.
         """
         if labels.shape != f.shape[:1] or labels.dtype != torch.int64:
-            told = f"got shape {tuple(labels.shape)} of {labels.dtype}; several tags per image: tag_loss"
+            told = f"got shape {tuple(labels.shape)} of {labels.dtype}"
             raise InputError(f"expected one int64 class for each of {len(f)} features, {told}")
         v = self(f)
         loss = F.cross_entropy(self.logits(v), labels) if len(f) else v.sum()
         return loss + triplets * batch_triplets(v, labels, margin) if triplets else loss
-
-    def tag_loss(self, f: Tensor, tags: Tensor, frequency: Tensor | None = None) -> Tensor:
-        """`balanced_bce` over the proxies, for images with any number of tags; a scalar."""
-        return balanced_bce(self.logits(self(f)), tags, frequency)

@@ -15,10 +15,10 @@ from torch import Tensor
 from perceptloss.errors import ConfigError, InputError
 from perceptloss.teach.objectives.lists import centred, nothing, paired
 
-__all__ = ["norm_in_norm", "rank_gradient_loss", "reqa_loss", "reqa_weights", "tolerance_loss", "triplet_margin"]
+__all__ = ["norm_in_norm", "rank_gradient_loss", "reqa_loss", "tolerance_loss", "triplet_margin"]
 
 _TOLERANCES = (5.0, 2.5, 0.0)
-_REQA_STAGES = ((1.5, 1.0, 0.5), (0.5, 1.5, 1.0), (0.5, 1.0, 1.5))
+_WEIGHTS = (0.5, 1.0, 1.5)  # of the released script to its end
 
 
 def rank_gradient_loss(q: Tensor, y: Tensor, eps: float | None = None) -> Tensor:
@@ -59,7 +59,7 @@ def tolerance_loss(
     predictions: Sequence[Tensor],
     y: Tensor,
     tolerances: Sequence[float] = _TOLERANCES,
-    weights: Sequence[float] = _REQA_STAGES[-1],
+    weights: Sequence[float] = _WEIGHTS,
 ) -> Tensor:
     r"""REQA's fine loss, at least 0: how far each stage of a critic that refines its score is beyond its tolerance.
 
@@ -71,7 +71,7 @@ def tolerance_loss(
         predictions: One list (N,) per stage, coarse to fine.
         y: Labels, (N,).
         tolerances: One per stage, in the unit of the labels; published for labels from 0 to 100.
-        weights: One per stage, not negative, of positive sum; see `reqa_weights`.
+        weights: One per stage, not negative, of positive sum.
 
     Raises:
         ConfigError: if there is not one tolerance and one weight per stage.
@@ -97,24 +97,11 @@ def tolerance_loss(
     return torch.stack(terms).sum() / sum(weights)
 
 
-def reqa_weights(progress: float) -> tuple[float, float, float]:
-    """Weights of three stages as REQA describes them: from the loosest to the strictest, in thirds of the training.
-
-    Their released script keeps the last.
-
-    Args:
-        progress: Share of the training that is done, in [0, 1].
-    """
-    if not 0 <= progress <= 1:
-        raise InputError(f"progress is the share of the training that is done, in [0, 1], got {progress}")
-    return _REQA_STAGES[min(int(3 * progress), 2)]
-
-
 def reqa_loss(
     predictions: Sequence[Tensor],
     y: Tensor,
     tolerances: Sequence[float] = _TOLERANCES,
-    weights: Sequence[float] = _REQA_STAGES[-1],
+    weights: Sequence[float] = _WEIGHTS,
     *,
     eps: float | None = None,
 ) -> Tensor:

@@ -6,11 +6,11 @@ import fnmatch
 import functools
 import inspect
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import set_seed
@@ -32,6 +32,7 @@ from perceptloss.weights.loading import load
 __all__ = [
     "Place",
     "Reader",
+    "Reading",
     "build_critic",
     "export",
     "parameter_groups",
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 Pair = tuple[Tensor, Tensor | None]
+BoundLook = Callable[["Reader", Tensor, Tensor | None], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,6 @@ def _option_problems(entry: Entry, options: Mapping[str, Any]) -> list[str]:
 
 
 def _fix(critic: Critic, patterns: Sequence[str]) -> None:
-    for name, parameter in critic.named_parameters():
-        parameter.requires_grad_(not any(re.fullmatch(pattern, name) for pattern in critic.unused))
     names = [name for name, _ in critic.named_parameters()]
     useless = [p for p in patterns if not fnmatch.filter(names, p)]
     if useless:
@@ -121,6 +121,14 @@ def sign(critic: Critic) -> int:
     return 1 if critic.card.better == "higher" else -1
 
 
+class Reading(NamedTuple):
+    """Of one batch: qualities (N,) in fp32, features (N, D), and what looks gave, (N, ...) each, by their labels."""
+
+    q: Tensor
+    features: Tensor | None = None
+    looked: Mapping[str, tuple[Tensor, ...]] = {}
+
+
 class Reader(nn.Module):
     """The module that Accelerate prepares: image pairs to qualities, and features if a side task reads them.
 
@@ -130,11 +138,14 @@ class Reader(nn.Module):
         critic: Trainable.
         read: `score` or `linear`.
         tap: Name of the submodule whose output is the features; empty for none.
+        looks: For each source, what its objectives ask besides, by their labels.
     """
 
-    def __init__(self, critic: Critic, read: str = "score", tap: str = "") -> None:
+    def __init__(
+        self, critic: Critic, read: str = "score", tap: str = "", looks: Sequence[Mapping[str, BoundLook]] = ()
+    ) -> None:
         super().__init__()
-        self.critic, self.read, self.tap = critic, read, tap
+        self.critic, self.read, self.tap, self.looks = critic, read, tap, looks
         self.sign = sign(critic)
         self._seen: Tensor | None = None
         modules = dict(critic.named_modules())
@@ -164,18 +175,25 @@ class Reader(nn.Module):
             output = output.mean((-2, -1))
         self._seen = output.flatten(1) if output.ndim == 2 else output.mean(1)
 
-    def forward(self, pairs: Sequence[Pair]) -> list[tuple[Tensor, Tensor | None]]:
-        """Per batch, qualities (N,) in fp32 and features (N, D); images as floats in [0, 1]."""
-        found: list[tuple[Tensor, Tensor | None]] = [(torch.empty(0), None)] * len(pairs)
+    def quality(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """What the losses read, (N,) in fp32, higher is better."""
+        return self.sign * getattr(self.critic, self.read)(x, y if self.critic.card.needs_reference else None).float()
+
+    def forward(self, pairs: Sequence[Pair]) -> list[Reading]:
+        """Per batch, qualities, features and what the looks give; images as floats in [0, 1]."""
+        found: list[Reading] = [Reading(torch.empty(0), None, {})] * len(pairs)
         for places in _alike(pairs):
             x = torch.cat([pairs[i][0] for i in places])
             has_y = pairs[places[0]][1] is not None
             y = torch.cat([pairs[i][1] for i in places]) if has_y else None  # type: ignore[misc]
-            quality = self.sign * getattr(self.critic, self.read)(x, y).float()
+            quality = self.quality(x, y)
             sizes = [len(pairs[i][0]) for i in places]
             features = self._features(len(x))
             for i, q, v in zip(places, quality.split(sizes), features.split(sizes), strict=True):
-                found[i] = (q, v if self.tap else None)
+                found[i] = Reading(q, v if self.tap else None, {})
+        for i, looks in enumerate(self.looks):
+            found[i] = found[i]._replace(looked={label: look(self, *pairs[i]) for label, look in looks.items()})
+            self._seen = None
         return found
 
     def _features(self, count: int) -> Tensor:
@@ -200,7 +218,7 @@ def quality_of(critic: Critic, x: Tensor, y: Tensor | None) -> Tensor:
 
 
 def size_problems(critic: Critic, sides: Sequence[int], where: str) -> list[str]:
-    """Sides of square training images that the critic does not accept, as problems."""
+    """Sides of square images that the critic does not accept, as problems."""
     card = critic.card
     return [
         f"{where}: {card.name!r} needs sides of at least {card.min_size} and a multiple of {card.multiple_of}, got {s}"
@@ -217,13 +235,14 @@ def settle(reader: Reader, pairs: Sequence[Pair]) -> tuple[int, list[str]]:
     """
     reader.eval()
     outputs = reader(pairs)
-    torch.stack([quality.sum() for quality, _ in outputs]).sum().backward()
+    values = [t.sum() for q, _, looked in outputs for t in (q, *chain(*looked.values()))]
+    torch.stack(values).sum().backward()
     idle = [name for name, p in reader.critic.named_parameters() if p.requires_grad and p.grad is None]
     for name, parameter in reader.critic.named_parameters():
         parameter.grad = None
         parameter.requires_grad_(parameter.requires_grad and name not in idle)
     reader.train()
-    features = outputs[0][1]
+    features = outputs[0].features
     return (0 if features is None else features.shape[1]), idle
 
 

@@ -1,4 +1,4 @@
-"""Batches from pictures and enhanced versions of them: the more of the raw one a mix holds, the worse it is.
+"""Learning from pictures and enhanced versions of them: the more of the raw one a mix holds, the worse it is.
 
 After Fu, Fu, Huang, Ding, "Twice Mixing: A Rank Learning based Quality Assessment Approach for Underwater Image
 Enhancement", Signal Processing: Image Communication 2022: x = (1 - s) reference + s raw, in sRGB values. Nothing but
@@ -9,30 +9,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from perceptloss.compare.images import inspect_all
-from perceptloss.errors import ConfigError, near
+from perceptloss.errors import ConfigError
 from perceptloss.runs.config import option
-from perceptloss.runs.images import Pair, check, find_pairs
+from perceptloss.runs.images import Pair, check
 from perceptloss.teach.data.pictures import LESSONS
 from perceptloss.teach.degradations import degrade, get_degradation, list_degradations
 from perceptloss.teach.degradations.core import LEVELS
-from perceptloss.teach.leaks.hashing import Fingerprints, fingerprint_files
-from perceptloss.teach.run.ladders import stratified
+from perceptloss.teach.run.fresh import (
+    NAMES,
+    Fresh,
+    attempt,
+    divided,
+    in_bytes,
+    ladder_exam,
+    listed,
+    name_problems,
+    prints,
+    stratified,
+    with_clean,
+)
 from perceptloss.teach.run.photos import Photos, cut
-from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, SourceOptions, families, held_out, joined
+from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, SourceOptions, families
 
 __all__ = ["Mixtures", "Options", "Scene", "find_scenes", "mix", "open_source"]
 
 _LEAST = 0.3  # level of further damage, below which most kinds vanish when rounded to 8 bits
-_NAMES = 2**40  # of cuts and groups, drawn at random: exact in float64
 
 
 @dataclass(frozen=True)
@@ -83,8 +91,8 @@ def both(photos: Photos, scene: Scene) -> tuple[Tensor, Tensor]:
     return reference, raw
 
 
-class Mixtures:
-    """The training part; `versions` items of each scene.
+class Mixtures(Fresh):
+    """What is taught.
 
     Args:
         scenes: Pairs.
@@ -98,43 +106,19 @@ class Mixtures:
     def __init__(
         self, scenes: Sequence[Scene], names: Sequence[str], options: Options, *, with_reference: bool
     ) -> None:
-        self.scenes, self.names, self.options, self.with_reference = list(scenes), tuple(names), options, with_reference
-        self.photos = Photos(options.cache_mb)
-        self.gives = frozenset({"levels", "kinds"} | ({"clean"} if options.clean else set()))
+        super().__init__(scenes, options, with_reference=with_reference)
+        self.names, self.options, self.photos = tuple(names), options, Photos(options.cache_mb)
 
-    @property
-    def content_ids(self) -> np.ndarray:
-        """Scene of each item."""
-        return np.repeat(np.arange(len(self.scenes)), self.options.versions)
-
-    def __len__(self) -> int:
-        return len(self.scenes) * self.options.versions
-
-    def batch(self, indices: Sequence[int], generator: torch.Generator) -> Batch:
-        """Mixes of fresh cuts: place, strengths and further damage are drawn."""
-        return joined([self._rungs(int(i) // self.options.versions, generator) for i in indices])
-
-    def _rungs(self, content: int, generator: torch.Generator) -> Batch:
-        reference, raw = both(self.photos, self.scenes[content])
+    def _ladder(self, content: int, generator: torch.Generator) -> Batch:
+        reference, raw = both(self.photos, self.contents[content])
         rows, columns = cut(reference, self.options.crop, generator)
         y = reference[:, rows, columns]
-        place, group = torch.randint(_NAMES, (2,), generator=generator).tolist()
+        place, group = torch.randint(NAMES, (2,), generator=generator).tolist()
         levels = stratified(self.options.members, generator)
-        x = self._damaged(mix(y, raw[:, rows, columns], levels), generator).mul(255).round().byte()
-        if float(torch.rand((), generator=generator)) < self.options.clean:
-            levels, x = [0.0, *levels], torch.cat([y[None], x])
-        count, at = len(levels), torch.tensor(levels, dtype=torch.float64)
-        return Batch(
-            x,
-            y.expand(count, -1, -1, -1) if self.with_reference else None,
-            None,
-            torch.full((count,), content),
-            torch.full((count,), place),
-            torch.where(at > 0, group, -1),
-            at,
-            (at > 0).long(),
-            self.options.label,
-        )
+        x = in_bytes([self._damaged(mix(y, raw[:, rows, columns], levels), generator)])
+        with_y = with_clean(levels, self.options.clean, generator)
+        x = x if with_y is levels else torch.cat([y[None], x])
+        return self._rows((x, y), content, (place, group), with_y, 1)
 
     def _damaged(self, mixes: Tensor, generator: torch.Generator) -> Tensor:
         """With a chance, the same damage to all mixes; every one of them still is worse than the reference."""
@@ -142,64 +126,34 @@ class Mixtures:
             return mixes
         name = self.names[int(torch.randint(len(self.names), (), generator=generator))]
         level = _LEAST + (self.options.damage - _LEAST) * float(torch.rand((), generator=generator))
-        seed = int(torch.randint(_NAMES, (), generator=generator))
+        seed = int(torch.randint(NAMES, (), generator=generator))
         return torch.cat([degrade(one[None], name, level, seed=seed) for one in mixes])
 
 
-class _Rehearsal:
-    """The exam's images, made when first asked for and kept, the same in every process; `versions` cuts of a scene."""
+def _exam(scenes: Sequence[Scene], options: Options, setting: Setting) -> Exam:
+    """On `versions` cuts of a scene."""
 
-    def __init__(self, scenes: Sequence[Scene], options: Options, setting: Setting) -> None:
-        self.scenes, self.options, self.setting = list(scenes), options, setting
-        self.count = options.members + 1  # and the reference
+    def drawn(content: int) -> tuple[list[list[float]], torch.Generator]:
+        generator = torch.Generator().manual_seed(setting.seed * 100_003 + content)
+        return [[0.0, *stratified(options.members, generator)] for _ in range(options.versions)], generator
 
-    def _generator(self, content: int) -> torch.Generator:
-        return torch.Generator().manual_seed(self.setting.seed * 100_003 + content)
-
-    def _levels(self, generator: torch.Generator) -> list[list[float]]:
-        drawn = range(self.options.versions)
-        return [[0.0, *stratified(self.options.members, generator)] for _ in drawn]
-
-    @cached_property
-    def made(self) -> tuple[Tensor, Tensor]:
-        """All mixes, and the cuts of the references."""
+    def make() -> tuple[Tensor, Tensor]:
         photos = Photos(0)
         x: list[Tensor] = []
         y: list[Tensor] = []
-        for content, scene in enumerate(self.scenes):
+        for content, scene in enumerate(scenes):
             reference, raw = both(photos, scene)
-            generator = self._generator(content)
-            for levels in self._levels(generator):
-                rows, columns = cut(reference, self.options.crop, generator)
+            ladders, generator = drawn(content)
+            for levels in ladders:
+                rows, columns = cut(reference, options.crop, generator)
                 y.append(reference[:, rows, columns])
-                x.append(mix(y[-1], raw[:, rows, columns], levels).mul(255).round().byte())
-        return torch.cat(x), torch.stack(y)
+                x.append(mix(y[-1], raw[:, rows, columns], levels))
+        return in_bytes(x), torch.stack(y)
 
-    def images(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        """Rows of the exam."""
-        x, y = self.made
-        chosen = torch.from_numpy(rows)
-        return x[chosen], y[chosen // self.count] if self.setting.card.needs_reference else None
-
-    def exam(self) -> Exam:
-        """Its columns."""
-        versions = self.options.versions
-        level = np.array([self._levels(self._generator(content)) for content in range(len(self.scenes))]).ravel()
-        reference = np.repeat(np.arange(len(self.scenes) * versions), self.count)
-        return Exam(
-            name=self.options.label,
-            target=-level,
-            content=reference // versions,
-            reference=reference,
-            group=reference,
-            level=level,
-            family=np.full(len(level), ""),
-            unseen=frozenset(),
-            images=self.images,
-            batch=16,
-            about=f"{len(level)} mixes of raw pictures with their references, {versions} cuts of each "
-            f"of {len(self.scenes)} scenes; targets are the shares of the reference, an order only within a cut.",
-        )
+    ladders = [(content, "", levels) for content in range(len(scenes)) for levels in drawn(content)[0]]
+    about = f"mixes of raw pictures with their references, {options.versions} cuts of each of {len(scenes)} scenes; "
+    about += "targets are the shares of the reference, an order only within a cut."
+    return ladder_exam(options, setting, ladders, make, about, is_own_cut=True)
 
 
 def find_scenes(options: Options) -> list[Scene]:
@@ -215,7 +169,7 @@ def find_scenes(options: Options) -> list[Scene]:
     problems: list[str] = []
     scenes: list[Scene] = []
     for raw_folder, folder in zip(options.raw, options.reference, strict=True):
-        raw, references = _named(raw_folder, "raw", problems), _named(folder, "reference", problems)
+        raw, references = listed(raw_folder, "raw", problems), listed(folder, "reference", problems)
         if raw and references:
             problems += [f"{raw[n]} has no reference in {folder}" for n in sorted(raw.keys() - references.keys())]
             problems += [
@@ -228,14 +182,6 @@ def find_scenes(options: Options) -> list[Scene]:
     if problems:
         raise ConfigError(problems, options.label)
     return scenes
-
-
-def _named(folder: str, where: str, problems: list[str]) -> dict[str, Path]:
-    try:
-        return {pair.name: pair.gt for pair in find_pairs((folder,), (), 1, where)}
-    except ConfigError as error:
-        problems += [f"{where}: {problem}" for problem in error.problems]
-        return {}
 
 
 def _misshapen(scenes: Sequence[Scene]) -> list[str]:
@@ -256,35 +202,19 @@ def open_source(options: Options, setting: Setting) -> Opened:
         ConfigError: listing everything that is wrong with them.
     """
     problems: list[str] = []
-    scenes: list[Scene] = []
-    unseen: frozenset[str] = frozenset()
-    try:
-        scenes = find_scenes(options)
-    except ConfigError as error:
-        problems += error.problems
-    try:
-        unseen = families(options.hold_out_families)
-    except ConfigError as error:
-        problems += error.problems
-    known = list_degradations()
-    problems += [f"degradations: there is no {n!r}{near(n, known)}" for n in options.degradations if n not in known]
+    scenes: list[Scene] = attempt(problems, lambda: find_scenes(options), [])
+    unseen = attempt(problems, lambda: families(options.hold_out_families), frozenset())
+    problems += name_problems(options.degradations, (), dict.fromkeys(list_degradations(), ""))
     if options.damage > LEVELS:
         problems.append(f"damage: must be at most {LEVELS}, got {options.damage}")
     if problems:
         raise ConfigError(problems, options.label)
     names = [name for name in options.degradations if get_degradation(name).family not in unseen]
-    numbers = np.arange(len(scenes))
-    held = numbers if setting.is_exam else held_out(numbers, options.hold_out, setting.seed)
-    train, kept = [scenes[i] for i in np.setdiff1d(numbers, held)], [scenes[i] for i in held]
-    lessons = Mixtures(train, names, options, with_reference=setting.card.needs_reference)
+    taught, kept = divided(scenes, options, setting)
+    files = [sorted({path for scene in part for path in (scene.raw, scene.reference)}) for part in (taught, kept)]
     return Opened(
-        None if setting.is_exam else lessons,
-        [_Rehearsal(kept, options, setting).exam()] if kept else [],
-        _prints(train),
-        _prints(kept),
+        None if setting.is_exam else Mixtures(taught, names, options, with_reference=setting.with_reference),
+        [_exam(kept, options, setting)] if kept else [],
+        prints(files[0]),
+        prints(files[1]),
     )
-
-
-def _prints(scenes: Sequence[Scene]) -> Fingerprints | None:
-    files = {path for scene in scenes for path in (scene.raw, scene.reference)}
-    return fingerprint_files(sorted(files)) if files else None

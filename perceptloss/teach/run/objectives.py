@@ -6,103 +6,26 @@ those that pair images by photograph or by damage, or that have parameters, are 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss import Card
 from perceptloss.errors import ConfigError
 from perceptloss.networks.monotone import MonotoneHead
 from perceptloss.teach.objectives import comparison, correlation, listwise, regression
-from perceptloss.teach.objectives.heads import DatasetHeads
-from perceptloss.teach.objectives.proxies import ProxyHead, class_proxies, level_similarity
+from perceptloss.teach.objectives.anchors import class_proxies, level_similarity
+from perceptloss.teach.objectives.proxies import ProxyHead
+from perceptloss.teach.run.judged import Judged, Objective, own, plain
 from perceptloss.teach.run.sources import Source
+from perceptloss.teach.run.systems import SYSTEMS
 
-__all__ = ["OBJECTIVES", "Judged", "Objective"]
+__all__ = ["OBJECTIVES"]
 
-_HEAD = "own"
 _LEVELS = 5
-_TENSORS = ("mask", "weights", "label_std", "ranker")  # options that no configuration can give
 _CHAIN = 6.0  # for images whose damage has no level: worse than clean is all that is used of it
-
-
-@dataclass(frozen=True)
-class Judged:
-    """The images of one source in one step, of all processes: qualities, and the columns of `Batch`."""
-
-    q: Tensor
-    features: Tensor | None
-    target: Tensor
-    content: Tensor
-    reference: Tensor
-    group: Tensor
-    level: Tensor
-    kind: Tensor
-    card: Card
-
-    def labelled(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Qualities and targets of the images that have one, and which these are."""
-        known = torch.isfinite(self.target)
-        return self.q[known], self.target[known], known
-
-
-Loss = Callable[[Judged, nn.Module | None, Mapping[str, Any]], Tensor]
-Part = Callable[[Mapping[str, Any], Source, int], nn.Module]
-
-
-@dataclass(frozen=True)
-class Objective:
-    """An objective of a batch.
-
-    Attributes:
-        loss: Of a judged, the part with parameters if there is one, and the options.
-        options: Names of the options.
-        needs: What a source must know; see `Source.gives`.
-        part: Makes the parameters that belong to it and not to the critic.
-        is_classification: For weighing by uncertainty.
-        reads_features: Whether it needs the critic's features.
-    """
-
-    loss: Loss
-    options: tuple[str, ...]
-    needs: frozenset[str] = frozenset({"target"})
-    part: Part | None = None
-    is_classification: bool = False
-    reads_features: bool = False
-
-
-def _plain(function: Callable[..., Tensor]) -> Objective:
-    """A function of qualities and targets."""
-    options = tuple(o for o in list(inspect.signature(function).parameters)[2:] if o not in _TENSORS)
-
-    def loss(judged: Judged, part: nn.Module | None, given: Mapping[str, Any]) -> Tensor:
-        q, target, _ = judged.labelled()
-        return function(q, target, **given)
-
-    return Objective(loss, options)
-
-
-def _own(
-    function: Callable[..., Tensor],
-    needs: set[str],
-    part: Part | None = None,
-    *,
-    is_classification: bool = False,
-    reads_features: bool = False,
-) -> Objective:
-    """A function of a judged (and of its part)."""
-    skipped = 1 if part is None else 2
-
-    def loss(judged: Judged, made: nn.Module | None, given: Mapping[str, Any]) -> Tensor:
-        return function(judged, **given) if made is None else function(judged, made, **given)
-
-    options = tuple(inspect.signature(function).parameters)[skipped:]
-    return Objective(loss, options, frozenset(needs), part, is_classification, reads_features)
 
 
 # --- pairs --------------------------------------------------------------------------------------
@@ -115,10 +38,15 @@ _PAIRS: Mapping[str, Callable[..., Tensor]] = {
 _MARGIN = {"hinge": "margin", "bce": "temperature"}
 
 
-def _compare(q: Tensor, labels: Tensor, mask: Tensor | None, kind: str, scale: float | None) -> Tensor:
-    if kind not in _PAIRS or (scale is not None and kind not in _MARGIN):
-        raise ConfigError([f"kind: one of {', '.join(_PAIRS)} (scale: not of fidelity), got {kind!r}"], "objectives")
-    given = {} if scale is None else {_MARGIN[kind]: scale}
+def _compare(
+    q: Tensor, labels: Tensor, mask: Tensor | None, kind: str, scale: float | str | None, **hinge: Any
+) -> Tensor:
+    problems = [] if kind in _PAIRS else [f"kind: one of {', '.join(_PAIRS)}, got {kind!r}"]
+    if problems or (scale is not None and kind not in _MARGIN) or (scale == "gaps" and kind != "hinge"):
+        raise ConfigError(problems or [f"scale: {kind} has none such, got {scale!r}"], "objectives")
+    given: dict[str, Any] = {name: value for name, value in hinge.items() if kind == "hinge"}
+    if scale is not None:
+        given[_MARGIN[kind]] = comparison.gaps(labels) if scale == "gaps" else scale
     return _PAIRS[kind](q, labels, mask=mask, **given)
 
 
@@ -126,7 +54,10 @@ def pairwise(
     judged: Judged,
     kind: Literal["bce", "hinge", "fidelity"] = "bce",
     within: Literal["all", "content", "reference"] = "all",
-    scale: float | None = None,
+    scale: float | Literal["gaps"] | None = None,
+    max_gap: float | None = None,
+    over: Literal["active", "all"] = "active",
+    clamp: float | None = None,
 ) -> Tensor:
     """Which of two images is better, by their targets.
 
@@ -134,30 +65,42 @@ def pairwise(
         judged: The images.
         kind: Of comparison.
         within: Which pairs count: all, those of one photograph, or those of one cut of it.
-        scale: Margin of the hinge, temperature of the cross entropy.
+        scale: Margin of the hinge (`gaps`: what their targets differ by), temperature of the cross entropy.
+        max_gap: Pairs whose targets differ by as much or more are left out, as CenseoQoE does.
+        over: Of the hinge; see `rank_hinge`.
+        clamp: Of the hinge; URanker and the ranker of RankSRGAN have 5, with a scale of 0.5.
     """
     q, target, known = judged.labelled()
     key = {"all": None, "content": judged.content, "reference": judged.reference}.get(within, ...)
     if key is ...:
         raise ConfigError([f"within: one of all, content, reference, got {within!r}"], "objectives")
     mask = None if key is None else key[known][:, None] == key[known]
-    return _compare(q, target, mask, kind, scale)
+    if max_gap is not None:
+        near = comparison.gaps(target) < max_gap
+        mask = near if mask is None else mask & near
+    return _compare(q, target, mask, kind, scale, over=over, clamp=clamp)
 
 
-def order(judged: Judged, kind: Literal["hinge", "bce", "fidelity"] = "hinge", scale: float | None = None) -> Tensor:
+def order(
+    judged: Judged,
+    kind: Literal["hinge", "bce", "fidelity"] = "hinge",
+    scale: float | None = None,
+    clamp: float | None = None,
+) -> Tensor:
     """More of one damage is worse, and any damage is worse than none: pairs of a group, and clean against damaged.
 
     Args:
         judged: The images.
         kind: Of comparison.
         scale: Margin of the hinge, temperature of the cross entropy.
+        clamp: Of the hinge; see `rank_hinge`.
     """
     level = torch.where(torch.isnan(judged.level), _CHAIN, judged.level)
     in_group = (judged.group[:, None] == judged.group) & (judged.group >= 0)
     is_clean = level == 0
     at_one_place = judged.reference[:, None] == judged.reference
     mask = (in_group | (at_one_place & (is_clean[:, None] | is_clean))) & (level[:, None] != level)
-    return _compare(judged.q, -level.to(judged.q), mask, kind, scale)
+    return _compare(judged.q, -level.to(judged.q), mask, kind, scale, clamp=clamp)
 
 
 # --- single images ------------------------------------------------------------------------------
@@ -235,13 +178,20 @@ def tolerant(judged: Judged, tolerance: float = 0.05) -> Tensor:
 
 
 def _dataset_head(options: Mapping[str, Any], source: Source, width: int) -> nn.Module:
-    return DatasetHeads([_HEAD], steps=int(options.get("steps", 8)))
+    return MonotoneHead(int(options.get("steps", 8)))
 
 
-def to_dataset(judged: Judged, heads: DatasetHeads, steps: int = 8) -> Tensor:
-    """SmoothL1 and norm-in-norm of qualities after the source's own monotone map, of so many `steps`."""
+def to_dataset(judged: Judged, head: MonotoneHead, steps: int = 8) -> Tensor:
+    """SmoothL1 and norm-in-norm of qualities after the source's own monotone map, of so many `steps`.
+
+    After Feng, Zhang, Jia, Chen, Wang: "Learning from Mixed Datasets: A Monotonic Image Quality Assessment Model",
+    Electronics Letters 59(3), 2023. Maps keep the order, so that datasets of different scales teach one quality.
+    """
     q, target, _ = judged.labelled()
-    return heads.loss(q, target, _HEAD)
+    if not len(q):
+        return judged.q.sum() * 0
+    mapped = head(q)
+    return F.smooth_l1_loss(mapped, target) + regression.norm_in_norm(mapped, target)
 
 
 def _proxy_head(options: Mapping[str, Any], source: Source, width: int) -> nn.Module:
@@ -286,23 +236,24 @@ OBJECTIVES: Mapping[str, Objective] = {
         ("error", "delta", "head"),
         part=_head,
     ),
-    "pearson": _plain(correlation.pearson_loss),
-    "ccc": _plain(correlation.ccc_loss),
-    "spearman": _plain(correlation.spearman_loss),
-    "kendall": _plain(correlation.kendall_loss),
-    "pairwise": _own(pairwise, {"target"}),
-    "elo": _plain(comparison.elo_mse),
-    "order": _own(order, {"levels"}),
-    "kl": _plain(listwise.batch_kl),
-    "relative_kl": _plain(listwise.relative_distance_kl),
-    "rank_surrogate": _plain(listwise.surrogate_rank_loss),
-    "asna": _plain(listwise.asna_loss),
-    "extremes": _plain(listwise.batch_extremes),
-    "norm_in_norm": _plain(regression.norm_in_norm),
-    "rank_gradient": _plain(regression.rank_gradient_loss),
-    "tolerance": _own(tolerant, {"target"}),
-    "difference": _plain(comparison.difference_mse),
-    "identity": _own(identity, {"clean"}),
-    "heads": _own(to_dataset, {"target"}, _dataset_head),
-    "proxies": _own(proxies, {"kinds"}, _proxy_head, is_classification=True, reads_features=True),
+    "pearson": plain(correlation.pearson_loss),
+    "ccc": plain(correlation.ccc_loss),
+    "spearman": plain(correlation.spearman_loss),
+    "kendall": plain(correlation.kendall_loss),
+    "pairwise": own(pairwise, "target"),
+    "elo": plain(comparison.elo_mse),
+    "order": own(order, "levels"),
+    "kl": plain(listwise.batch_kl),
+    "relative_kl": plain(listwise.relative_distance_kl),
+    "rank_surrogate": plain(listwise.surrogate_rank_loss),
+    "asna": plain(listwise.asna_loss),
+    "extremes": plain(listwise.batch_extremes),
+    "norm_in_norm": plain(regression.norm_in_norm),
+    "rank_gradient": plain(regression.rank_gradient_loss),
+    "tolerance": own(tolerant, "target"),
+    "difference": plain(comparison.difference_mse),
+    "identity": own(identity, "clean"),
+    "heads": own(to_dataset, "target", _dataset_head),
+    "proxies": own(proxies, "kinds", _proxy_head, is_classification=True),
+    **SYSTEMS,
 }

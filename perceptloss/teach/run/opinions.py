@@ -1,4 +1,4 @@
-"""Batches from people: datasets of images with opinion scores."""
+"""Learning from people: datasets of images with opinion scores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perceptloss import Card
 from perceptloss.compare.images import inspect_all
 from perceptloss.errors import ConfigError
 from perceptloss.runs.config import option
@@ -44,17 +43,18 @@ class Opinions:
     Args:
         opinions: Of images to train on.
         options: Of the source.
-        card: Of the critic.
+        setting: Of the run.
     """
 
-    def __init__(self, opinions: OpinionSet, options: Options, card: Card) -> None:
-        self.opinions, self.options, self.card = opinions, options, card
+    def __init__(self, opinions: OpinionSet, options: Options, setting: Setting) -> None:
+        self.opinions, self.options, self.setting = opinions, options, setting
         self.photos = Photos(options.cache_mb)
         self.columns = Columns.of(opinions)
         self.kinds = self.columns.kinds
         has_levels = bool((self.columns.group >= 0).any())
         self.gives = frozenset(
             {"target"}
+            | ({"references"} if setting.with_reference else set())
             | ({"kinds"} if self.kinds else set())
             | ({"levels"} if has_levels or options.clean else set())
             | ({"clean"} if options.clean else set())
@@ -76,7 +76,7 @@ class Opinions:
             _reference(self.opinions[int(i)]) if c else self.opinions[int(i)]
             for i, c in zip(rows, is_clean, strict=True)
         ]
-        pairs = [read(self.photos, opinion, self.card) for opinion in opinions]
+        pairs = [read(self.photos, opinion, self.setting) for opinion in opinions]
         if self.options.crops:
             places = [cut(x, max(self.options.crops), generator) for x, _ in pairs]
             pairs = [
@@ -128,8 +128,9 @@ class Columns:
         )
 
 
-def read(photos: Photos, opinion: Opinion, card: Card) -> tuple[Tensor, Tensor | None]:
-    """Judged image and, if the critic needs one, reference, (C, H, W), uint8; six channels for a stereo pair."""
+def read(photos: Photos, opinion: Opinion, setting: Setting) -> tuple[Tensor, Tensor | None]:
+    """Judged image and, where it is needed, reference, (C, H, W), uint8; six channels for a stereo pair."""
+    card = setting.card
 
     def views(left: Path | None, right: Path | None) -> Tensor:
         assert left is not None and (card.channels == 3 or right is not None)  # which `_problems` has checked
@@ -140,7 +141,7 @@ def read(photos: Photos, opinion: Opinion, card: Card) -> tuple[Tensor, Tensor |
         return torch.cat([photos[left], photos[right]])
 
     x = views(opinion.image, opinion.image_right)
-    return x, views(opinion.reference, opinion.reference_right) if card.needs_reference else None
+    return x, views(opinion.reference, opinion.reference_right) if setting.with_reference else None
 
 
 def _reference(opinion: Opinion) -> Opinion:
@@ -169,8 +170,8 @@ def open_source(options: Options, setting: Setting) -> Opened:
         parts = everything.split({"train": 1 - options.hold_out, "exam": options.hold_out}, options.split_seed)
     train, exam = parts.get("train"), parts.get("exam")
     return Opened(
-        None if train is None else Opinions(train, options, setting.card),
-        [] if exam is None else [_exam(exam, sizes, options, setting.card)],
+        None if train is None else Opinions(train, options, setting),
+        [] if exam is None else [_exam(exam, sizes, options, setting)],
         None if train is None else _prints(train),
         None if exam is None else _prints(exam),
     )
@@ -193,8 +194,8 @@ def _problems(
 ) -> list[str]:
     card = setting.card
     problems: list[str] = []
-    if (card.needs_reference or options.clean) and any(o.reference is None for o in opinions):
-        what = f"{card.name!r} needs" if card.needs_reference else "clean: needs"
+    if (setting.with_reference or options.clean) and any(o.reference is None for o in opinions):
+        what = f"{card.name!r} needs" if card.needs_reference else "an objective or `clean` needs"
         problems.append(f"{what} references, which this dataset does not have for all images")
     if card.channels == 6 and any(o.image_right is None for o in opinions):
         problems.append(f"{card.name!r} judges stereo pairs, which this dataset does not have")
@@ -212,12 +213,13 @@ def _prints(opinions: OpinionSet) -> Fingerprints:
     return fingerprint_files(sorted({o.reference or o.image for o in opinions}))
 
 
-def _exam(opinions: OpinionSet, sizes: dict[Path, tuple[int, int]], options: Options, card: Card) -> Exam:
+def _exam(opinions: OpinionSet, sizes: dict[Path, tuple[int, int]], options: Options, setting: Setting) -> Exam:
+    card = setting.card
     photos, columns = Photos(0), Columns.of(opinions)
 
     def images(rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
         m = card.multiple_of
-        pairs = [read(photos, opinions[int(i)], card) for i in rows]
+        pairs = [read(photos, opinions[int(i)], setting) for i in rows]
         fitting = [(x.shape[-2] // m * m, x.shape[-1] // m * m) for x, _ in pairs]
         return stacked(
             [(x[:, :h, :w], None if y is None else y[:, :h, :w]) for (x, y), (h, w) in zip(pairs, fitting, strict=True)]

@@ -46,6 +46,8 @@ def open_material(
     seed: int,
     allow: Sequence[Any],
     accelerator: Accelerator,
+    *,
+    with_reference: bool = False,
 ) -> Material:
     """Open all sources; call on all processes.
 
@@ -56,6 +58,7 @@ def open_material(
         seed: Of what is held out.
         allow: Pairs of photographs that only look alike.
         accelerator: Of the run.
+        with_reference: Whether an objective needs references, whatever the critic needs.
 
     Raises:
         ConfigError: listing what is wrong with them.
@@ -66,7 +69,8 @@ def open_material(
         raise ConfigError(problems, "data")
 
     def setting(*, is_exam: bool) -> Setting:
-        return Setting(critic.card, seed, is_exam, lambda act: on_main(accelerator, act))
+        brings = critic.card.needs_reference or (with_reference and not is_exam)
+        return Setting(critic.card, seed, is_exam, brings, lambda act: on_main(accelerator, act))
 
     opened = open_sources(data, setting(is_exam=False))
     examined = open_sources(sets, setting(is_exam=True))

@@ -96,7 +96,7 @@ def joined(batches: Sequence[Batch]) -> Batch:
 
 
 class Source(Protocol):
-    """Batches. Every method is a pure function of its arguments, which is what lets a run resume."""
+    """What a critic learns from. Every method is a pure function of its arguments, which is what lets a run resume."""
 
     @property
     def options(self) -> SourceOptions:
@@ -105,7 +105,7 @@ class Source(Protocol):
 
     @property
     def gives(self) -> frozenset[str]:
-        """What is known: of `target`, `levels`, `clean` (undamaged images occur), `kinds`."""
+        """What is known: of `target`, `levels`, `clean` (undamaged images occur), `kinds`, `references`."""
         ...
 
     @property
@@ -184,6 +184,8 @@ class Setting:
     card: Card
     seed: int
     is_exam: bool
+    with_reference: bool
+    """Whether images come with their references: the critic or an objective needs them."""
     on_main: Callable[[Callable[[], Any]], Any]
     """Runs on the main process; its result, or its error, on all."""
 

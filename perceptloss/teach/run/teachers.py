@@ -1,4 +1,4 @@
-"""Batches from a scored set: photographs degraded in many ways, with the consensus of full-reference critics."""
+"""Learning from a scored set: photographs degraded in many ways, with the consensus of full-reference critics."""
 
 from __future__ import annotations
 
@@ -93,7 +93,8 @@ class Ladders:
         self.kinds = tuple(map(str, names))
         self.kind = kind.astype(np.int64)
         known = {"target", "kinds"} | ({"levels"} if (taught.group >= 0).any() else set())
-        self.gives = frozenset(known | ({"clean"} if options.clean > 0 else set()))
+        known |= ({"clean"} if options.clean > 0 else set()) | ({"references"} if with_reference else set())
+        self.gives = frozenset(known)
 
     @property
     def content_ids(self) -> np.ndarray:
@@ -149,7 +150,7 @@ def open_source(options: Options, setting: Setting) -> Opened:
     unseen = families(options.hold_out_families)
     is_held = np.isin(taught.content, held)
     exams = [_exam(options, taught, target, is_held, unseen, setting)] if is_held.any() else []
-    with_reference = setting.card.needs_reference
+    with_reference = setting.with_reference
     is_used = ~is_held & ~_is_touched(taught, unseen)
     source = None if setting.is_exam else Ladders(taught, target, is_used, options, with_reference=with_reference)
     rest = np.setdiff1d(contents, held)
@@ -261,7 +262,7 @@ def _exam(
         level=np.asarray(taught.level, dtype=float)[rows],
         family=family,
         unseen=unseen,
-        images=lambda chosen: images(taught, rows[chosen], setting.card.needs_reference),
+        images=lambda chosen: images(taught, rows[chosen], setting.with_reference),
         batch=16,
         about=f"{len(rows)} degraded cuts of {count} photographs; targets are the consensus of {teachers}.",
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,10 +13,11 @@ from perceptloss import Card
 from perceptloss.errors import ConfigError, PerceptlossError, near
 from perceptloss.teach.objectives.balance import UncertaintyWeights
 from perceptloss.teach.objectives.gather import gather_list
-from perceptloss.teach.run.objectives import OBJECTIVES, Judged, Objective
-from perceptloss.teach.run.sources import Batch, Source
+from perceptloss.teach.run.judged import Judged, Look, Objective
+from perceptloss.teach.run.objectives import OBJECTIVES
+from perceptloss.teach.run.sources import Batch, Source, SourceOptions
 
-__all__ = ["Spec", "Terms", "parse_objectives"]
+__all__ = ["Spec", "Terms", "ask_references", "looks_of", "parse_objectives"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,22 @@ def parse_objectives(content: Mapping[str, Any], where: str) -> list[Spec]:
     return specs
 
 
+def looks_of(default: Mapping[str, Any], sources: Sequence[SourceOptions]) -> list[dict[str, Callable[..., Any]]]:
+    """For each source, what its objectives ask of the critic besides the score, by their labels."""
+
+    def bound(look: Look, options: Mapping[str, Any]) -> Callable[..., Any]:
+        return lambda reader, x, y: look(reader, x, y, options)
+
+    found = [parse_objectives(source.objectives or default, source.label) for source in sources]
+    return [{s.label: bound(s.objective.look, s.options) for s in specs if s.objective.look} for specs in found]
+
+
+def ask_references(default: Mapping[str, Any], sources: Sequence[SourceOptions]) -> bool:
+    """Whether an objective needs references, whatever the critic needs."""
+    specs = [s for source in sources for s in parse_objectives(source.objectives or default, source.label)]
+    return any("references" in spec.objective.needs for spec in specs)
+
+
 class Terms(nn.Module):
     """The loss of a step. Its own parameters (heads, log-variances) see gathered lists, equal on all processes.
 
@@ -94,23 +111,24 @@ class Terms(nn.Module):
             UncertaintyWeights([k for k in labels if k not in side], side) if balance == "uncertainty" else None
         )
 
-    def forward(
-        self, outputs: Sequence[tuple[Tensor, Tensor | None]], batches: Sequence[Batch]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, outputs: Sequence[tuple[Any, ...]], batches: Sequence[Batch]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and its parts by `source/objective` before weighting, the same on all processes.
 
         Args:
-            outputs: Of each source, qualities (N,) and features (N, D).
+            outputs: Of each source, a `Reading`.
             batches: What is known about the images, on the same device.
         """
         losses: dict[str, Tensor] = {}
         report: dict[str, Tensor] = {}
         weights: dict[str, float] = {}
         for i, (source, specs) in enumerate(zip(self.sources, self.specs, strict=True)):
-            judged = self._judged(*outputs[i], batches[i])
+            q, features, *looked = outputs[i]
+            judged = self._judged(q, features, batches[i])
             for spec in specs:
                 key = f"{i}_{spec.label}"
                 part = self.parts[key] if key in self.parts else None  # noqa: SIM401
+                if spec.objective.look is not None:
+                    judged = replace(judged, looked=tuple(map(gather_list, looked[0][spec.label])))
                 losses[key] = spec.objective.loss(judged, part, spec.options)
                 weights[key] = spec.weight * source.options.weight
                 report[f"{source.options.label}/{spec.label}"] = losses[key].detach()
@@ -132,7 +150,7 @@ class Terms(nn.Module):
         for i, (source, specs) in enumerate(zip(self.sources, self.specs, strict=True)):
             q, clean = numbers / 4, torch.zeros(4, dtype=torch.long)
             judged = Judged(q, torch.rand(4, max(width, 1)), q, clean, clean, clean, numbers.double(), clean, self.card)
-            for spec in specs:
+            for spec in (s for s in specs if s.objective.look is None):
                 key = f"{i}_{spec.label}"
                 try:
                     spec.objective.loss(judged, self.parts[key] if key in self.parts else None, spec.options)  # noqa: SIM401

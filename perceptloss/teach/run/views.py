@@ -12,18 +12,18 @@ from torch import Tensor
 
 from perceptloss import Critic, create_critic, get_card
 from perceptloss.critics.mini.stereo import dominance
-from perceptloss.errors import ConfigError, PerceptlossError, near
+from perceptloss.errors import ConfigError, PerceptlossError
 from perceptloss.networks.trunks import TrunkCritic
 from perceptloss.registry import set_precision
-from perceptloss.runs.images import Pair, check, find_pairs
+from perceptloss.runs.images import Pair, check
 from perceptloss.teach.data.pictures import LESSONS
 from perceptloss.teach.degradations import degrade, get_degradation, list_degradations
 from perceptloss.teach.degradations.stereo import stereo_pair
+from perceptloss.teach.run.fresh import NAMES, in_bytes, kept_names, listed
 from perceptloss.teach.run.photos import Photos
 
-__all__ = ["NAMES", "Damage", "Scenes", "ViewTeacher", "damaged", "find_damages", "find_scenes", "find_teacher"]
+__all__ = ["Damage", "Scenes", "ViewTeacher", "damaged", "find_damages", "find_scenes", "find_teacher"]
 
-NAMES = 2**40  # of cuts, groups and seeds, drawn at random: exact in float64
 _SHOWN = frozenset({"asymmetric-blur", "asymmetric-noise", "asymmetric-jpeg", "asymmetric-brightness"})
 _APART = frozenset({"noise"})  # families that no two cameras share, even at one level
 _LAYOUTS = ("both views", "one view", "unequal views")
@@ -56,17 +56,13 @@ def damaged(clean: Tensor, damage: Damage, levels: Sequence[float], seed: int) -
     """
     x = clean[None].float() / 255
     if not damage.layout:
-        return _bytes([degrade(x, damage.name, level, seed=seed) for level in levels])
+        return in_bytes([degrade(x, damage.name, level, seed=seed) for level in levels])
     draw, turned = torch.rand(2, generator=torch.Generator().manual_seed(seed)).tolist()
     least = {"both views": 1.0, "one view": 0.0, "unequal views": 0.2 + 0.6 * draw}[damage.layout]
     shares = (1.0, least) if turned < 0.5 else (least, 1.0)
     seeds = (seed, seed + (get_degradation(damage.name).family in _APART))
     sides = list(zip(x.split(3, 1), shares, seeds, strict=True))
-    return _bytes([torch.cat([degrade(v, damage.name, s * at, seed=n) for v, s, n in sides], 1) for at in levels])
-
-
-def _bytes(images: Sequence[Tensor]) -> Tensor:
-    return torch.cat(list(images)).mul(255).round().byte()
+    return in_bytes([torch.cat([degrade(v, damage.name, s * at, seed=n) for v, s, n in sides], 1) for at in levels])
 
 
 class Scenes:
@@ -96,7 +92,7 @@ class Scenes:
         window = views[:, top : top + rows, left : left + wide]
         if pair.lq is not None:
             return window
-        return _bytes([stereo_pair(window[None].float() / 255, seed, disparity)[0]])[0]
+        return in_bytes([stereo_pair(window[None].float() / 255, seed, disparity)[0]])[0]
 
 
 class ViewTeacher:
@@ -138,7 +134,7 @@ def find_scenes(
         ConfigError: listing missing folders, views without partner, unreadable, too small and unequal ones.
     """
     problems: list[str] = [] if photos or pairs else ["photos, pairs: give at least one folder"]
-    alone = [pair for folder in photos for pair in _listed(folder, "photos", problems)]
+    alone = [Pair(file, None, n) for folder in photos for n, file in listed(folder, "photos", problems).items()]
     views = [views for folder in pairs for views in _together(folder, problems)]
     rows, columns = size
     problems += check(alone, LESSONS, max(rows, columns + ceil(disparity)), 1, decode=False)
@@ -149,21 +145,13 @@ def find_scenes(
 
 
 def _together(folder: str, problems: list[str]) -> list[Pair]:
-    listed = {pair.name: pair.gt for pair in _listed(folder, "pairs", problems)}
-    left, right = ({n.removesuffix(end): path for n, path in listed.items() if n.endswith(end)} for end in _ENDINGS)
+    files = listed(folder, "pairs", problems)
+    left, right = ({n.removesuffix(end): path for n, path in files.items() if n.endswith(end)} for end in _ENDINGS)
     problems += [f"pairs: {left[n]} has no {n}_right beside it" for n in left if n not in right]
     problems += [f"pairs: {right[n]} has no {n}_left beside it" for n in right if n not in left]
-    if listed and not (left or right):
+    if files and not (left or right):
         problems.append(f"pairs: {folder} holds no NAME_left and NAME_right")
     return [Pair(left[n], right[n], n) for n in left if n in right]
-
-
-def _listed(folder: str, where: str, problems: list[str]) -> list[Pair]:
-    try:
-        return find_pairs((folder,), (), 1, where)
-    except ConfigError as error:
-        problems += [f"{where}: {problem}" for problem in error.problems]
-        return []
 
 
 def find_damages(
@@ -181,19 +169,8 @@ def find_damages(
     Raises:
         ConfigError: listing unknown names, or if none is left.
     """
-    known = {name: get_degradation(name).family for c in (6, 3) for name in list_degradations(channels=c)}
-    names = {*known, *known.values()}
-    problems = [f"degradations: there is no {n!r}{near(n, known)}" for n in given if n not in known]
-    problems += [
-        f"exclude: {n!r} is neither a degradation nor a family{near(n, names)}" for n in exclude if n not in names
-    ]
-    if problems:
-        raise ConfigError(problems, where)
-    chosen = given or [name for name, family in known.items() if family != "network"]
-    hidden = {*unseen, "chain"} if unseen else set()  # chains are made of any family
-    kept = [n for n in chosen if n not in exclude and known[n] not in {*exclude, *hidden}]
-    if not kept:
-        raise ConfigError(["degradations: none is left"], where)
+    known = [name for c in (6, 3) for name in list_degradations(channels=c)]
+    kept = kept_names(given, exclude, unseen, known, where)
     of_pairs = [Damage(n) for n in kept if get_degradation(n).channels == 6]
     return of_pairs, [Damage(n, layout) for n in kept if get_degradation(n).channels == 3 for layout in _LAYOUTS]
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perceptloss.compare.statistics.measures import srcc
-from perceptloss.compare.statistics.paired import ProtocolError, Ties
+from perceptloss.compare.statistics.paired import Ties
 from perceptloss.errors import ConfigError, near
 
-__all__ = ["agreement", "consensus", "midranks"]
+__all__ = ["consensus", "midranks"]
 
 Floats = NDArray[np.float64]
 
@@ -80,24 +78,3 @@ def _checked(weights: Mapping[str, float], known: Mapping[str, object]) -> dict[
     if problems:
         raise ConfigError(problems, "weights of the consensus")
     return heard
-
-
-def agreement(
-    scores: Mapping[str, NDArray[np.floating]],
-    clean: Mapping[str, NDArray[np.floating]],
-    is_higher_better: Mapping[str, bool],
-    weights: Mapping[str, float],
-) -> dict[str, float]:
-    """Spearman correlation of every teacher with the consensus of the others; 1 is perfect.
-
-    NaN for a teacher without others, and where nothing varies. Arguments as in `consensus`.
-    """
-    found = {}
-    for name in weights:
-        others = {other: weight for other, weight in weights.items() if other != name}
-        sign = 1 if is_higher_better[name] else -1
-        found[name] = math.nan
-        if others:
-            with suppress(ProtocolError):
-                found[name] = srcc(sign * scores[name], consensus(scores, clean, is_higher_better, others))
-    return found

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
@@ -14,15 +13,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perceptloss.errors import InputError
 from perceptloss.output.files import replacing, write_atomically
-from perceptloss.output.tables import text
-from perceptloss.teach.sets.consensus import agreement as agreement_among
 from perceptloss.teach.sets.consensus import consensus as consensus_of
 from perceptloss.teach.sets.plan import ScoredSetError
 from perceptloss.teach.sets.shards import Shard, read_shard
 
-__all__ = ["Rows", "ScoredSet", "pack"]
+__all__ = ["ScoredSet", "pack"]
 
 FACTS: Final = "set.json"  # written last: a folder that has it is finished
 TABLE: Final = "table.npz"
@@ -31,32 +27,6 @@ _COLUMNS: Final = ("reference", "content", "source", "name", "family", "level", 
 
 Ints = NDArray[np.int64]
 Texts = NDArray[np.str_]
-
-
-class Rows:
-    """Some rows of an array on disk, read when they are indexed."""
-
-    def __init__(self, array: NDArray[np.uint8], rows: Ints) -> None:
-        self._array, self._rows = array, rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: Any) -> NDArray[np.uint8]:
-        return self._array[self._rows[index]]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.asarray(self._array[self._rows], dtype=dtype)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """As of an array."""
-        return (len(self), *self._array.shape[1:])
-
-    @property
-    def dtype(self) -> np.dtype[np.uint8]:
-        """As of an array."""
-        return self._array.dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +55,7 @@ class ScoredSet:
     """
 
     references: NDArray[np.uint8]
-    images: NDArray[np.uint8] | Rows
+    images: NDArray[np.uint8]
     reference: Ints
     content: Ints
     source: Ints
@@ -135,60 +105,21 @@ class ScoredSet:
     def __len__(self) -> int:
         return len(self.reference)
 
-    def subset(self, mask: NDArray[Any]) -> ScoredSet:
-        """The images that a mask (M,) or row numbers choose, in this order; nothing is copied from disk.
-
-        `references` and `clean_scores` stay whole, so that `reference` keeps its meaning.
-
-        Raises:
-            InputError: if a mask is not of this length.
-        """
-        chosen = np.asarray(mask)
-        if chosen.dtype == bool:
-            if chosen.shape != (len(self),):
-                raise InputError(f"expected a mask of shape ({len(self)},), got {chosen.shape}.")
-            chosen = np.flatnonzero(chosen)
-        images, rows = self.images, chosen.astype(np.int64)
-        inner = Rows(images._array, images._rows[rows]) if isinstance(images, Rows) else Rows(images, rows)
-        return replace(self, images=inner, **{name: getattr(self, name)[rows] for name in _COLUMNS})
-
     def consensus(self, weights: Mapping[str, float] | None = None) -> NDArray[np.float64]:
         """Label of every image, uniform in (0, 1), 1 for clean ones, (M,); see `consensus.consensus`.
 
-        Ranks are taken among the images of this set or subset.
+        Ranks are taken among the images of this set.
 
         Args:
             weights: Say of each teacher; None for the plan's. Teachers left out have none.
         """
-        return consensus_of(*self._judgements(), self.weights if weights is None else weights)
-
-    def agreement(self) -> dict[str, float]:
-        """Spearman correlation of every teacher with the consensus of the others."""
-        return agreement_among(*self._judgements(), self.weights)
-
-    def _judgements(self) -> tuple[dict[str, Any], dict[str, Any], Mapping[str, bool]]:
         clean = self.clean_scores[self.reference]
-        columns = range(len(self.teachers))
-        return (
-            {name: self.scores[:, i] for name, i in zip(self.teachers, columns, strict=True)},
-            {name: clean[:, i] for name, i in zip(self.teachers, columns, strict=True)},
+        return consensus_of(
+            {name: self.scores[:, i] for i, name in enumerate(self.teachers)},
+            {name: clean[:, i] for i, name in enumerate(self.teachers)},
             self.is_higher_better,
+            self.weights if weights is None else weights,
         )
-
-    def summary(self) -> str:
-        """Counts by family and by source, and how far each teacher agrees with the others, as text."""
-        crops, photographs = len(np.unique(self.reference)), len(np.unique(self.content))
-        lines = [
-            f"{len(self)} images of {crops} crops of {photographs} photographs",
-            _table("Images by family:", Counter(self.family.tolist()), "d"),
-            _table("Images by source:", Counter(self.sources[i] for i in self.source.tolist()), "d"),
-            _table("Spearman correlation of each teacher with the consensus of the others:", self.agreement(), ".3f"),
-        ]
-        return "\n".join(lines)
-
-
-def _table(title: str, values: Mapping[str, float], form: str) -> str:
-    return f"{title}\n" + text([(f"  {name}", f"{values[name]:{form}}") for name in sorted(values)], "lr").rstrip()
 
 
 def pack(folder: Path, shards: Sequence[Path], facts: Mapping[str, Any], weights: Mapping[str, float]) -> None:

@@ -1,0 +1,105 @@
+"""Losses that belong to one published system, each with what it looks at besides the score of its critic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from perceptloss import Critic
+from perceptloss.critics.dfss.critic import DFSS
+from perceptloss.critics.fpr.critic import FPR
+from perceptloss.critics.fpr.hallucination import weighted_mean
+from perceptloss.critics.reqa import REQA
+from perceptloss.critics.tres import TReS
+from perceptloss.errors import ConfigError
+from perceptloss.teach.objectives.listwise import tres_loss
+from perceptloss.teach.objectives.regression import reqa_loss, triplet_margin
+from perceptloss.teach.run.judged import Judged, Objective, Reads, own
+
+__all__ = ["SYSTEMS"]
+
+C = TypeVar("C", bound=Critic)
+
+
+def _of(kind: type[C], critic: Critic, objective: str) -> C:
+    if not isinstance(critic, kind):
+        raise ConfigError([f"{objective}: is for critics {kind.__name__}, not {critic.card.name!r}"], "objectives")
+    return critic
+
+
+def _mirrored(reader: Reads, x: Tensor, y: Tensor | None, options: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    quality = reader.quality(x.flip(-1), None if y is None else y.flip(-1))
+    return (quality, _of(TReS, reader.critic, "tres").consistency(x)) if options.get("consistency") else (quality,)
+
+
+def tres(judged: Judged, ranking: float = 0.05, agreement: float = 0.5, consistency: float = 0.0) -> Tensor:
+    """TReS's loss of the images and their mirror images; any critic has all but the consistency.
+
+    Args:
+        judged: The images, and what was said of their mirror images.
+        ranking: Weight of the triplets of extremes.
+        agreement: Weight of what the triplets of the two differ by.
+        consistency: Weight of what the maps of the two differ by, 1 as published; costs two more passes.
+    """
+    q, target, known = judged.labelled()
+    mirrored, *differences = judged.looked
+    loss = tres_loss(q, mirrored[known], target, ranking=ranking, agreement=agreement)
+    return loss + consistency * differences[0].mean() if differences else loss
+
+
+def _stages(reader: Reads, x: Tensor, y: Tensor | None, options: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    critic = _of(REQA, reader.critic, "reqa")
+    return (reader.sign * critic.predictions(x, linear=reader.read == "linear").float(),)
+
+
+def reqa(
+    judged: Judged, tolerances: Sequence[float] = (0.05, 0.025, 0.0), weights: Sequence[float] = (0.5, 1.0, 1.5)
+) -> Tensor:
+    """REQA's loss of its predictions, coarse to fine; tolerances are in the unit of the targets."""
+    _, target, known = judged.labelled()
+    return reqa_loss(judged.looked[0][known].unbind(1), target, tolerances, weights)
+
+
+def _contents(reader: Reads, x: Tensor, y: Tensor | None, options: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    critic = _of(DFSS, reader.critic, "dfss")
+    return tuple(critic.vectors(critic.patches(image))[0].mean(1) for image in (x, y) if image is not None)
+
+
+def dfss(judged: Judged, margin: float = 1.0) -> Tensor:
+    """DFSS's triplet: what a reference shows is nearer to what its damaged version shows than to another photograph."""
+    x, y = judged.looked
+    is_other = judged.content[:, None] != judged.content
+    has_other = is_other.any(1)
+    other = is_other.int().argmax(1)[has_other]
+    return triplet_margin(y[has_other], x[has_other], y[other], margin)
+
+
+def _branches(reader: Reads, x: Tensor, y: Tensor | None, options: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """Qualities by the branch that sees the reference, real and hallucinated, and the mean triplet, (N,) each."""
+    critic = _of(FPR, reader.critic, "fpr")
+    assert y is not None  # the objective needs references
+    distorted = critic.patches(x)
+    real = critic.encode_reference(critic.patches(y)), critic.encode_reference(distorted)
+    fake_distorted, fake_reference = critic.hallucinate(distorted)
+    fake = fake_reference, fake_distorted
+    scores = (weighted_mean(*critic.judge(*pair, len(x), critic.reference_reader)) for pair in (real, fake))
+    triplets = triplet_margin(real[1], fake[1], real[0]) + triplet_margin(real[0], fake[0], real[1])
+    return (*(reader.sign * score.float() for score in scores), triplets.float().expand(len(x)))
+
+
+def fpr(judged: Judged, triplets: float = 20.0) -> Tensor:
+    """FPR's loss: absolute errors of the blind score and of both of the other branch, and what ties their features."""
+    q, target, known = judged.labelled()
+    *others, triplet = judged.looked
+    errors = [(score - target).abs().mean() for score in (q, *(other[known] for other in others))]
+    return sum(errors, start=triplets * triplet.mean())
+
+
+SYSTEMS: Mapping[str, Objective] = {
+    "tres": own(tres, "target", look=_mirrored),
+    "reqa": own(reqa, "target", look=_stages),
+    "dfss": own(dfss, "references", look=_contents),
+    "fpr": own(fpr, "target references", look=_branches),
+}
