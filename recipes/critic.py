@@ -38,11 +38,12 @@ from perceptloss.runs.options import Log, Train
 from perceptloss.runs.schedule import learning_rate
 from perceptloss.runs.state import Ema, StopSignal, read_progress
 from perceptloss.teach.run.checks import option_problems
-from perceptloss.teach.run.critic import Place, Reader, build_critic, export, parameter_groups, quality_of, settle
+from perceptloss.teach.run.critic import Place, Reader, build_critic, parameter_groups, quality_of, settle
 from perceptloss.teach.run.evaluate import default_best, exam_problems, examine, look_up
 from perceptloss.teach.run.export import Origin, conclude
 from perceptloss.teach.run.options import CardText, CriticOptions, Val
 from perceptloss.teach.run.peers import build_peers, size_problems
+from perceptloss.teach.run.saving import export
 from perceptloss.teach.run.setup import Material, open_material
 from perceptloss.teach.run.sources import parse_entries
 from perceptloss.teach.run.stream import Batches

@@ -73,7 +73,7 @@ def options(dataset: Path, **changed: Any) -> opinions.Options:
 
 def test_targets_point_up_and_images_keep_to_their_references(dataset: Path) -> None:
     opened = opinions.open_source(options(dataset, clean=0.3), setting())
-    assert opened.source is not None and opened.source.gives == {"target", "levels", "kinds", "clean"}
+    assert opened.source is not None and opened.source.gives == {"target", "levels", "kinds", "clean", "references"}
     stream = Stream(opened.source, 0)
     cleans = 0
     for n in range(8):
@@ -100,9 +100,9 @@ def test_contents_are_held_out_whole_and_exams_are_whole_images(dataset: Path) -
     assert isinstance(opened.source, opinions.Opinions)
     exam = opened.exams[0]
     assert len(opened.source) + len(exam.target) == CONTENTS * LEVELS * 2
-    assert opened.trained_on is not None and opened.held_out is not None
-    assert not set(opened.trained_on.names) & set(opened.held_out.names)
-    assert len(opened.trained_on.names) + len(opened.held_out.names) == CONTENTS
+    assert opened.taught_on is not None and opened.held_out is not None
+    assert not set(opened.taught_on.names) & set(opened.held_out.names)
+    assert len(opened.taught_on.names) + len(opened.held_out.names) == CONTENTS
     x, y = exam.images(np.array([0]))
     assert y is not None and x.shape == y.shape and x.shape[-2] == 44
     assert exam.fit == "logistic4"

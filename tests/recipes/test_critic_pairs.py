@@ -158,7 +158,7 @@ def test_layouts_damage_the_views_that_they_name() -> None:
 def test_exams_take_the_centre_of_real_pairs_and_all_sorts_of_damage(folder: Path) -> None:
     options = given(folder, photos=(), pairs=(str(folder / "stereo"),), exam_kinds=4, stereo_share=0.25, members=2)
     opened = stereo.open_source(options, setting("mini-stereo", is_exam=True))
-    assert opened.source is None and opened.trained_on is None and opened.held_out is not None
+    assert opened.source is None and opened.taught_on is None and opened.held_out is not None
     assert len(opened.held_out.names) == 2 * PAIRS and not any("disparity" in n for n in opened.held_out.names)
     exam = opened.exams[0]
     assert len(exam.target) == PAIRS * 4 * 3 and np.array_equal(exam.target, -exam.level)
@@ -176,14 +176,14 @@ def test_exams_take_the_centre_of_real_pairs_and_all_sorts_of_damage(folder: Pat
     assert torch.equal(again.images(np.array([5, 2]))[0], x[[5, 2]])
 
 
-def test_held_out_pairs_and_families_are_not_trained_on(folder: Path) -> None:
+def test_held_out_pairs_and_families_are_not_taught_on(folder: Path) -> None:
     names = (*FEW, "mixed-chain")
     options = given(folder, hold_out=0.3, hold_out_families=("noise",), degradations=names, exam_kinds=12)
     opened = stereo.open_source(options, setting("mini-stereo"))
-    assert opened.source is not None and opened.trained_on is not None and opened.held_out is not None
+    assert opened.source is not None and opened.taught_on is not None and opened.held_out is not None
     assert opened.teachers == ("gmsd",)
-    assert len(opened.trained_on.names) == 3 and len(opened.held_out.names) == 2
-    assert not set(opened.trained_on.names) & set(opened.held_out.names)
+    assert len(opened.taught_on.names) == 3 and len(opened.held_out.names) == 2
+    assert not set(opened.taught_on.names) & set(opened.held_out.names)
     assert not any("noise" in kind or "chain" in kind for kind in opened.source.kinds)
     assert {"noise", "blur", "stereo", "chain"} <= set(opened.exams[0].family)
     assert opened.exams[0].unseen == {"noise"}
@@ -226,7 +226,7 @@ def pictures(folder: Path, i: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_mixes_go_from_the_reference_to_the_raw_picture(folder: Path) -> None:
     source, drawn = batches(mixed(folder, crop=48), "mini-fr", 4)
-    assert source.gives == {"levels", "kinds", "clean"}
+    assert source.gives == {"levels", "kinds", "clean", "references"}
     for batch in drawn:
         assert batch.y is not None and batch.target is None and len(batch.x) == 2 * 4
         for content in set(batch.content.tolist()):
@@ -262,9 +262,9 @@ def test_further_damage_is_the_same_to_all_mixes(folder: Path, tmp_path: Path) -
 def test_exams_of_mixtures_are_held_out_and_always_the_same(folder: Path) -> None:
     options = mixed(folder, hold_out=0.5, versions=2)
     opened, again = (mixtures.open_source(options, setting("mini-nr")) for _ in range(2))
-    assert opened.trained_on is not None and opened.held_out is not None and opened.source is not None
-    assert len(opened.trained_on.names) == len(opened.held_out.names) == SCENES  # raw and reference of half of them
-    assert not set(opened.trained_on.names) & set(opened.held_out.names)
+    assert opened.taught_on is not None and opened.held_out is not None and opened.source is not None
+    assert len(opened.taught_on.names) == len(opened.held_out.names) == SCENES  # raw and reference of half of them
+    assert not set(opened.taught_on.names) & set(opened.held_out.names)
     assert Stream(opened.source, 0)[0].y is None
     exam = opened.exams[0]
     rows = np.arange(len(exam.target))

@@ -170,7 +170,7 @@ def test_bf16_and_channels_last_train_to_about_the_same(run_here: Callable[..., 
     assert json.loads((low / "results.json").read_text())["mixed_precision"] == "bf16"
 
 
-def test_photographs_of_an_exam_are_not_trained_on_in_disguise(
+def test_photographs_of_an_exam_are_not_taught_on_in_disguise(
     run_here: Callable[..., Path], folder: Path, tmp_path: Path
 ) -> None:
     from PIL import Image, ImageOps

@@ -86,7 +86,7 @@ def test_a_batch_holds_ladders_of_distinct_photographs(folder: Path, taught: Sco
     assert contents == set(range(PHOTOS))
 
 
-def test_held_out_photographs_and_families_are_not_trained_on(folder: Path, taught: ScoredSet) -> None:
+def test_held_out_photographs_and_families_are_not_taught_on(folder: Path, taught: ScoredSet) -> None:
     opened = teachers.open_source(options(folder, hold_out=0.25, hold_out_families=("noise",)), setting())
     assert isinstance(opened.source, teachers.Ladders)
     rows = np.concatenate(opened.source.units.rows)
@@ -100,8 +100,8 @@ def test_held_out_photographs_and_families_are_not_trained_on(folder: Path, taug
     assert {"blur", "compression"} <= set(taught.family[rows])
     assert exam.unseen == {"noise"}
     assert "noise" in set(exam.family)
-    assert opened.trained_on is not None and opened.held_out is not None
-    assert len(opened.trained_on.names) == 6 and len(opened.held_out.names) == 2
+    assert opened.taught_on is not None and opened.held_out is not None
+    assert len(opened.taught_on.names) == 6 and len(opened.held_out.names) == 2
     x, y = exam.images(np.arange(8))
     assert y is not None and torch.equal(x[exam.level[:8] == 0], y[exam.level[:8] == 0])
 
@@ -185,7 +185,7 @@ def test_wrong_sources_are_explained(folder: Path, tmp_path: Path) -> None:
         teachers.open_source(options(folder, hold_out_families=("blurr",)), setting())
     with pytest.raises(ConfigError, match="has no scores of 'ssmi'; did you mean 'ssim'"):
         teachers.open_source(options(folder, teachers={"ssmi": 1}), setting())
-    with pytest.raises(ConfigError, match="leaves none to train on"):
+    with pytest.raises(ConfigError, match="leaves none to learn from"):
         teachers.open_source(options(folder, hold_out=0.95), setting())
     recipe_helpers.photograph(tmp_path / "small" / "a.png", 0, 30, 30)
     given = ladders.Options(photos=(str(tmp_path / "small"),), crop=40)

@@ -16,13 +16,14 @@ from torch import Tensor
 from perceptloss import create_critic, get_card
 from perceptloss.compare.statistics.measures import srcc
 from perceptloss.errors import ConfigError
-from perceptloss.teach.run.critic import Reader, build_critic, export, parameter_groups, quality_of, settle, stamp
+from perceptloss.teach.run.critic import Reader, build_critic, parameter_groups, quality_of, settle
 from perceptloss.teach.run.evaluate import choose_rows, exam_problems, figures, look_up
 from perceptloss.teach.run.export import card_problems
 from perceptloss.teach.run.judged import Judged
 from perceptloss.teach.run.objectives import OBJECTIVES
 from perceptloss.teach.run.options import CardText, CriticOptions
 from perceptloss.teach.run.peers import build_peers
+from perceptloss.teach.run.saving import export, stamp
 from perceptloss.teach.run.sources import Batch, Exam, SourceOptions
 from perceptloss.teach.run.systems import SYSTEMS
 from perceptloss.teach.run.terms import Terms, parse_objectives
@@ -205,7 +206,7 @@ def test_qualities_point_up_and_features_are_those_of_x() -> None:
     y = torch.rand(3, 3, 32, 32)
     x = (y + 0.3 * torch.randn(y.shape)).clamp(0, 1)
     small = torch.rand(2, 3, 40, 40)
-    (q, v), (q2, v2), (q3, _) = reader([(x, y), (small, small), (y, y)])
+    (q, v, _), (q2, v2, _), (q3, *_) = reader([(x, y), (small, small), (y, y)])
     assert torch.allclose(q, -critic(x, y), atol=1e-6)
     assert (q < q3).all() and torch.equal(q3, torch.zeros(3)) and torch.equal(q2, torch.zeros(2))
     assert v is not None and v2 is not None and v.shape == (3, 256) and v2.shape == (2, 256)

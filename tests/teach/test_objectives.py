@@ -321,9 +321,7 @@ def test_soft_spearman_of_a_list_with_itself_is_one(temperature):
 
 def test_soft_ranks():
     assert torch.allclose(correlation.soft_ranks(t64(0.3, 0.1, 0.2), 1e-4), t64(3, 1, 2))
-    assert torch.allclose(
-        correlation.soft_ranks(t64(2, 1, 2, 0), 1e-4), t64(3.5, 2, 3.5, 1)
-    )  # ties: the mean of their ranks
+    assert torch.allclose(correlation.soft_ranks(t64(2, 1, 2, 0), 1e-4), t64(3.5, 2, 3.5, 1))  # ties: their mean
 
 
 @pytest.mark.parametrize(
@@ -514,9 +512,7 @@ def test_no_pair_left_gives_nothing(name):
 def test_ties_and_near_ties_are_left_out():
     q, y = t64(0, 1, 5), t64(1, 1, 2)
     assert num(comparison.pairwise_bce(q, y)) == pytest.approx(num(comparison.pairwise_bce(q, y, min_gap=0.5)))
-    assert (
-        comparison.pairwise_bce(q.flip(0), y.flip(0), min_gap=None) > 3
-    )  # of a tie the later should win, and it lost by 10 T
+    assert comparison.pairwise_bce(q.flip(0), y.flip(0), min_gap=None) > 3  # the later should win, and lost by 10 T
 
 
 def test_difference_mse_is_twice_the_variance_of_the_error():

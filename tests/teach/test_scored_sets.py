@@ -14,20 +14,11 @@ from PIL import Image
 from skimage import data
 
 from perceptloss import create_critic
-<<<<<<< HEAD
-from perceptloss.compare.statistics.measures import srcc
-from perceptloss.errors import ConfigError, InputError
-from perceptloss.networks.restorers import RFDN
-from perceptloss.teach.degradations import Step, apply_steps, get_degradation
-from perceptloss.teach.sets import Plan, TeacherSpec, ScoredSetError, ScoredSet, build
-from perceptloss.teach.sets.consensus import agreement, consensus, midranks
-=======
 from perceptloss.errors import ConfigError
 from perceptloss.networks.restorers import RFDN
 from perceptloss.teach.degradations import Step, apply_steps, get_degradation
 from perceptloss.teach.sets import Plan, ScoredSet, ScoredSetError, TeacherSpec, build
 from perceptloss.teach.sets.consensus import consensus, midranks
->>>>>>> ab5e494 (Name the losses of systems, delete what nothing can name)
 from perceptloss.teach.sets.crops import crops_of
 from perceptloss.teach.sets.plan import facts, identity, problems_in
 from perceptloss.teach.sets.schedule import deal, versions
@@ -276,10 +267,7 @@ def test_big_photographs_are_also_seen_halved(tmp_path):
 
 def test_midranks():
     np.testing.assert_array_equal(midranks(np.array([3.0, 1.0, 3.0, 2.0])), [3.5, 1, 3.5, 2])
-<<<<<<< HEAD
     assert midranks(np.zeros(0)).shape == (0,)
-=======
->>>>>>> ab5e494 (Name the losses of systems, delete what nothing can name)
 
 
 # two clean images and four others; `up` is higher-better, `down` lower-better, `odd` likes one image more than clean
@@ -306,16 +294,6 @@ def test_consensus_of_hand_made_scores(weights, expected):
     np.testing.assert_allclose(consensus(SCORES, CLEAN, HIGHER, weights), expected, atol=1e-12)
 
 
-<<<<<<< HEAD
-def test_agreement_is_with_the_others_only():
-    found = agreement(SCORES, CLEAN, HIGHER, {"up": 1.0, "down": 1.0})
-    expected = srcc(SCORES["up"], -SCORES["down"])
-    assert found == pytest.approx({"up": expected, "down": expected})
-    assert math.isnan(agreement(SCORES, CLEAN, HIGHER, {"up": 1.0})["up"])
-
-
-=======
->>>>>>> ab5e494 (Name the losses of systems, delete what nothing can name)
 def test_consensus_refuses_unknown_teachers_and_weights_that_are_none():
     with pytest.raises(ConfigError, match="'upp' is not a teacher of this set") as caught:
         consensus(SCORES, CLEAN, HIGHER, {"upp": 1.0, "down": -1.0})
@@ -330,23 +308,3 @@ def test_consensus_of_a_set(made):
     rising = [labels[made.group == group] for group in range(18)]
     assert np.mean([first > second for first, second in rising]) > 0.8
     np.testing.assert_array_equal(made.consensus({"ssim": 1.0}), made.consensus({"ssim": 7.0, "gmsd": 0.0}))
-<<<<<<< HEAD
-    chosen = made.subset(made.family != "clean")
-    assert len(chosen) == 48 and chosen.images.shape == (48, 3, 96, 96)
-    np.testing.assert_array_equal(chosen.images[5], made.images[made.family != "clean"][5])
-    last = chosen.subset(np.array([47, 0]))
-    np.testing.assert_array_equal(np.asarray(last.images), made.images[[53, 1]])
-    ranks = midranks(labels[made.family != "clean"])
-    assert srcc(ranks, chosen.consensus()) > 0.98
-    with pytest.raises(InputError, match=r"mask of shape \(2,\)"):
-        last.subset(np.ones(3, dtype=bool))
-
-
-def test_summary_counts_and_agrees(made):
-    text = made.summary()
-    assert text.startswith("54 images of 6 crops of 3 photographs\n")
-    assert "\n  chain       12\n" in text and "\n  food    36\n" in text
-    values = {line.split()[0]: float(line.split()[1]) for line in text.splitlines()[-2:]}
-    assert values == pytest.approx(made.agreement(), abs=6e-4) and min(values.values()) > 0.4
-=======
->>>>>>> ab5e494 (Name the losses of systems, delete what nothing can name)

@@ -1,4 +1,4 @@
-"""The card beside a weight file that we trained: what it is, from what, how, and how well it agrees with people.
+"""The card beside a weight file that we made: what it is, from what, how, and how well it agrees with people.
 
 A card is made before the file, because its facts go into the file's metadata, and completed after it:
 
@@ -99,8 +99,8 @@ class ModelCard:
         file: Name of the weight file.
         sha256: Its hash; empty as long as there is no file.
         figures: What was measured, the poor results too; empty as long as nothing was.
-        held_out_families: Degradations that no training image had.
-        held_out_sources: Photographs or sets of which no training image came.
+        held_out_families: Degradations that no image it learned from had.
+        held_out_sources: Photographs or sets of which no image it learned from came.
         failures: What it is known to get wrong, and how that was looked for; empty as long as nobody looked.
         notes: Anything else.
     """
@@ -210,7 +210,7 @@ def metadata(card: ModelCard) -> dict[str, str]:
 
 
 def check_metadata(found: Mapping[str, str] | None, where: str) -> dict[str, Any]:
-    """Facts in the metadata of a file that we trained, checked.
+    """Facts in the metadata of a file that we made, checked.
 
     Args:
         found: Metadata as safetensors gives it.

@@ -125,7 +125,7 @@ class ProxyHead(nn.Module):
     def loss(self, f: Tensor, labels: Tensor, *, triplets: float = 0.0, margin: float = 0.0) -> Tensor:
         """Cross entropy over the proxies, plus `triplets` times `batch_triplets`; a scalar.
 
-        Triplets help with classes that were not trained; the paper gives them weight 1.
+        Triplets help with classes that were not taught; the paper gives them weight 1.
 
         Args:
             f: Features, (N, features).

@@ -5,28 +5,23 @@ from __future__ import annotations
 import fnmatch
 import functools
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import set_seed
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from perceptloss import Critic, __version__, create_critic
+from perceptloss import Critic, create_critic
 from perceptloss.critic import Entry
-from perceptloss.errors import ConfigError, WeightsError, near
+from perceptloss.errors import ConfigError, near
 from perceptloss.networks.trunks import Features, TrunkCritic
 from perceptloss.registry import find_entry, set_precision
 from perceptloss.teach.run.options import CriticOptions
 from perceptloss.teach.run.sources import Batch
 from perceptloss.teach.run.terms import Terms
-from perceptloss.weights.checkpoints import read_facts, write_state
-from perceptloss.weights.convert import fingerprint
 from perceptloss.weights.loading import load
 
 __all__ = [
@@ -34,13 +29,11 @@ __all__ = [
     "Reader",
     "Reading",
     "build_critic",
-    "export",
     "parameter_groups",
     "quality_of",
     "settle",
     "sign",
     "size_problems",
-    "stamp",
 ]
 
 Pair = tuple[Tensor, Tensor | None]
@@ -70,7 +63,7 @@ class Place:
 
 
 def build_critic(options: CriticOptions, seed: int) -> Critic:
-    """The critic, trainable, on the CPU; random weights follow from the seed, but for trunks, which always start alike.
+    """The critic, learning, on the CPU; random weights follow from the seed, but for trunks, which always start alike.
 
     Raises:
         ConfigError: listing unknown constructor options and patterns that fit no parameter.
@@ -132,10 +125,10 @@ class Reading(NamedTuple):
 class Reader(nn.Module):
     """The module that Accelerate prepares: image pairs to qualities, and features if a side task reads them.
 
-    All batches of a step go through one call, as data-parallel training wants; equal shapes go through together.
+    All batches of a step go through one call, as data parallelism wants; equal shapes go through together.
 
     Args:
-        critic: Trainable.
+        critic: That learns.
         read: `score` or `linear`.
         tap: Name of the submodule whose output is the features; empty for none.
         looks: For each source, what its objectives ask besides, by their labels.
@@ -228,7 +221,7 @@ def size_problems(critic: Critic, sides: Sequence[int], where: str) -> list[str]
 
 
 def settle(reader: Reader, pairs: Sequence[Pair]) -> tuple[int, list[str]]:
-    """Try the critic on a batch, and fix parameters that no score depends on, for which data-parallel training waits.
+    """Try the critic on a batch, and fix parameters that no score depends on, for which data parallelism waits.
 
     Returns:
         Features per image (0 without a tap), and names of the parameters that were fixed.
@@ -257,38 +250,3 @@ def parameter_groups(critic: Critic, terms: Terms, weight_decay: float) -> list[
         {"params": variances, "weight_decay": 0.0, "pace": 10.0},
     ]
     return [group for group in groups if group["params"]]
-
-
-def export(critic: Critic, path: Path, facts: Mapping[str, Any]) -> None:
-    """Write the weights for `create_critic(name, weights=path)`; `facts` go into the metadata.
-
-    Raises:
-        WeightsError: if what was written does not load.
-    """
-    state = {key: value.detach().cpu().contiguous().clone() for key, value in critic.state_dict().items()}
-    record = {
-        "critic": critic.card.name,
-        "version": __version__,
-        "weights_id": fingerprint(state),
-        "better": critic.card.better,
-        **facts,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_state(path, state, record)
-    if not facts.get("options"):
-        _check(critic, path)
-
-
-def stamp(path: Path, metadata: Mapping[str, str]) -> None:
-    """Make the facts of a model card part of a file's own; the file changes only if they are not."""
-    facts = read_facts(path)
-    wanted = {**facts, **json.loads(metadata["perceptloss"])}
-    if wanted != facts:
-        write_state(path, load_file(path), wanted)
-
-
-def _check(critic: Critic, path: Path) -> None:
-    again = create_critic(critic.card.name, weights=path).state_dict()
-    different = [key for key, value in critic.state_dict().items() if not torch.equal(value.cpu(), again[key])]
-    if different:
-        raise WeightsError(f"{path}: read back, {', '.join(different[:8])} are not what was written.")

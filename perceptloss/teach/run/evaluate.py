@@ -55,7 +55,7 @@ def qualities(accelerator: Accelerator, judge: Quality, exam: Exam, rows: Array)
 
 
 def figures(exam: Exam, rows: Array, predicted: Array, rounds: int, *, by_family: bool = False) -> dict[str, Any]:
-    """Agreement on parts of an exam: `all`, families trained on (`seen`) and not (`unseen`), and each family.
+    """Agreement on parts of an exam: `all`, families taught (`seen`) and not (`unseen`), and each family.
 
     Args:
         exam: Its columns.

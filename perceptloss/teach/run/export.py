@@ -23,9 +23,10 @@ from perceptloss.runs.meters import run_facts
 from perceptloss.runs.state import finite
 from perceptloss.teach.cards.facts import DataSource, Figure, ModelCard, metadata
 from perceptloss.teach.cards.markdown import write
-from perceptloss.teach.run.critic import build_critic, quality_of, stamp
+from perceptloss.teach.run.critic import build_critic, quality_of
 from perceptloss.teach.run.evaluate import examine
 from perceptloss.teach.run.options import CardText, CriticOptions, Val
+from perceptloss.teach.run.saving import stamp
 from perceptloss.teach.run.setup import Material
 from perceptloss.weights.checkpoints import read_facts
 from perceptloss.weights.download import sha256_of
@@ -88,7 +89,7 @@ class ExportOptions(Protocol):
 
 
 def card_problems(card: CardText) -> list[str]:
-    """What a model card would lack; found before training rather than after."""
+    """What a model card would lack; found before the first step rather than after."""
     if not card.write:
         return []
     needed = {"summary": card.summary, "licence": card.licence, "known_failures": card.known_failures}

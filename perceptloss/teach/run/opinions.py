@@ -38,10 +38,10 @@ class Options(SourceOptions):
 
 
 class Opinions:
-    """The training part of a dataset; references come if the critic needs them.
+    """What is taught of a dataset; references come if the critic needs them.
 
     Args:
-        opinions: Of images to train on.
+        opinions: Of images to learn from.
         options: Of the source.
         setting: Of the run.
     """
@@ -165,14 +165,14 @@ def open_source(options: Options, setting: Setting) -> Opened:
     sizes = _sizes(everything)
     if problems := _problems(everything, sizes, options, setting):
         raise ConfigError(problems, options.label)
-    parts: dict[str, OpinionSet] = {"exam": everything} if setting.is_exam else {"train": everything}
+    parts: dict[str, OpinionSet] = {"exam": everything} if setting.is_exam else {"taught": everything}
     if not setting.is_exam and options.hold_out:
-        parts = everything.split({"train": 1 - options.hold_out, "exam": options.hold_out}, options.split_seed)
-    train, exam = parts.get("train"), parts.get("exam")
+        parts = everything.split({"taught": 1 - options.hold_out, "exam": options.hold_out}, options.split_seed)
+    taught, exam = parts.get("taught"), parts.get("exam")
     return Opened(
-        None if train is None else Opinions(train, options, setting),
+        None if taught is None else Opinions(taught, options, setting),
         [] if exam is None else [_exam(exam, sizes, options, setting)],
-        None if train is None else _prints(train),
+        None if taught is None else _prints(taught),
         None if exam is None else _prints(exam),
     )
 
@@ -200,7 +200,7 @@ def _problems(
     if card.channels == 6 and any(o.image_right is None for o in opinions):
         problems.append(f"{card.name!r} judges stereo pairs, which this dataset does not have")
     if not setting.is_exam and not options.crops and len(set(sizes.values())) > 1:
-        problems.append("crops: images have different sizes; give the side of the squares to train on")
+        problems.append("crops: images have different sizes; give the side of the squares to learn from")
     least = max([card.min_size, *([] if setting.is_exam else options.crops)])
     small = [
         f"{path}: {h}x{w}; at least {least}x{least} are needed" for path, (h, w) in sizes.items() if min(h, w) < least

@@ -30,14 +30,15 @@ class CriticOptions:
 
 @dataclass(frozen=True)
 class Val:
-    """Exams: while training, and at the end."""
+    """Exams: on the way, and at the end."""
 
     every: int = option(1000, "steps between exams; 0: only at the end", at_least=0)
     sets: list[Any] = option([], "more exams: entries as in `data`, with other photographs or datasets")  # noqa: RUF009
     look_alikes: list[Any] = option(  # noqa: RUF009
-        [], "pairs of photographs that were found in training and exams and are different after all: [[a, b], ...]"
+        [],
+        "pairs of photographs, one taught and one examined, that only look alike: [[a, b], ...]",
     )
-    limit: int = option(600, "images per exam while training, whole photographs; 0: all", at_least=0)
+    limit: int = option(600, "images per exam on the way, whole photographs; 0: all", at_least=0)
     best: str = option(
         "", "figure that decides which weights are kept: EXAM/PART/FIGURE; nothing: SRCC on all of the first exam"
     )

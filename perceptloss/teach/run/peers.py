@@ -41,7 +41,7 @@ def build_peers(peers: Mapping[str, Any] | Sequence[Any], card: Card, device: to
 
 
 def size_problems(critics: Mapping[str, Critic], exams: Sequence[Exam]) -> list[str]:
-    """Critics that do not accept the first image of an exam, found before training rather than after."""
+    """Critics that do not accept the first image of an exam, found before the first step rather than after."""
     problems: list[str] = []
     for exam in exams:
         images = exam.images(np.array([0]))

@@ -62,7 +62,7 @@ def open_material(
 
     Raises:
         ConfigError: listing what is wrong with them.
-        LeakError: listing photographs that are trained on and examined, resized, cut, mirrored or degraded too.
+        LeakError: listing photographs that are taught and examined, resized, cut, mirrored or degraded too.
     """
     problems = [p for entry in data for p in size_problems(critic, entry.crops, f"{entry.label}.crops")]
     if problems:
@@ -75,7 +75,7 @@ def open_material(
     opened = open_sources(data, setting(is_exam=False))
     examined = open_sources(sets, setting(is_exam=True))
     photographs = {
-        "train": _joined([o.trained_on for o in opened]),
+        "taught": _joined([o.taught_on for o in opened]),
         "exam": _joined([o.held_out for o in (*opened, *examined)]),
     }
     on_main(accelerator, lambda: refuse_leak(photographs, allow=[(str(a), str(b)) for a, b in allow]))

@@ -137,7 +137,7 @@ class Exam:
         group: As in `Batch`, (M,).
         level: As in `Batch`, (M,).
         family: Family of damage, (M,) text; empty: unknown.
-        unseen: Families that were not trained on.
+        unseen: Families that were not taught.
         images: Rows to images of one size and their references, uint8, (N, C, H, W).
         batch: Images that may be asked for at once; 1 where sizes differ.
         about: A sentence for people: what is in it, and how the targets arose.
@@ -165,14 +165,14 @@ class Opened:
     Attributes:
         source: Batches; None for an entry of `val.sets`.
         exams: Held-out images.
-        trained_on: Photographs behind the source, to find leaks.
+        taught_on: Photographs behind the source, to find leaks.
         held_out: Photographs behind the exams.
         teachers: Critics whose scores are the targets.
     """
 
     source: Source | None
     exams: Sequence[Exam]
-    trained_on: Fingerprints | None = None
+    taught_on: Fingerprints | None = None
     held_out: Fingerprints | None = None
     teachers: Sequence[str] = ()
 
@@ -205,7 +205,7 @@ class SourceOptions:
         "all", "random mirroring, or also turning; one draw for all images of a reference"
     )
     hold_out: float = option(0.0, "share of the photographs that is an exam", at_least=0, below=1)
-    hold_out_families: tuple[str, ...] = option((), "families of damage that are not trained on")
+    hold_out_families: tuple[str, ...] = option((), "families of damage that are not taught")
 
     @property
     def label(self) -> str:
@@ -221,7 +221,7 @@ def held_out(contents: np.ndarray, share: float, seed: int) -> np.ndarray:
     """
     count = int(np.ceil(share * len(contents)))
     if count >= len(contents):
-        raise ConfigError([f"hold_out: {share} of {len(contents)} photographs leaves none to train on"], "hold_out")
+        raise ConfigError([f"hold_out: {share} of {len(contents)} photographs leaves none to learn from"], "hold_out")
     return np.sort(np.random.default_rng([seed, 7]).permutation(contents)[:count])
 
 

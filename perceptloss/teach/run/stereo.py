@@ -159,12 +159,12 @@ def open_source(options: Options, setting: Setting) -> Opened:
         teacher = attempt(problems, lambda: find_teacher(o.teacher, o.size, o.label), None)
     if problems:
         raise ConfigError(problems, o.label)
-    train, kept = divided(pairs, o, setting)
+    shown, kept = divided(pairs, o, setting)
     source = None
     if not setting.is_exam:
         taught = find_damages(o.degradations, o.exclude, unseen, o.label)
-        source = Pairs(train, taught, o, teacher, with_reference=setting.with_reference)
-    files = [[f for pair in part for f in (pair.gt, pair.lq) if f is not None] for part in (train, kept)]
+        source = Pairs(shown, taught, o, teacher, with_reference=setting.with_reference)
+    files = [[f for pair in part for f in (pair.gt, pair.lq) if f is not None] for part in (shown, kept)]
     return Opened(
         source,
         [_exam(kept, damages, o, setting, unseen)] if kept else [],

@@ -71,12 +71,12 @@ class Units:
 
 
 class Ladders:
-    """The training part of a scored set; an item is a ladder or the chains of one cut.
+    """What is taught of a scored set; an item is a ladder or the chains of one cut.
 
     Args:
         taught: The set.
         target: Quality of each row; NaN where unknown.
-        is_used: Rows to train on.
+        is_used: Rows to learn from.
         options: Of the source.
         with_reference: Whether batches bring references.
     """
@@ -88,7 +88,7 @@ class Ladders:
         self.target = np.asarray(target, dtype=np.float32)
         self.units = Units.of(taught, is_used)
         if not self.units.rows:
-            raise ConfigError(["nothing is left to train on"], options.label)
+            raise ConfigError(["nothing is left to learn from"], options.label)
         names, kind = np.unique(np.asarray(taught.name), return_inverse=True)
         self.kinds = tuple(map(str, names))
         self.kind = kind.astype(np.int64)

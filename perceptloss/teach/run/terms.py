@@ -140,7 +140,7 @@ class Terms(nn.Module):
 
     @torch.no_grad()
     def _try_out(self, width: int) -> None:
-        """Values of options that an objective refuses are found before training.
+        """Values of options that an objective refuses are found before the first step.
 
         Raises:
             ConfigError: listing them.
