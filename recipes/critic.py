@@ -150,7 +150,7 @@ def take_step(t: Trainee, tally: Tally) -> None:
             t.optimizer.zero_grad()
         t.draws += 1
         tally.add(loss, parts, sum(len(batch.x) for batch in batches))
-    tally.step()
+    tally.steps += 1
 
 
 def teach(t: Trainee, material: Material, stop: StopSignal) -> None:

@@ -18,32 +18,16 @@ from torch import Tensor
 
 from perceptloss import CriticLoss, __version__
 
-__all__ = ["Meter", "flat_numbers", "peak_memory_mb", "run_facts"]
+__all__ = ["Clock", "Meter", "flat_numbers", "peak_memory_mb", "run_facts"]
 
 _COLUMNS = ("score", "loss", "weight", "weighted", "share")
 
 
-class Meter:
-    """Collects one optimizer step; waits for the device only in steps that are logged."""
+class Clock:
+    """Time of steps, without what happens between them."""
 
-    def __init__(self, accelerator: Accelerator) -> None:
-        self.accelerator = accelerator
-        self.grad_norm: float | None = None
-        self._losses: list[Tensor] = []
-        self._reports: list[dict[str, dict[str, Any]]] = []
-        self._is_logged = False
-        self._since, self._steps = time.perf_counter(), 0
-
-    def start(self, *, is_logged: bool) -> None:
-        """Begin a step."""
-        self._losses, self._reports, self._is_logged = [], [], is_logged
-        self._steps += 1
-
-    def add(self, loss: Tensor, pixel: Tensor, critics: CriticLoss | None) -> None:
-        """Note one forward and backward."""
-        if self._is_logged:
-            self._losses.append(torch.stack([loss.detach(), pixel.detach()]))
-            self._reports.append(critics.report if critics is not None else {})
+    def __init__(self) -> None:
+        self._since, self.steps = time.perf_counter(), 0
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -52,17 +36,44 @@ class Meter:
         yield
         self._since += time.perf_counter() - before
 
+    def seconds_per_step(self) -> float:
+        """Since the last call; starts again."""
+        seconds = (time.perf_counter() - self._since) / self.steps
+        self._since, self.steps = time.perf_counter(), 0
+        return seconds
+
+
+class Meter(Clock):
+    """Collects one optimizer step; waits for the device only in steps that are logged."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        super().__init__()
+        self.accelerator = accelerator
+        self.grad_norm: float | None = None
+        self._losses: list[Tensor] = []
+        self._reports: list[dict[str, dict[str, Any]]] = []
+        self._is_logged = False
+
+    def start(self, *, is_logged: bool) -> None:
+        """Begin a step."""
+        self._losses, self._reports, self._is_logged = [], [], is_logged
+        self.steps += 1
+
+    def add(self, loss: Tensor, pixel: Tensor, critics: CriticLoss | None) -> None:
+        """Note one forward and backward."""
+        if self._is_logged:
+            self._losses.append(torch.stack([loss.detach(), pixel.detach()]))
+            self._reports.append(critics.report if critics is not None else {})
+
     def summary(self) -> dict[str, Any]:
         """The step as plain values, the same on all processes; call on all of them, and resets the clock."""
         loss, pixel = self._mean(torch.stack(self._losses).mean(0)).tolist()
-        seconds = (time.perf_counter() - self._since) / self._steps
-        self._since, self._steps = time.perf_counter(), 0
         return {
             "loss": loss,
             "pixel": pixel,
             "terms": self._terms(),
             "grad_norm": self.grad_norm,
-            "seconds_per_step": seconds,
+            "seconds_per_step": self.seconds_per_step(),
             "peak_memory_mb": peak_memory_mb(),
         }
 

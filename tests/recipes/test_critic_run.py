@@ -99,7 +99,7 @@ def test_a_run_leaves_weights_figures_and_a_card(
     critic.main([*options, "--evaluate_only", str(file), *changed])
     again = json.loads((run / "results.json").read_text())
     assert again["exams"]["photos"]["figures"][CRITIC] == own
-    assert again["training"] == results["origin"]
+    assert again["origin"] == results["origin"]
     assert set(again["exams"]["photos"]["figures"]) == {CRITIC, "gmsd"}
     assert "- moonlight" in file.with_suffix(".md").read_text()
 
@@ -124,7 +124,7 @@ def test_two_processes_equal_one_with_twice_the_photographs(
         assert a["objectives"] == pytest.approx(b["objectives"], rel=2e-3, abs=1e-6)
     figures = [r["exams"]["photos"]["figures"]["ssim"] for r in results]
     assert figures[0] == figures[1]
-    assert "--num_processes 2" in results[1]["training"]["command"]
+    assert "--num_processes 2" in results[1]["origin"]["command"]
 
 
 def test_stopped_and_resumed_equals_uninterrupted(

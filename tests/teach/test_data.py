@@ -151,21 +151,6 @@ def test_splits_that_cannot_be():
             whole.split(fractions)
 
 
-def test_z_scores_are_turned_and_scaled_like_another_part():
-    worse = made([4] * 10, higher_better=False)
-    z = worse.z_scores()
-    assert z.mean() == pytest.approx(0)
-    assert z.std() == pytest.approx(1)
-    assert np.corrcoef(z, worse.scores)[0, 1] == pytest.approx(-1)
-    parts = worse.split({"train": 0.8, "val": 0.2})
-    train = parts["train"].scores
-    assert parts["val"].z_scores(parts["train"]) == pytest.approx((train.mean() - parts["val"].scores) / train.std())
-    with pytest.raises(OpinionsError, match="different scales"):
-        worse.z_scores(made([4] * 10))
-    equal = OpinionSet("made", [opinion("a", v) for v in range(3)], True, (1, 5))
-    assert equal.z_scores().tolist() == [0, 0, 0]
-
-
 def test_turning_a_set_mirrors_every_score_in_the_range():
     rows = [opinion("a", 0, 1.5, std=0.3, mos_left=1.0, mos_right=5.0), opinion("a", 1, 4.0)]
     turned = OpinionSet("made", rows, False, (1, 5)).higher()

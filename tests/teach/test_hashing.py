@@ -20,7 +20,6 @@ from perceptloss.teach.leaks.hashing import (
     find_duplicates,
     fingerprint,
     fingerprint_files,
-    hamming,
     refuse_leak,
 )
 from perceptloss.teach.leaks.thumbnails import centred, cosine_coefficients, luma_thumbnails
@@ -137,13 +136,6 @@ def test_hash_is_bits_and_mirroring_flips_a_fixed_set_of_them(photographs):
     flipped = codes ^ content_hash(photographs.flip(3))
     assert (flipped == flipped[0]).float().mean() > 0.98
     assert 20 < flipped[0].sum() < 44
-
-
-def test_hamming_counts_bits():
-    a = torch.rand(5, 64) > 0.5
-    b = torch.rand(3, 64) > 0.5
-    expected = torch.tensor([[int((x != y).sum()) for y in b] for x in a])
-    assert torch.equal(hamming(a, b), expected)
 
 
 def test_flat_pictures_hash_to_nothing_and_equal_only_each_other(photographs):

@@ -73,26 +73,6 @@ class OpinionSet(Sequence[Opinion]):
         """Mean opinions in the scale of the set, (N,), float64."""
         return np.array([opinion.mos for opinion in self], dtype=np.float64)
 
-    def z_scores(self, like: OpinionSet | None = None) -> np.ndarray:
-        """Mean opinions with mean 0 and deviation 1, turned so that higher is better.
-
-        Args:
-            like: The set whose mean and deviation are taken, such as the training part of the same data set; this one
-                by default.
-
-        Returns:
-            (N,), float64; all 0 if every opinion is the same.
-
-        Raises:
-            OpinionsError: if `like` has another direction or range.
-        """
-        like = like or self
-        if (like.higher_better, like.range) != (self.higher_better, self.range):
-            raise OpinionsError([f"{self!r} and {like!r} are on different scales"], "z-scores")
-        spread = float(like.scores.std())
-        centred = (self.scores - like.scores.mean()) * (1 if self.higher_better else -1)
-        return centred / spread if spread > 0 else np.zeros_like(centred)
-
     def higher(self) -> OpinionSet:
         """The same set with higher better: each score is mirrored within the range if it is not already so."""
         if self.higher_better:

@@ -26,7 +26,7 @@ from perceptloss.teach.leaks.thumbnails import (
     read_thumbnails,
 )
 
-__all__ = ["BITS", "MIRROR", "Fingerprints", "content_hash", "fingerprint", "fingerprint_files", "hamming", "signs"]
+__all__ = ["BITS", "MIRROR", "Fingerprints", "content_hash", "fingerprint", "fingerprint_files", "signs"]
 
 BITS: Final = 64
 _PLACES: Final = tuple(
@@ -76,11 +76,6 @@ def content_hash(images: Tensor) -> Tensor:
         InputError: if the shape or the type is another.
     """
     return fingerprint([str(i) for i in range(len(images))], images).codes()
-
-
-def hamming(a: Tensor, b: Tensor) -> Tensor:
-    """Bits in which each hash of `a` differs from each of `b`: (Na, 64) and (Nb, 64), bool, to (Na, Nb), int64."""
-    return ((BITS - (a * 2.0 - 1) @ (b * 2.0 - 1).T) / 2).round().long()
 
 
 def fingerprint(names: Sequence[str], images: Tensor) -> Fingerprints:

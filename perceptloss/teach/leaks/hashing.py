@@ -31,7 +31,6 @@ from perceptloss.teach.leaks.fingerprints import (
     content_hash,
     fingerprint,
     fingerprint_files,
-    hamming,
     signs,
 )
 from perceptloss.teach.leaks.thumbnails import SIDE, centred, cosine_coefficients, luma_thumbnails
@@ -48,7 +47,6 @@ __all__ = [
     "find_duplicates",
     "fingerprint",
     "fingerprint_files",
-    "hamming",
     "refuse_leak",
 ]
 

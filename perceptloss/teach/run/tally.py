@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from perceptloss.runs.meters import peak_memory_mb
+from perceptloss.runs.meters import Clock, peak_memory_mb
 
 __all__ = ["Tally"]
 
 
-class Tally:
+class Tally(Clock):
     """Sums of losses, which stay on the device until they are read."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.grad_norm: float | None = None
         self.images = 0
         self._sums: dict[str, Tensor] = {}
-        self._added = self._steps = 0
-        self._since = time.perf_counter()
+        self._added = 0
 
     def add(self, loss: Tensor, parts: Mapping[str, Tensor], images: int) -> None:
         """Note one forward and backward over some images of this process."""
@@ -32,17 +30,6 @@ class Tally:
         self._added += 1
         self.images += images
 
-    def step(self) -> None:
-        """Note an optimizer step."""
-        self._steps += 1
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time spent inside does not count as time of steps."""
-        before = time.perf_counter()
-        yield
-        self._since += time.perf_counter() - before
-
     def summary(self) -> dict[str, Any]:
         """Means since the last call, the same on all processes but for time; starts again."""
         means = dict(zip(self._sums, (torch.stack(list(self._sums.values())) / self._added).tolist(), strict=True))
@@ -50,10 +37,9 @@ class Tally:
             "loss": means.pop("loss"),
             "objectives": means,
             "grad_norm": self.grad_norm,
-            "seconds_per_step": (time.perf_counter() - self._since) / self._steps,
-            "images_per_step": self.images / self._steps,
+            "images_per_step": self.images / self.steps,
+            "seconds_per_step": self.seconds_per_step(),
             "peak_memory_mb": peak_memory_mb(),
         }
-        self._sums, self._added, self._steps, self.images = {}, 0, 0, 0
-        self._since = time.perf_counter()
+        self._sums, self._added, self.images = {}, 0, 0
         return record
