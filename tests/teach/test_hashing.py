@@ -172,14 +172,15 @@ def test_alignment_finds_a_crop_that_no_start_hits(photographs):
 
 
 def test_a_leak_is_refused_with_every_pair_and_both_sets(photographs):
+    judge = {
+        "copy of t1": crop(photographs[1:2], 0.1, 0, 0, 0.1).flip(3),
+        "copy of a0": resized(photographs[5:6], 100, 100),
+        "new": photographs[8:9],
+    }
     sets = {
         "train": fingerprint([f"t{i}" for i in range(5)], photographs[:5]),
-        "anchor": {f"a{i}": image for i, image in enumerate(photographs[5:7])},
-        "judge": {
-            "copy of t1": crop(photographs[1:2], 0.1, 0, 0, 0.1).flip(3)[0],
-            "copy of a0": resized(photographs[5:6], 100, 100)[0],
-            "new": photographs[8],
-        },
+        "anchor": fingerprint(["a0", "a1"], photographs[5:7]),
+        "judge": Fingerprints(tuple(judge), torch.cat([fingerprint(["x"], x).thumbnails for x in judge.values()])),
     }
     with pytest.raises(LeakError) as caught:
         refuse_leak(sets)
@@ -224,8 +225,8 @@ def test_leaks_between_folders_are_found_and_unreadable_files_listed_together(tm
     train = [save(tmp_path, f"{i}.png", photographs[i]) for i in range(3)]
     judge = [save(tmp_path, "copy.jpg", photographs[2], quality=20), save(tmp_path, "other.png", photographs[3])]
     with pytest.raises(LeakError, match=r"2\.png = .*copy\.jpg \(distance"):
-        refuse_leak({"train": train, "judge": judge})
-    refuse_leak({"train": train[:2], "judge": judge})
+        refuse_leak({"train": fingerprint_files(train), "judge": fingerprint_files(judge)})
+    refuse_leak({"train": fingerprint_files(train[:2]), "judge": fingerprint_files(judge)})
     (tmp_path / "broken.png").write_bytes(b"not an image")
     save(tmp_path, "tiny.png", photographs[0, :, :8, :8])
     with pytest.raises(ConfigError) as caught:

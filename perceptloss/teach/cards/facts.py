@@ -18,25 +18,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from perceptloss import __version__
 from perceptloss.card import Direction, Fidelity, Kind
 from perceptloss.compare.statistics.bootstrap import Interval
 from perceptloss.errors import ConfigError, WeightsError
+from perceptloss.weights.checkpoints import read_facts
 from perceptloss.weights.download import sha256_of
 
-__all__ = ["DataSource", "Figure", "ModelCard", "check_file", "check_metadata", "metadata"]
+__all__ = ["DataSource", "Figure", "ModelCard", "check_file", "metadata"]
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _ENTRY: Final = "perceptloss"
 _SOURCE_KEYS: Final = ("name", "licence", "attribution", "use")
-_KEYS: Final[dict[str, type]] = {
-    **dict.fromkeys(("critic", "version", "kind", "better", "fidelity", "licence", "command", "configuration"), str),
-    "data": list,
-    "seed": int,
-    "steps": int,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,9 +142,8 @@ class ModelCard:
 
 
 def _problems(card: ModelCard) -> list[str]:
-    found = _choices(card.kind, card.better, card.fidelity)
     texts = ("name", "summary", "licence", "command", "hardware", "file")
-    found += [f"{key} is empty" for key in texts if not getattr(card, key).strip()]
+    found = [f"{key} is empty" for key in texts if not getattr(card, key).strip()]
     hashes = {"configuration": card.configuration, **({"sha256": card.sha256} if card.sha256 else {})}
     found += [
         f"{key} must be 64 hex digits, got {value!r}" for key, value in hashes.items() if not _SHA256.fullmatch(value)
@@ -166,17 +160,6 @@ def _problems(card: ModelCard) -> list[str]:
     for figure in card.figures:
         found += _figure_problems(figure)
     return found
-
-
-def _choices(kind: object, better: object, fidelity: object) -> list[str]:
-    rows = (
-        ("kind", kind, get_args(Kind)),
-        ("better", better, get_args(Direction)),
-        ("fidelity", fidelity, get_args(Fidelity)),
-    )
-    return [
-        f"{key} must be one of {', '.join(known)}, got {value!r}" for key, value, known in rows if value not in known
-    ]
 
 
 def _figure_problems(figure: Figure) -> list[str]:
@@ -209,53 +192,16 @@ def metadata(card: ModelCard) -> dict[str, str]:
     return {_ENTRY: json.dumps(facts, sort_keys=True, ensure_ascii=False)}
 
 
-def check_metadata(found: Mapping[str, str] | None, where: str) -> dict[str, Any]:
-    """Facts in the metadata of a file that we made, checked.
-
-    Args:
-        found: Metadata as safetensors gives it.
-        where: Name of the file, for messages.
-
-    Raises:
-        WeightsError: listing everything that is missing or wrong.
-    """
-    wrong = [key for key, value in (found or {}).items() if not (isinstance(key, str) and isinstance(value, str))]
-    if wrong:
-        raise WeightsError(f"{where}: metadata must be text to text; not so for {', '.join(map(repr, wrong))}.")
-    try:
-        facts = json.loads((found or {}).get(_ENTRY, "null"))
-    except ValueError as error:
-        raise WeightsError(f"{where}: metadata entry {_ENTRY!r} is not JSON: {error}.") from None
-    if not isinstance(facts, dict):
-        raise WeightsError(f"{where} has no metadata entry {_ENTRY!r} with facts; save it with metadata(card).")
-    problems = [f"{key} is missing" for key in _KEYS if key not in facts]
-    problems += [
-        f"{key} must be of type {kind.__name__}, got {facts[key]!r}"
-        for key, kind in _KEYS.items()
-        if key in facts and (not isinstance(facts[key], kind) or isinstance(facts[key], bool))
-    ]
-    problems = problems or _choices(facts["kind"], facts["better"], facts["fidelity"])
-    if problems:
-        raise WeightsError(
-            f"{where}: its metadata is not that of a model card:\n" + "\n".join(f"  - {p}" for p in problems)
-        )
-    return facts
-
-
 def check_file(card: ModelCard, weights: str | PathLike[str]) -> None:
     """Refuse a weight file that is not the one of the card.
 
     Raises:
         WeightsError: naming each fact in which they differ.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(weights).expanduser()
     try:
-        digest = sha256_of(path)
-        with safe_open(path, framework="pt") as opened:
-            facts = check_metadata(opened.metadata(), str(path))
-    except (OSError, SafetensorError) as error:
+        digest, facts = sha256_of(path), read_facts(path)
+    except OSError as error:
         raise WeightsError(f"cannot read {path}: {error}") from error
     expected: dict[str, Any] = json.loads(metadata(card)[_ENTRY])
     expected.pop("version")  # of the package that wrote the file

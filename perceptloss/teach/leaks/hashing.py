@@ -13,11 +13,10 @@ text. Of copies brightened by half, in which much is clipped, 9 are missed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -33,7 +32,7 @@ from perceptloss.teach.leaks.fingerprints import (
     fingerprint_files,
     signs,
 )
-from perceptloss.teach.leaks.thumbnails import SIDE, centred, cosine_coefficients, luma_thumbnails
+from perceptloss.teach.leaks.thumbnails import centred, cosine_coefficients
 
 __all__ = [
     "BITS",
@@ -114,9 +113,6 @@ class LeakError(PerceptlossError, ValueError):
         return type(self), (self.leaks,)
 
 
-Pictures: TypeAlias = Fingerprints | Mapping[str, Tensor] | Sequence[str | Path]
-
-
 def find_duplicates(
     a: Fingerprints, b: Fingerprints, threshold: int = THRESHOLD, correlation: float = CORRELATION
 ) -> list[Duplicate]:
@@ -154,45 +150,25 @@ def find_duplicates(
     return sorted(found, key=lambda pair: (pair.distance, pair.a_name, pair.b_name))
 
 
-def refuse_leak(
-    sets: Mapping[str, Pictures],
-    *,
-    threshold: int = THRESHOLD,
-    correlation: float = CORRELATION,
-    allow: Collection[tuple[str, str]] = (),
-) -> None:
+def refuse_leak(sets: Mapping[str, Fingerprints], *, allow: Collection[tuple[str, str]] = ()) -> None:
     """Make sure that no two sets of pictures share a content.
 
     Args:
-        sets: Name, such as `train`, `anchor` or `judge`, to fingerprints, paths of image files, or named pictures
-            of shape (3, H, W).
-        threshold: As for `find_duplicates`.
-        correlation: As for `find_duplicates`.
+        sets: By name.
         allow: Pairs of names, in any order, that were looked at and found different.
 
     Raises:
         LeakError: listing every pair.
-        ConfigError: listing every file that cannot be read.
     """
-    prints = {name: _fingerprints(pictures) for name, pictures in sets.items()}
     known = {frozenset(pair) for pair in allow}
     leaks = [
         Leak(one, other, pair)
-        for one, other in combinations(prints, 2)
-        for pair in find_duplicates(prints[one], prints[other], threshold, correlation)
+        for one, other in combinations(sets, 2)
+        for pair in find_duplicates(sets[one], sets[other])
         if frozenset((pair.a_name, pair.b_name)) not in known
     ]
     if leaks:
         raise LeakError(leaks)
-
-
-def _fingerprints(pictures: Pictures) -> Fingerprints:
-    if isinstance(pictures, Fingerprints):
-        return pictures
-    if isinstance(pictures, Mapping):
-        thumbnails = [luma_thumbnails(image[None]).cpu().half() for image in pictures.values()]
-        return Fingerprints(tuple(pictures), torch.cat(thumbnails) if thumbnails else torch.empty(0, SIDE, SIDE))
-    return fingerprint_files(pictures)
 
 
 def _window_signs(thumbnails: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from perceptloss.errors import ConfigError, near
+from perceptloss.errors import ConfigError
 
 __all__ = ["UncertaintyWeights"]
 
@@ -82,11 +82,7 @@ class UncertaintyWeights(nn.Module):
 
         Returns:
             A scalar, float32 for losses of lower precision.
-
-        Raises:
-            ConfigError: if a task is unknown, a loss is no scalar, or there is none.
         """
-        self._check(losses)
         terms = []
         for name, loss in losses.items():
             s = _Bounded.apply(self.log_variances[name], _BOUND)
@@ -94,23 +90,3 @@ class UncertaintyWeights(nn.Module):
             share = 0.5 if name in self.regressions else 1.0
             terms.append(share * torch.exp(-s) * loss + 0.5 * s)
         return torch.stack(terms).sum()
-
-    def weights(self) -> dict[str, float]:
-        """What each loss is multiplied by now."""
-        return {
-            name: (0.5 if name in self.regressions else 1.0) * float(torch.exp(-s.detach().clamp(-_BOUND, _BOUND)))
-            for name, s in self.log_variances.items()
-        }
-
-    def _check(self, losses: Mapping[str, Tensor]) -> None:
-        known = tuple(self.log_variances)
-        problems = [] if losses else ["expected the loss of at least one task, got none"]
-        for name, loss in losses.items():
-            if name not in known:
-                problems.append(f"no task is called {name!r}; tasks are {', '.join(known)}{near(name, known)}")
-            elif loss.ndim:
-                problems.append(
-                    f"the loss of {name!r} must be a scalar, got shape {tuple(loss.shape)}; reduce it first"
-                )
-        if problems:
-            raise ConfigError(problems, "losses to weigh")

@@ -69,6 +69,7 @@ class ProxyHead(nn.Module):
         ConfigError: if the proxies are not such, or a number is not positive.
 
     Example:
+        >>> from perceptloss.teach.objectives.anchors import class_proxies, level_similarity
         >>> levels = level_similarity(["blur"] * 3 + ["noise"] * 3, [1, 2, 3] * 2)
         >>> head = ProxyHead(512, class_proxies(6, 32, similarity=levels))
         >>> f = torch.randn(4, 512, requires_grad=True)
