@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Protocol
 import torch
 from accelerate import Accelerator
 from torch import nn
-from tqdm import tqdm
 
 from perceptloss.errors import NonFiniteLoss
+from perceptloss.output.progress import bar
 from perceptloss.runs.meters import flat_numbers
 from perceptloss.runs.options import Log, Train
 from perceptloss.runs.schedule import learning_rate
@@ -73,7 +73,7 @@ class Run:
     ema: Ema | None
     loss: nn.Module | None
     log: RunLog | None = None
-    bar: tqdm[int] | None = None
+    bar: Any = None
     step: int = 0
     skipped: int = 0
     skipped_in_a_row: int = 0
@@ -97,11 +97,10 @@ def steps(run: Run, name: str) -> Iterator[int]:
     last, accelerator = run.config.train.steps, run.accelerator
     if accelerator.is_main_process:
         run.log = RunLog(run.folder / "log.jsonl", through=run.step)
-    left, is_quiet = range(run.step + 1, last + 1), not accelerator.is_local_main_process
-    run.bar = tqdm(left, name, last, initial=run.step, disable=is_quiet)
-    for step in run.bar:
-        run.step = step
-        yield step
+    with bar(name, last, show=accelerator.is_local_main_process, done=run.step) as run.bar:
+        for run.step in range(run.step + 1, last + 1):  # noqa: B020
+            yield run.step
+            run.bar.update()
 
 
 def is_due(run: Run, every: int) -> bool:
