@@ -20,7 +20,7 @@ from perceptloss.compare.images import read
 from perceptloss.compare.pixels import as_tensor, write_png
 from perceptloss.errors import ConfigError
 from perceptloss.runs import config as configuration
-from perceptloss.teach.data.pictures import LESSONS
+from perceptloss.teach.data.pictures import TAUGHT
 from perceptloss.teach.degradations import degrade
 from perceptloss.teach.run import opinions
 from perceptloss.teach.run.checks import option_problems
@@ -37,7 +37,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows: list[dict[str, Any]] = []
     for i in range(CONTENTS):
         recipe_helpers.photograph(folder / f"ref{i}.png", 100 + i, 44, 50 + i % 2)
-        x = as_tensor(read(folder / f"ref{i}.png", LESSONS))[None]
+        x = as_tensor(read(folder / f"ref{i}.png", TAUGHT))[None]
         for name in ("gaussian-blur", "white-noise"):
             for level in range(1, LEVELS + 1):
                 file = f"img{i}_{name}_{level}.png"
@@ -147,7 +147,7 @@ def _other(folder: Path) -> Path:
     lines = ["image,reference,mos"]
     for i in range(2):
         recipe_helpers.photograph(folder / f"new{i}.png", 300 + i, 48, 48)
-        x = as_tensor(read(folder / f"new{i}.png", LESSONS))[None]
+        x = as_tensor(read(folder / f"new{i}.png", TAUGHT))[None]
         for level in (1, 2, 3):
             write_png(degrade(x, "jpeg", 1.5 * level, seed=i)[0], folder / f"new{i}_{level}.png")
             lines.append(f"new{i}_{level}.png,new{i}.png,{5 - level}")

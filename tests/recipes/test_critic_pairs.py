@@ -22,7 +22,7 @@ from perceptloss.compare.pixels import write_png
 from perceptloss.critics.mini.stereo import dominance
 from perceptloss.errors import ConfigError
 from perceptloss.runs import config as configuration
-from perceptloss.teach.data.pictures import LESSONS
+from perceptloss.teach.data.pictures import TAUGHT
 from perceptloss.teach.run import mixtures, stereo, views
 from perceptloss.teach.run.checks import option_problems
 from perceptloss.teach.run.sources import Batch, parse_entries
@@ -116,7 +116,7 @@ def test_ladders_of_pairs_rise(folder: Path) -> None:
 def test_made_pairs_have_a_depth_of_the_photograph(folder: Path) -> None:
     files = views.find_scenes([str(folder / "photos")], [], SIZE, 8.0, "t")
     scenes = views.Scenes(files, SIZE, 8.0, 1)
-    photo = torch.from_numpy(read(files[0].gt, LESSONS).copy()).permute(2, 0, 1)
+    photo = torch.from_numpy(read(files[0].gt, TAUGHT).copy()).permute(2, 0, 1)
     found = set()
     for n in range(6):
         left, right = scenes.draw(0, torch.Generator().manual_seed(n)).split(3)
@@ -165,7 +165,7 @@ def test_exams_take_the_centre_of_real_pairs_and_all_sorts_of_damage(folder: Pat
     x, y = exam.images(np.arange(len(exam.target)))
     assert y is not None
     for i in range(PAIRS):
-        whole = [read(folder / "stereo" / f"s{i}_{side}.png", LESSONS)[10:50, 7:63] for side in ("left", "right")]
+        whole = [read(folder / "stereo" / f"s{i}_{side}.png", TAUGHT)[10:50, 7:63] for side in ("left", "right")]
         centre = torch.from_numpy(np.concatenate(whole, 2)).permute(2, 0, 1)
         rows = exam.content == i
         assert all(torch.equal(clean, centre) for clean in y[rows])
@@ -219,7 +219,7 @@ def test_two_processes_draw_together_what_one_draws_alone(folder: Path, kind: st
 
 def pictures(folder: Path, i: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Reference, and raw picture in its size."""
-    reference, raw = (torch.from_numpy(read(folder / n / f"u{i}.png", LESSONS).copy()) for n in ("reference", "raw"))
+    reference, raw = (torch.from_numpy(read(folder / n / f"u{i}.png", TAUGHT).copy()) for n in ("reference", "raw"))
     small = raw.permute(2, 0, 1)[None].float()
     return reference.permute(2, 0, 1), F.interpolate(small, (48, 64), mode="bicubic", antialias=True)[0]
 

@@ -13,11 +13,11 @@ from perceptloss.teach.data.opinion import Opinion, OpinionsError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LESSONS", "OPINIONS", "load", "unreadable"]
+__all__ = ["OPINIONS", "TAUGHT", "load", "unreadable"]
 
 # profiles of phones and cameras: no published score has heeded them
 OPINIONS: Final = Policy(exif="apply", grey="replicate", palette="expand", profile="ignore")
-LESSONS: Final = replace(OPINIONS, depth="round")  # batches and teaching sets are kept in 8 bits
+TAUGHT: Final = replace(OPINIONS, depth="round")  # batches and scored sets are kept in 8 bits
 
 _EVEN: Final = "holds two views side by side, so its width must be even"
 

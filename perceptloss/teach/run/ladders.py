@@ -12,7 +12,7 @@ from torch import Tensor
 from perceptloss.errors import ConfigError
 from perceptloss.runs.config import option
 from perceptloss.runs.images import check, find_pairs
-from perceptloss.teach.data.pictures import LESSONS
+from perceptloss.teach.data.pictures import TAUGHT
 from perceptloss.teach.degradations import degrade, get_degradation, list_degradations
 from perceptloss.teach.run.fresh import (
     NAMES,
@@ -110,7 +110,7 @@ def open_source(options: Options, setting: Setting) -> Opened:
     pairs = find_pairs(options.photos, (), 1, "photos")
     if not pairs:
         raise ConfigError(["photos: give at least one folder"], options.label)
-    if problems := check(pairs, LESSONS, options.crop, 1, decode=False):
+    if problems := check(pairs, TAUGHT, options.crop, 1, decode=False):
         raise ConfigError(problems, "photos")
     unseen = families(options.hold_out_families)
     names, taught = (

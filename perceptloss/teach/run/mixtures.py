@@ -19,7 +19,7 @@ from perceptloss.compare.images import inspect_all
 from perceptloss.errors import ConfigError
 from perceptloss.runs.config import option
 from perceptloss.runs.images import Pair, check
-from perceptloss.teach.data.pictures import LESSONS
+from perceptloss.teach.data.pictures import TAUGHT
 from perceptloss.teach.degradations import degrade, get_degradation, list_degradations
 from perceptloss.teach.degradations.core import LEVELS
 from perceptloss.teach.run.fresh import (
@@ -176,8 +176,8 @@ def find_scenes(options: Options) -> list[Scene]:
                 f"{references[n]} has no raw one in {raw_folder}" for n in sorted(references.keys() - raw.keys())
             ]
         scenes += [Scene(raw[name], references[name]) for name in references if name in raw]
-    problems += check([Pair(s.reference, None, "") for s in scenes], LESSONS, options.crop, 1, decode=False)
-    problems += check([Pair(s.raw, None, "") for s in scenes], LESSONS, 1, 1, decode=False)
+    problems += check([Pair(s.reference, None, "") for s in scenes], TAUGHT, options.crop, 1, decode=False)
+    problems += check([Pair(s.raw, None, "") for s in scenes], TAUGHT, 1, 1, decode=False)
     problems += [] if problems else _misshapen(scenes)
     if problems:
         raise ConfigError(problems, options.label)
@@ -186,7 +186,7 @@ def find_scenes(options: Options) -> list[Scene]:
 
 def _misshapen(scenes: Sequence[Scene]) -> list[str]:
     """Raw pictures of another shape than their references."""
-    files, _ = inspect_all([path for scene in scenes for path in (scene.raw, scene.reference)], LESSONS, decode=False)
+    files, _ = inspect_all([path for scene in scenes for path in (scene.raw, scene.reference)], TAUGHT, decode=False)
     problems = []
     for scene in scenes:
         (h, w), (height, width) = files[scene.raw].size, files[scene.reference].size

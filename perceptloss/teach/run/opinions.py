@@ -15,7 +15,7 @@ from perceptloss.compare.images import inspect_all
 from perceptloss.errors import ConfigError
 from perceptloss.runs.config import option
 from perceptloss.teach.data import Opinion, OpinionsError, OpinionSet, read_opinions
-from perceptloss.teach.data.pictures import LESSONS
+from perceptloss.teach.data.pictures import TAUGHT
 from perceptloss.teach.leaks.hashing import Fingerprints, fingerprint_files
 from perceptloss.teach.run.photos import Photos, cut
 from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, SourceOptions
@@ -183,7 +183,7 @@ def _sizes(opinions: OpinionSet) -> dict[Path, tuple[int, int]]:
     Raises:
         OpinionsError: listing the files that cannot be read.
     """
-    files, problems = inspect_all([opinion.image for opinion in opinions], LESSONS, decode=False)
+    files, problems = inspect_all([opinion.image for opinion in opinions], TAUGHT, decode=False)
     if problems:
         raise OpinionsError(problems, opinions.name)
     return {path: file.size for path, file in files.items()}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from perceptloss.compare.images import read
-from perceptloss.teach.data.pictures import LESSONS
+from perceptloss.teach.data.pictures import TAUGHT
 
 __all__ = ["Photos", "cut"]
 
@@ -27,7 +27,7 @@ class Photos:
 
     def __getitem__(self, path: Path) -> Tensor:
         if path not in self._kept:
-            image = torch.from_numpy(np.ascontiguousarray(read(path, LESSONS).transpose(2, 0, 1)))
+            image = torch.from_numpy(np.ascontiguousarray(read(path, TAUGHT).transpose(2, 0, 1)))
             if image.numel() > self._room:
                 return image
             self._kept[path] = image

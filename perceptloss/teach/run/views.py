@@ -16,7 +16,7 @@ from perceptloss.errors import ConfigError, PerceptlossError
 from perceptloss.networks.trunks import TrunkCritic
 from perceptloss.registry import set_precision
 from perceptloss.runs.images import Pair, check
-from perceptloss.teach.data.pictures import LESSONS
+from perceptloss.teach.data.pictures import TAUGHT
 from perceptloss.teach.degradations import degrade, get_degradation, list_degradations
 from perceptloss.teach.degradations.stereo import stereo_pair
 from perceptloss.teach.run.fresh import NAMES, in_bytes, kept_names, listed
@@ -137,8 +137,8 @@ def find_scenes(
     alone = [Pair(file, None, n) for folder in photos for n, file in listed(folder, "photos", problems).items()]
     views = [views for folder in pairs for views in _together(folder, problems)]
     rows, columns = size
-    problems += check(alone, LESSONS, max(rows, columns + ceil(disparity)), 1, decode=False)
-    problems += check(views, LESSONS, max(rows, columns), 1, decode=False)
+    problems += check(alone, TAUGHT, max(rows, columns + ceil(disparity)), 1, decode=False)
+    problems += check(views, TAUGHT, max(rows, columns), 1, decode=False)
     if problems:
         raise ConfigError(problems, where)
     return [*alone, *views]

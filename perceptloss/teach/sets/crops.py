@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from perceptloss.compare.images import read
 from perceptloss.compare.pixels import shrink
-from perceptloss.teach.data.pictures import LESSONS
+from perceptloss.teach.data.pictures import TAUGHT
 from perceptloss.teach.sets.plan import Plan, content_name
 from perceptloss.teach.sets.schedule import derived
 
@@ -33,7 +33,7 @@ def crops_of(plan: Plan, index: int) -> list[Pixels]:
     A photograph with a side above 1024 gives every other crop from its halved version (means of 2x2 pixels).
     """
     photo = plan.photos[index]
-    full: Pixels = read(photo, LESSONS).astype(np.uint8, copy=False)
+    full: Pixels = read(photo, TAUGHT).astype(np.uint8, copy=False)
     generator = torch.Generator().manual_seed(derived(plan.seed, "crops", content_name(photo)))
     sides = full.shape[:2]
     scales = [full]

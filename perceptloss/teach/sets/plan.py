@@ -16,7 +16,7 @@ from perceptloss import __version__
 from perceptloss.compare.images import inspect
 from perceptloss.errors import PerceptlossError, UnknownCritic, near
 from perceptloss.registry import get_card
-from perceptloss.teach.data.pictures import LESSONS
+from perceptloss.teach.data.pictures import TAUGHT
 from perceptloss.teach.degradations import get_degradation, list_degradations
 from perceptloss.weights.download import sha256_of
 
@@ -182,7 +182,7 @@ def _problems_in_teacher(name: str, spec: TeacherSpec, crop: int) -> list[str]:
 
 
 def _problems_in_photo(photo: Path, crop: int) -> list[str]:
-    file, problems = inspect(photo, LESSONS, decode=False)
+    file, problems = inspect(photo, TAUGHT, decode=False)
     if file is not None and min(file.size) < crop:
         size = f"{file.width}x{file.height}"
         problems.append(f"{photo}: is {size}, smaller than a crop of {crop}x{crop}; leave it out or crop less")
