@@ -13,7 +13,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from perceptloss.compare.images import Pixels
 
-__all__ = ["as_bytes", "as_tensor", "in_colour", "luma", "resize", "shrink", "stored", "write_png"]
+__all__ = ["as_bytes", "as_tensor", "in_colour", "luma", "resize", "shrink", "stored", "turned", "write_png"]
 
 
 def as_tensor(pixels: Pixels) -> Tensor:
@@ -55,6 +55,20 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     bicubic = Pillow.Resampling.BICUBIC
     planes = [np.asarray(Pillow.fromarray(plane.numpy()).resize((width, height), bicubic)) for plane in image]
     return torch.from_numpy(np.stack(planes)).clamp(0, 1)
+
+
+def turned(image: Tensor, code: int) -> Tensor:
+    """One of the eight ways to mirror and transpose an image (C, H, W); mirrored views of a stereo pair change places.
+
+    Args:
+        image: Three channels, or six: left RGB, right RGB.
+        code: 0 to 7: mirrored across (1), down (2), and then transposed (4).
+    """
+    if code & 1:
+        image = image.flip(-1)
+        image = image.roll(3, 0) if len(image) == 6 else image
+    image = image.flip(-2) if code & 2 else image
+    return image.mT if code & 4 else image
 
 
 def luma(image: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from perceptloss.compare.images import Pixels, Policy, read
-from perceptloss.compare.pixels import as_tensor, stored
+from perceptloss.compare.pixels import as_tensor, stored, turned
 from perceptloss.runs.images import Pair
 
 __all__ = ["POLICY", "PatchPairs", "SampleOrder", "degrade", "patch_loader", "whole_pair"]
@@ -70,7 +70,7 @@ class PatchPairs(Dataset[tuple[Tensor, Tensor]]):
             s = self.scale
             lq_patch = as_tensor(self._read(pair.lq)[top : top + side, left : left + side])
             gt_patch = as_tensor(gt[top * s : (top + side) * s, left * s : (left + side) * s])
-        return _turned(lq_patch, turn), _turned(gt_patch, turn)
+        return turned(lq_patch, turn), turned(gt_patch, turn)
 
     def _read(self, path: Path) -> Pixels:
         if path in self._kept:
@@ -90,12 +90,6 @@ class PatchPairs(Dataset[tuple[Tensor, Tensor]]):
         y, x = top - first[0], left - first[1]
         lq = degrade(wide[None], s)[0, :, y : y + side, x : x + side]
         return lq, wide[:, y * s : (y + side) * s, x * s : (x + side) * s]
-
-
-def _turned(patch: Tensor, turn: int) -> Tensor:
-    patch = patch.flip(-1) if turn & 1 else patch
-    patch = patch.flip(-2) if turn & 2 else patch
-    return (patch.transpose(-1, -2) if turn & 4 else patch).contiguous()
 
 
 def whole_pair(pair: Pair, scale: int) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from perceptloss.compare.pixels import turned
 from perceptloss.teach.run.sources import Batch, Source, joined
 from perceptloss.teach.sets.sampling import ContentDiverseSampler
 
@@ -93,18 +94,10 @@ def augment(batch: Batch, side: int | None, turns: str, *seeds: int) -> Batch:
     def cut(images: Tensor) -> Tensor:
         out = images.new_empty(len(images), images.shape[1], rows, columns)
         for i, (top, left, code) in enumerate(places):
-            out[i] = _turned(images[i, :, top : top + rows, left : left + columns], code)
+            out[i] = turned(images[i, :, top : top + rows, left : left + columns], code)
         return out
 
     return replace(batch, x=cut(batch.x), y=None if batch.y is None else cut(batch.y))
-
-
-def _turned(image: Tensor, code: int) -> Tensor:
-    if code & 1:
-        image = image.flip(-1)
-        image = image.roll(3, 0) if len(image) == 6 else image
-    image = image.flip(-2) if code & 2 else image
-    return image.transpose(-1, -2) if code & 4 else image
 
 
 class Batches:
