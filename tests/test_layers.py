@@ -39,6 +39,7 @@ FRAMEWORKS = {
     "accelerate": {"runs", "teach"},
     "torchvision": {"integrations"},
     "skimage": {"runs", "teach"},
+    "kornia": {"teach"},
     "filelock": {"output"},
     "tqdm": {"output"},
 }

@@ -8,7 +8,10 @@ from importlib.metadata import version
 
 import perceptloss
 
-HEAVY = ("torchvision", "scipy", "PIL", "yaml", "piq", "accelerate", "basicsr", "timm", "matplotlib", "torch._dynamo")
+HEAVY = (
+    *("torchvision", "scipy", "PIL", "yaml", "piq", "accelerate", "basicsr", "timm", "kornia", "matplotlib"),
+    "torch._dynamo",
+)
 
 
 def run_python(code: str) -> str:

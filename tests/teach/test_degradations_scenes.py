@@ -11,9 +11,9 @@ from images import photographs
 
 from perceptloss.errors import InputError
 from perceptloss.teach.degradations import degrade, get_degradation, list_degradations
-from perceptloss.teach.degradations.operations import luma, to_linear
+from perceptloss.teach.degradations.operations import luma, shift_rows, to_linear
 from perceptloss.teach.degradations.screen import palette, screen_picture
-from perceptloss.teach.degradations.stereo import shift_rows, stereo_pair
+from perceptloss.teach.degradations.stereo import stereo_pair
 from perceptloss.teach.degradations.underwater import COASTAL, OCEANIC, attenuation, formation
 
 STEREO = list_degradations("stereo", channels=6)

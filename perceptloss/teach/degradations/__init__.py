@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from perceptloss.teach.degradations import (
+from perceptloss.teach.degradations import (  # noqa: F401 - each registers its own
     artefacts,
     blur,
     chains,
     colour,
     compression,
     contrast,
-    networks,
+    generative,
     night,
     noise,
     resize,
@@ -41,22 +41,3 @@ __all__ = [
     "random_chain",
     "register_degradation",
 ]
-
-for _module in (
-    blur,
-    noise,
-    compression,
-    resize,
-    colour,
-    contrast,
-    spatial,
-    artefacts,
-    networks,
-    underwater,
-    night,
-    stereo,
-    screen,
-    chains,
-):
-    for _degradation in _module.DEGRADATIONS:
-        register_degradation(_degradation)

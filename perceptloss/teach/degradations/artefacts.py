@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from perceptloss.networks.functional import SCHARR, edge_magnitude
-from perceptloss.teach.degradations.core import Degradation
+from perceptloss.teach.degradations.core import KADID, REAL_ESRGAN, degradation
 from perceptloss.teach.degradations.fields import local_energy
-from perceptloss.teach.degradations.generative import DEGRADATIONS as _GENERATIVE
 from perceptloss.teach.degradations.operations import filter_images, gaussian_blur, luma, pad
 
-__all__ = ["DEGRADATIONS", "sinc_kernel"]
+__all__ = ["sinc_kernel"]
 
 _SINC_SIZE = 21
 
@@ -36,15 +35,21 @@ def sinc_kernel(cutoff: float, size: int = _SINC_SIZE) -> Tensor:
     return (kernel / kernel.sum()).float()
 
 
+@degradation("ringing", "sharpening", (2.0, 1.6, 1.25, 0.95, 0.7), REAL_ESRGAN, identity=math.pi)
 def _ringing(x: Tensor, cutoff: float, generator: torch.Generator) -> Tensor:
+    """Cut-off of an ideal low-pass filter in radians per pixel."""
     return filter_images(x, sinc_kernel(cutoff).to(x.device)[None])
 
 
+@degradation("over-sharpening", "sharpening", (0.5, 1.1, 2.0, 3.6, 6.5), KADID)
 def _sharpen(x: Tensor, amount: float, generator: torch.Generator) -> Tensor:
+    """Amount of unsharp masking, sigma 1 pixel."""
     return x + amount * (x - gaussian_blur(x, 1.0))
 
 
+@degradation("halo", "sharpening", (0.4, 0.75, 1.3, 2.2, 3.8), "defect of local tone mapping and sharpening")
 def _halo(x: Tensor, amount: float, generator: torch.Generator) -> Tensor:
+    """Amount of unsharp masking of the luma near edges, sigma 4 pixels."""
     grey = luma(x)
     return x + amount * (grey - gaussian_blur(grey, 4.0)) * _near_edges(grey, 3.0)
 
@@ -56,7 +61,9 @@ def _near_edges(grey: Tensor, sigma: float) -> Tensor:
     return near / (near + 0.03)
 
 
+@degradation("banding", "banding", (4.0, 9.0, 18.0, 34.0, 60.0), "BAND-2k, 2023")
 def _banding(x: Tensor, levels: float, generator: torch.Generator) -> Tensor:
+    """Height of the steps in smooth areas, in 8-bit grey levels, without dither."""
     step = max(levels, 1e-3) / 255
     grey = luma(x)
     base = gaussian_blur(grey, 2.0)
@@ -69,7 +76,16 @@ def _banding(x: Tensor, levels: float, generator: torch.Generator) -> Tensor:
     return x + smooth * (bands - base - detail.clamp(-step / 2, step / 2))  # what is left of dither would hide a band
 
 
+@degradation(
+    "jaggies",
+    "resize",
+    (1.4, 1.9, 2.8, 4.3, 7.0),
+    "enlargement by repeated pixels, smoothed where it is easy",
+    identity=1.0,
+)
 def _jaggies(x: Tensor, width: float, generator: torch.Generator) -> Tensor:
+    """Width in pixels of the staircase that edges become; flat areas stay."""
+
     def means(length: int) -> Tensor:
         """Matrix (N, length, length) of the means over steps of one side."""
         step = (torch.arange(length) / width + torch.rand(x.shape[0], 1, generator=generator)).floor()
@@ -78,50 +94,3 @@ def _jaggies(x: Tensor, width: float, generator: torch.Generator) -> Tensor:
 
     steps = means(x.shape[2]) @ x @ means(x.shape[3]).mT
     return x.lerp(steps, _near_edges(luma(x), 1.5))
-
-
-DEGRADATIONS: tuple[Degradation, ...] = (
-    Degradation(
-        "banding",
-        "banding",
-        "height of the steps in smooth areas, in 8-bit grey levels, without dither",
-        (4.0, 9.0, 18.0, 34.0, 60.0),
-        _banding,
-        source="BAND-2k, 2023",
-    ),
-    Degradation(
-        "over-sharpening",
-        "sharpening",
-        "amount of unsharp masking, sigma 1 pixel",
-        (0.5, 1.1, 2.0, 3.6, 6.5),
-        _sharpen,
-        source="KADID-10k, QoMEX 2019",
-    ),
-    Degradation(
-        "halo",
-        "sharpening",
-        "amount of unsharp masking of the luma near edges, sigma 4 pixels",
-        (0.4, 0.75, 1.3, 2.2, 3.8),
-        _halo,
-        source="defect of local tone mapping and sharpening",
-    ),
-    Degradation(
-        "ringing",
-        "sharpening",
-        "cut-off of an ideal low-pass filter in radians per pixel",
-        (2.0, 1.6, 1.25, 0.95, 0.7),
-        _ringing,
-        identity=math.pi,
-        source="Wang et al., Real-ESRGAN, ICCVW 2021",
-    ),
-    Degradation(
-        "jaggies",
-        "resize",
-        "width in pixels of the staircase that edges become; flat areas stay",
-        (1.4, 1.9, 2.8, 4.3, 7.0),
-        _jaggies,
-        identity=1.0,
-        source="enlargement by repeated pixels, smoothed where it is easy",
-    ),
-    *_GENERATIVE,
-)

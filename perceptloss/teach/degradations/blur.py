@@ -8,24 +8,18 @@ import torch
 from torch import Tensor
 
 from perceptloss.networks.functional import blur
-from perceptloss.teach.degradations.core import Degradation
+from perceptloss.teach.degradations.core import KADID, REAL_ESRGAN, degradation
 from perceptloss.teach.degradations.operations import (
     direction,
     filter_images,
     gaussian_blur,
-    grid,
     pad,
+    place,
     uniform,
-    warp,
+    zoomed,
 )
 
-__all__ = [
-    "DEGRADATIONS",
-    "disc_kernel",
-    "elliptic_distance",
-    "line_kernels",
-    "soft_kernels",
-]
+__all__ = ["disc_kernel", "elliptic_distance", "line_kernels", "soft_kernels"]
 
 
 def disc_kernel(radius: float) -> Tensor:
@@ -73,19 +67,27 @@ def _normalised(kernels: Tensor) -> Tensor:
     return kernels / kernels.sum((-2, -1), keepdim=True)
 
 
+@degradation("gaussian-blur", "blur", (0.6, 1.0, 1.6, 2.5, 4.5), KADID)
 def _gaussian(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+    """Standard deviation in pixels."""
     return gaussian_blur(x, sigma)
 
 
+@degradation("lens-blur", "blur", (1.0, 1.8, 3.0, 5.0, 8.0), KADID)
 def _lens(x: Tensor, radius: float, generator: torch.Generator) -> Tensor:
+    """Radius of the disc in pixels."""
     return filter_images(x, disc_kernel(radius).to(x.device)[None])
 
 
+@degradation("motion-blur", "blur", (2.5, 4.5, 8.0, 13.0, 22.0), KADID)
 def _motion(x: Tensor, length: float, generator: torch.Generator) -> Tensor:
+    """Length of the straight path in pixels, direction drawn."""
     return filter_images(x, line_kernels(direction(x, generator), length))
 
 
+@degradation("anisotropic-blur", "blur", (0.9, 1.6, 2.7, 4.2, 7.0), REAL_ESRGAN)
 def _anisotropic(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+    """Standard deviation along the long axis in pixels; axis and ratio 0.2 to 0.6 drawn."""
     axis, ratio = direction(x, generator), uniform(x, generator, 0.2, 0.6).flatten()
     sigma = max(sigma, 1e-3)
     return filter_images(
@@ -93,7 +95,9 @@ def _anisotropic(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
     )
 
 
+@degradation("generalised-blur", "blur", (0.7, 1.1, 1.7, 2.6, 4.5), REAL_ESRGAN)
 def _generalised(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+    """Scale of a generalised Gaussian in pixels; shape 0.5 to 4, axis and ratio drawn."""
     axis, ratio = direction(x, generator), uniform(x, generator, 0.6, 1).flatten()
     beta = 2 ** uniform(x, generator, -1, 2).flatten()[:, None, None]
     sigma = max(sigma, 1e-3)
@@ -101,7 +105,9 @@ def _generalised(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
     return filter_images(x, soft_kernels((-(distance**beta) / 2).exp(), sigma))
 
 
+@degradation("plateau-blur", "blur", (0.5, 0.85, 1.4, 2.2, 3.8), REAL_ESRGAN)
 def _plateau(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+    """Scale of a plateau kernel in pixels; shape 1 to 2, axis and ratio drawn."""
     axis, ratio = direction(x, generator), uniform(x, generator, 0.6, 1).flatten()
     beta = uniform(x, generator, 1, 2).flatten()[:, None, None]
     sigma = max(sigma, 1e-3)
@@ -109,21 +115,25 @@ def _plateau(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
     return filter_images(x, soft_kernels(1 / (1 + distance**beta), sigma))
 
 
+@degradation("zoom-blur", "blur", (0.008, 0.018, 0.04, 0.075, 0.15), "ImageNet-C, ICLR 2019")
 def _zoom(x: Tensor, zoom: float, generator: torch.Generator) -> Tensor:
-    height, width = x.shape[-2:]
-    centre_across = (width - 1) * uniform(x, generator, 0.35, 0.65)[:, 0]
-    centre_down = (height - 1) * uniform(x, generator, 0.35, 0.65)[:, 0]
-    across, down = grid(x)
+    """Zoom during the exposure, as a share of the size; centre drawn."""
+    centre = place(x, generator, 0.35, 0.65)
     # averaging with a copy zoomed by s, s^2, s^4 and s^8 in turn gives 16 evenly spread zooms
     step = math.log1p(zoom) / 15
     for turn in range(4):
-        shrink = math.exp(-step * 2**turn)
-        zoomed = warp(x, centre_across + (across - centre_across) * shrink, centre_down + (down - centre_down) * shrink)
-        x = (x + zoomed) / 2
+        x = (x + zoomed(x, centre, x.new_full((len(x),), math.exp(step * 2**turn)))) / 2
     return x
 
 
+@degradation(
+    "denoise",
+    "blur",
+    (0.02, 0.04, 0.08, 0.15, 0.3),
+    "TID2013 (image denoising); filter: He, Sun, Tang, Guided Image Filtering, ECCV 2010",
+)
 def _denoise(x: Tensor, threshold: float, generator: torch.Generator, radius: int = 4) -> Tensor:
+    """Contrast (standard deviation) below which texture is smoothed away by a guided filter."""
     size = 2 * radius + 1
 
     def local_mean(maps: Tensor) -> Tensor:
@@ -135,67 +145,3 @@ def _denoise(x: Tensor, threshold: float, generator: torch.Generator, radius: in
         slope = variance / (variance + threshold**2 + 1e-12)
         x = local_mean(slope) * x + local_mean((1 - slope) * mean)
     return x
-
-
-_REAL_ESRGAN = "Wang et al., Real-ESRGAN, ICCVW 2021"
-_KADID = "KADID-10k, QoMEX 2019"
-
-DEGRADATIONS: tuple[Degradation, ...] = (
-    Degradation(
-        "gaussian-blur",
-        "blur",
-        "standard deviation in pixels",
-        (0.6, 1.0, 1.6, 2.5, 4.5),
-        _gaussian,
-        source=_KADID,
-    ),
-    Degradation("lens-blur", "blur", "radius of the disc in pixels", (1.0, 1.8, 3.0, 5.0, 8.0), _lens, source=_KADID),
-    Degradation(
-        "motion-blur",
-        "blur",
-        "length of the straight path in pixels, direction drawn",
-        (2.5, 4.5, 8.0, 13.0, 22.0),
-        _motion,
-        source=_KADID,
-    ),
-    Degradation(
-        "anisotropic-blur",
-        "blur",
-        "standard deviation along the long axis in pixels; axis and ratio 0.2 to 0.6 drawn",
-        (0.9, 1.6, 2.7, 4.2, 7.0),
-        _anisotropic,
-        source=_REAL_ESRGAN,
-    ),
-    Degradation(
-        "generalised-blur",
-        "blur",
-        "scale of a generalised Gaussian in pixels; shape 0.5 to 4, axis and ratio drawn",
-        (0.7, 1.1, 1.7, 2.6, 4.5),
-        _generalised,
-        source=_REAL_ESRGAN,
-    ),
-    Degradation(
-        "plateau-blur",
-        "blur",
-        "scale of a plateau kernel in pixels; shape 1 to 2, axis and ratio drawn",
-        (0.5, 0.85, 1.4, 2.2, 3.8),
-        _plateau,
-        source=_REAL_ESRGAN,
-    ),
-    Degradation(
-        "zoom-blur",
-        "blur",
-        "zoom during the exposure, as a share of the size; centre drawn",
-        (0.008, 0.018, 0.04, 0.075, 0.15),
-        _zoom,
-        source="ImageNet-C, ICLR 2019",
-    ),
-    Degradation(
-        "denoise",
-        "blur",
-        "contrast (standard deviation) below which texture is smoothed away by a guided filter",
-        (0.02, 0.04, 0.08, 0.15, 0.3),
-        _denoise,
-        source="TID2013 (image denoising); filter: He, Sun, Tang, Guided Image Filtering, ECCV 2010",
-    ),
-)

@@ -10,9 +10,17 @@ import torch
 from torch import Tensor
 
 from perceptloss.errors import ConfigError, near
-from perceptloss.teach.degradations.core import Degradation, Step, apply_steps, get_degradation, list_degradations
+from perceptloss.teach.degradations.core import (
+    REAL_ESRGAN,
+    Degradation,
+    Step,
+    apply_steps,
+    get_degradation,
+    list_degradations,
+    register_degradation,
+)
 
-__all__ = ["DEGRADATIONS", "STAGES", "Chain", "random_chain"]
+__all__ = ["STAGES", "Chain", "random_chain"]
 
 Chain = Literal["real-world", "mixed"]
 
@@ -132,21 +140,17 @@ def _scaled(x: Tensor, share: float, generator: torch.Generator, *, kind: Chain)
     return torch.cat(done)
 
 
-DEGRADATIONS: tuple[Degradation, ...] = (
-    Degradation(
-        "real-world-chain",
-        "chain",
-        "share of the levels of a second-order chain, drawn",
-        (0.1, 0.3, 0.65, 1.15, 1.8),
-        partial(_scaled, kind="real-world"),
-        source="Wang et al., Real-ESRGAN, ICCVW 2021",
-    ),
-    Degradation(
-        "mixed-chain",
-        "chain",
-        "share of the levels of two to four single degradations of different families, drawn",
-        (0.2, 0.4, 0.6, 0.8, 1.1),
-        partial(_scaled, kind="mixed"),
-        source="KADIS-700k, multiply distorted",
-    ),
+def _register(kind: Chain, values: tuple[float, ...], source: str, what: str) -> None:
+    what = f"share of the levels of {what}, drawn"
+    register_degradation(
+        Degradation(f"{kind}-chain", "chain", what, values, partial(_scaled, kind=kind), source=source)
+    )
+
+
+_register("real-world", (0.1, 0.3, 0.65, 1.15, 1.8), REAL_ESRGAN, "a second-order chain")
+_register(
+    "mixed",
+    (0.2, 0.4, 0.6, 0.8, 1.1),
+    "KADIS-700k, multiply distorted",
+    "two to four single degradations of different families",
 )

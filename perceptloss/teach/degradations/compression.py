@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.teach.degradations.core import Degradation
+from perceptloss.teach.degradations.core import KADID, degradation
 from perceptloss.teach.degradations.operations import from_ycbcr, normal, to_ycbcr
 
-__all__ = ["CHROMA_TABLE", "DEGRADATIONS", "LUMA_TABLE", "jpeg", "quality_table", "wavelet", "wavelet_inverse"]
+__all__ = ["CHROMA_TABLE", "LUMA_TABLE", "jpeg", "quality_table", "wavelet", "wavelet_inverse"]
 
 # ITU-T T.81 (JPEG), annex K, tables K.1 and K.2
 LUMA_TABLE = (
@@ -126,7 +126,9 @@ def wavelet_inverse(bands: Sequence[Tensor]) -> Tensor:
     return x
 
 
+@degradation("jpeg2000", "compression", (5.0, 12.0, 28.0, 60.0, 140.0), KADID)
 def _wavelet_coded(x: Tensor, step: float, generator: torch.Generator) -> Tensor:
+    """Quantiser step at the finest scale, in 255ths."""
     height, width = x.shape[-2:]
     step = max(step, 1e-3)
     bands = wavelet(to_ycbcr(_fill(255 * x, 16)) - 128 * x.new_tensor([1, 0, 0])[:, None, None], 4)
@@ -143,11 +145,15 @@ def _dead_zone(coefficients: Tensor, step: Tensor) -> Tensor:
     return coefficients.sign() * (index + 0.5 * (index > 0)) * step
 
 
+@degradation("jpeg", "compression", (50.0, 26.0, 14.0, 8.0, 4.0), KADID, identity=100.0)
 def _jpeg(x: Tensor, quality: float, generator: torch.Generator) -> Tensor:
+    """Quality, 1 to 100."""
     return jpeg(x, quality)
 
 
+@degradation("blocking", "compression", (0.01, 0.02, 0.04, 0.08, 0.15), "CSIQ and TID2013 (block-wise distortions)")
 def _blocking(x: Tensor, std: float, generator: torch.Generator) -> Tensor:
+    """Standard deviation of the offset between 8x8 blocks."""
     height, width = x.shape[-2:]
     cells = x.new_empty(x.shape[0], 1, -(-height // 8), -(-width // 8))
     offsets = normal(cells, generator).clamp(-2, 2)
@@ -163,7 +169,9 @@ _RUN = 6  # blocks that share one fate
 _WRONG = torch.tensor([0.3, 0.1, 0.1])[:, None, None]  # spread of a wrong mean in Y, Cb and Cr
 
 
+@degradation("transmission-error", "compression", (0.005, 0.015, 0.04, 0.1, 0.25), "TID2013 (JPEG transmission errors)")
 def _transmission(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Share of 8x8 blocks that come lost or with a wrong mean, in runs."""
     count, _, height, width = x.shape
     rows, columns = -(-height // 8), -(-width // 8)
     runs = -(-rows * columns // _RUN)
@@ -182,40 +190,3 @@ def _transmission(x: Tensor, share: float, generator: torch.Generator) -> Tensor
 
     damaged = torch.where(over_pixels(lost[:, None, run]), 0.5, x) + over_pixels(shift[..., run])
     return torch.where(over_pixels(hit[:, None]), damaged, x)
-
-
-DEGRADATIONS: tuple[Degradation, ...] = (
-    Degradation(
-        "jpeg",
-        "compression",
-        "quality, 1 to 100",
-        (50.0, 26.0, 14.0, 8.0, 4.0),
-        _jpeg,
-        identity=100.0,
-        source="KADID-10k, QoMEX 2019",
-    ),
-    Degradation(
-        "jpeg2000",
-        "compression",
-        "quantiser step at the finest scale, in 255ths",
-        (5.0, 12.0, 28.0, 60.0, 140.0),
-        _wavelet_coded,
-        source="KADID-10k, QoMEX 2019",
-    ),
-    Degradation(
-        "blocking",
-        "compression",
-        "standard deviation of the offset between 8x8 blocks",
-        (0.01, 0.02, 0.04, 0.08, 0.15),
-        _blocking,
-        source="CSIQ and TID2013 (block-wise distortions)",
-    ),
-    Degradation(
-        "transmission-error",
-        "compression",
-        "share of 8x8 blocks that come lost or with a wrong mean, in runs",
-        (0.005, 0.015, 0.04, 0.1, 0.25),
-        _transmission,
-        source="TID2013 (JPEG transmission errors)",
-    ),
-)

@@ -21,20 +21,31 @@ from torch import Tensor
 from perceptloss.errors import ConfigError, InputError, PerceptlossError, near
 
 __all__ = [
+    "KADID",
     "LEVELS",
+    "PIPAL",
+    "REAL_ESRGAN",
     "SMALLEST_SIDE",
+    "TID2013",
     "Degradation",
     "Step",
     "UnknownDegradation",
     "apply_steps",
+    "degradation",
     "degrade",
     "get_degradation",
     "list_degradations",
     "register_degradation",
+    "summary",
 ]
 
 LEVELS = 5
 SMALLEST_SIDE = 32
+
+KADID = "KADID-10k, QoMEX 2019"
+PIPAL = "PIPAL, ECCV 2020"
+REAL_ESRGAN = "Wang et al., Real-ESRGAN, ICCVW 2021"
+TID2013 = "TID2013, Signal Processing: Image Communication 2015"
 
 Function = Callable[[Tensor, float, torch.Generator], Tensor]
 
@@ -118,6 +129,24 @@ def register_degradation(degradation: Degradation, *, replace: bool = False) -> 
         )
     _TABLE[degradation.name] = degradation
     return degradation
+
+
+def degradation(
+    name: str, family: str, values: tuple[float, ...], source: str, *, identity: float = 0.0, channels: int = 3
+) -> Callable[[Function], Function]:
+    """Register the function below it; the first line of its docstring says what the level sets, with its unit."""
+
+    def registered(function: Function) -> Function:
+        what = summary(function)
+        register_degradation(Degradation(name, family, what, values, function, identity, channels, source))
+        return function
+
+    return registered
+
+
+def summary(function: Function) -> str:
+    """The first line of a docstring, less its full stop."""
+    return (function.__doc__ or "").partition("\n")[0].rstrip(".")
 
 
 def get_degradation(name: str) -> Degradation:

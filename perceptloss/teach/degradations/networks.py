@@ -1,7 +1,7 @@
 """Frozen super-resolution networks as degradations: shrink, damage the small picture, let the network enlarge it.
 
 Networks fail in their own way: they sharpen noise into worms, and blocks into edges. Weights are the user's, so
-`DEGRADATIONS` is empty; build one with `network_degradation` and register it.
+none is registered; build one with `network_degradation` and register it.
 """
 
 from __future__ import annotations
@@ -21,22 +21,15 @@ from perceptloss.teach.degradations.core import Degradation
 from perceptloss.teach.degradations.operations import gaussian_blur, normal
 from perceptloss.teach.degradations.resize import resize
 
-__all__ = ["DEGRADATIONS", "Damage", "network_degradation"]
+__all__ = ["Damage", "network_degradation"]
 
 Damage = Literal["blur", "noise", "jpeg"]
 _T = TypeVar("_T")
 Network = SuperResolver | Callable[[Tensor], Tensor]
 
-DEGRADATIONS: tuple[Degradation, ...] = ()
-
 
 def network_degradation(
-    name: str,
-    network: Network,
-    scale: int | None = None,
-    *,
-    damage: Damage | Literal["any"] = "any",
-    source: str = "",
+    name: str, network: Network, scale: int | None = None, *, damage: Damage | Literal["any"] = "any", source: str = ""
 ) -> Degradation:
     """A degradation by a frozen network; register it to use it by name.
 

@@ -6,39 +6,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.teach.degradations.core import Degradation
+from perceptloss.teach.degradations.core import degradation
 from perceptloss.teach.degradations.fields import smooth_field
 from perceptloss.teach.degradations.noise import shot
-from perceptloss.teach.degradations.operations import (
-    from_linear,
-    gaussian_blur,
-    grid,
-    luma,
-    normal,
-    to_linear,
-    uniform,
-)
+from perceptloss.teach.degradations.operations import from_linear, gaussian_blur, grid, luma, normal, to_linear, uniform
 
-__all__ = ["DEGRADATIONS"]
+__all__ = []
 
 _PHOTONS = 10_000  # of a pixel at white, in daylight
 _READ = 3.0  # standard deviation of reading a pixel, in photons
 _SMALL = 4
 
 
+@degradation("low-light", "night", (0.35, 0.8, 1.6, 2.8, 4.5), "LOL, BMVC 2018")
 def _low_light(x: Tensor, stops: float, generator: torch.Generator) -> Tensor:
+    """Stops of light taken away, with photon noise and no gain."""
     dark = shot(to_linear(x) * 2.0**-stops, _PHOTONS**-0.5, normal(x, generator))
     return from_linear(dark)
 
 
+@degradation(
+    "low-light-noise", "night", (1.5, 3.0, 4.5, 6.0, 8.0), "Chen et al., Learning to See in the Dark, CVPR 2018"
+)
 def _low_light_noise(x: Tensor, stops: float, generator: torch.Generator) -> Tensor:
+    """Stops of light taken away and given back by gain."""
     photons = _PHOTONS * 2.0**-stops
     light = shot(to_linear(x), photons**-0.5, normal(x, generator))
     rows = torch.randn(x.shape[0], 1, x.shape[2], 1, generator=generator).to(x.device)
     return from_linear(light + _READ / photons * (normal(x, generator) + 0.4 * rows))
 
 
+@degradation("bloom", "night", (0.15, 0.3, 0.6, 1.1, 2.0), "Wu et al., Flare7K, NeurIPS 2022")
 def _bloom(x: Tensor, amount: float, generator: torch.Generator) -> Tensor:
+    """Light of bright places scattered over their surroundings, over the light itself."""
     light = to_linear(x)
     bright = light * luma(light)
     small = F.interpolate(bright, scale_factor=1 / _SMALL, mode="area")
@@ -47,7 +47,9 @@ def _bloom(x: Tensor, amount: float, generator: torch.Generator) -> Tensor:
     return from_linear(light + amount * F.interpolate(spread, x.shape[2:], mode="bilinear"))
 
 
+@degradation("glare", "night", (0.04, 0.1, 0.22, 0.45, 0.9), "Wu et al., Flare7K, NeurIPS 2022")
 def _glare(x: Tensor, amount: float, generator: torch.Generator) -> Tensor:
+    """Light of a lamp in the picture, over white; place and warmth drawn."""
     across, down = grid(x)
     side = min(x.shape[2:])
     far_across = (across - (x.shape[3] - 1) * uniform(x, generator)) / side
@@ -59,49 +61,9 @@ def _glare(x: Tensor, amount: float, generator: torch.Generator) -> Tensor:
     return from_linear(to_linear(x) + amount * glow * tint)
 
 
-def _uneven_light(x: Tensor, stops: float, generator: torch.Generator) -> Tensor:
-    return from_linear(to_linear(x) * 2.0 ** (stops * (1 - 2 * smooth_field(x, generator, 2))))
-
-
-DEGRADATIONS: tuple[Degradation, ...] = (
-    Degradation(
-        "low-light",
-        "night",
-        "stops of light taken away, with photon noise and no gain",
-        (0.35, 0.8, 1.6, 2.8, 4.5),
-        _low_light,
-        source="LOL, BMVC 2018",
-    ),
-    Degradation(
-        "low-light-noise",
-        "night",
-        "stops of light taken away and given back by gain",
-        (1.5, 3.0, 4.5, 6.0, 8.0),
-        _low_light_noise,
-        source="Chen et al., Learning to See in the Dark, CVPR 2018",
-    ),
-    Degradation(
-        "bloom",
-        "night",
-        "light of bright places scattered over their surroundings, over the light itself",
-        (0.15, 0.3, 0.6, 1.1, 2.0),
-        _bloom,
-        source="Wu et al., Flare7K, NeurIPS 2022",
-    ),
-    Degradation(
-        "glare",
-        "night",
-        "light of a lamp in the picture, over white; place and warmth drawn",
-        (0.04, 0.1, 0.22, 0.45, 0.9),
-        _glare,
-        source="Wu et al., Flare7K, NeurIPS 2022",
-    ),
-    Degradation(
-        "uneven-light",
-        "night",
-        "stops between the middle and the lightest or darkest place",
-        (0.2, 0.45, 0.9, 1.6, 2.7),
-        _uneven_light,
-        source="backlit and lamp-lit scenes, as in ExDark, CVIU 2019",
-    ),
+@degradation(
+    "uneven-light", "night", (0.2, 0.45, 0.9, 1.6, 2.7), "backlit and lamp-lit scenes, as in ExDark, CVIU 2019"
 )
+def _uneven_light(x: Tensor, stops: float, generator: torch.Generator) -> Tensor:
+    """Stops between the middle and the lightest or darkest place."""
+    return from_linear(to_linear(x) * 2.0 ** (stops * (1 - 2 * smooth_field(x, generator, 2))))

@@ -8,11 +8,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from perceptloss.errors import PerceptlossError
 from perceptloss.networks.functional import blur, gaussian, mix_channels
+
+try:
+    from kornia.color import lab_to_rgb as from_lab
+    from kornia.color import linear_rgb_to_rgb
+    from kornia.color import rgb_to_lab as to_lab
+    from kornia.color import rgb_to_linear_rgb as to_linear
+    from kornia.color import rgb_to_y as luma
+    from kornia.geometry.transform import remap, rotate
+except ModuleNotFoundError as error:
+    raise PerceptlossError("degradations need kornia: pip install 'perceptloss[teach]'") from error
 
 __all__ = [
     "direction",
     "filter_images",
+    "from_lab",
     "from_linear",
     "from_ycbcr",
     "gaussian_blur",
@@ -20,11 +32,17 @@ __all__ = [
     "luma",
     "normal",
     "pad",
+    "place",
+    "rotate",
+    "shift",
+    "shift_rows",
     "sign",
+    "to_lab",
     "to_linear",
     "to_ycbcr",
     "uniform",
     "warp",
+    "zoomed",
 ]
 
 _YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
@@ -34,6 +52,12 @@ _RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
 def uniform(x: Tensor, generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> Tensor:
     """One number for each image, (N, 1, 1, 1), on x's device."""
     return low + (high - low) * torch.rand(x.shape[0], 1, 1, 1, generator=generator).to(x.device)
+
+
+def place(x: Tensor, generator: torch.Generator, low: float, high: float) -> Tensor:
+    """A pixel (across, down) in each image, (N, 2), between shares of its sides."""
+    across, down = uniform(x, generator, low, high), uniform(x, generator, low, high)
+    return torch.cat([(x.shape[3] - 1) * across, (x.shape[2] - 1) * down], 1)[..., 0, 0]
 
 
 def sign(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -52,11 +76,6 @@ def normal(x: Tensor, generator: torch.Generator, channels: int = 3) -> Tensor:
     return torch.randn(x.shape[0], channels, *x.shape[2:], generator=generator).to(x.device)
 
 
-def luma(x: Tensor) -> Tensor:
-    """BT.601 luma of RGB, (N, 1, H, W)."""
-    return mix_channels(x, _YCBCR[:1])
-
-
 def to_ycbcr(x: Tensor) -> Tensor:
     """JPEG's full-range YCbCr with the chroma centred at 0: Y in [0, 1], Cb and Cr in [-0.5, 0.5]."""
     return mix_channels(x, _YCBCR)
@@ -67,15 +86,9 @@ def from_ycbcr(x: Tensor) -> Tensor:
     return mix_channels(x, _RGB)
 
 
-def to_linear(x: Tensor) -> Tensor:
-    """Light of sRGB values in [0, 1] (IEC 61966-2-1)."""
-    return torch.where(x <= 0.04045, x / 12.92, ((x.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4)
-
-
 def from_linear(x: Tensor) -> Tensor:
     """SRGB values of light, which is clamped to [0, 1] first."""
-    x = x.clamp(0, 1)
-    return torch.where(x <= 0.0031308, 12.92 * x, 1.055 * x.clamp_min(0.0031308) ** (1 / 2.4) - 0.055)
+    return linear_rgb_to_rgb(x.clamp(0, 1))
 
 
 def pad(x: Tensor, margin: int) -> Tensor:
@@ -113,7 +126,30 @@ def grid(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def warp(x: Tensor, across: Tensor, down: Tensor) -> Tensor:
     """The images looked up at pixel coordinates that broadcast to (N, H, W), bicubic, borders repeated."""
-    height, width = x.shape[-2:]
-    shape = (x.shape[0], height, width)
-    places = [(2 * across / (width - 1) - 1).expand(shape), (2 * down / (height - 1) - 1).expand(shape)]
-    return F.grid_sample(x, torch.stack(places, -1), mode="bicubic", padding_mode="border", align_corners=True)
+    shape = (x.shape[0], *x.shape[-2:])
+    return remap(x, across.expand(shape), down.expand(shape), "bicubic", "border", align_corners=True)
+
+
+def shift(x: Tensor, pixels: Tensor) -> Tensor:
+    """The images looked up so many pixels away (across, down), (N, 2), bicubic, borders repeated."""
+    across, down = grid(x)
+    return warp(x, across + pixels[:, :1, None], down + pixels[:, 1:, None])
+
+
+def zoomed(x: Tensor, centre: Tensor, factors: Tensor) -> Tensor:
+    """The images enlarged about (across, down), (N, 2), by factors (N,), bicubic, borders repeated."""
+    across, down = grid(x)
+    (left, top), by = centre[:, :, None, None].unbind(1), factors[:, None, None]
+    return warp(x, left + (across - left) / by, top + (down - top) / by)
+
+
+def shift_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """Images moved down by a number of rows, whole or not, (N, 1, 1, 1); the border repeats."""
+    height = x.shape[2]
+    place = (torch.arange(height, device=x.device)[:, None] - rows).clamp(0, height - 1)
+    above = place.floor()
+
+    def lines(number: Tensor) -> Tensor:
+        return x.gather(2, number.long().expand(x.shape[0], x.shape[1], height, x.shape[3]))
+
+    return lines(above).lerp(lines((above + 1).clamp_max(height - 1)), place - above)

@@ -8,9 +8,16 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
-from perceptloss.teach.degradations.core import Degradation
+from perceptloss.teach.degradations.core import (
+    KADID,
+    PIPAL,
+    REAL_ESRGAN,
+    Degradation,
+    degradation,
+    register_degradation,
+)
 
-__all__ = ["DEGRADATIONS", "FILTERS", "resample_matrix", "resize"]
+__all__ = ["FILTERS", "resample_matrix", "resize"]
 
 
 def _triangle(t: Tensor) -> Tensor:
@@ -27,11 +34,7 @@ def _lanczos(t: Tensor) -> Tensor:
     return torch.sinc(t) * torch.sinc(t / 3) * (t.abs() < 3)
 
 
-FILTERS: dict[str, Callable[[Tensor], Tensor]] = {
-    "bilinear": _triangle,
-    "bicubic": _cubic,
-    "lanczos": _lanczos,
-}
+FILTERS: dict[str, Callable[[Tensor], Tensor]] = {"bilinear": _triangle, "bicubic": _cubic, "lanczos": _lanczos}
 
 
 @lru_cache(maxsize=256)
@@ -65,52 +68,41 @@ def resize(x: Tensor, size: tuple[int, int], name: str, *, antialias: bool = Tru
     return rows @ x @ columns.T
 
 
-def _there_and_back(x: Tensor, factor: float, down: str, up: str, antialias: bool = True) -> Tensor:
+_SHARP = (1.5, 2.2, 3.2, 4.8, 8.0)
+_WHAT = "factor of shrinking before it is enlarged again"
+
+
+def _there_and_back(
+    x: Tensor, factor: float, generator: torch.Generator, *, down: str, up: str, antialias: bool = True
+) -> Tensor:
     height, width = x.shape[-2:]
     small = (max(1, round(height / factor)), max(1, round(width / factor)))
     return resize(resize(x, small, down, antialias=antialias), (height, width), up)
 
 
-def _fixed(
-    x: Tensor, factor: float, generator: torch.Generator, *, down: str, up: str, antialias: bool = True
-) -> Tensor:
-    return _there_and_back(x, factor, down, up, antialias)
-
-
+@degradation("mixed-resize", "resize", _SHARP, REAL_ESRGAN, identity=1.0)
 def _mixed(x: Tensor, factor: float, generator: torch.Generator) -> Tensor:
+    """Factor of shrinking before it is enlarged again; both filters drawn."""
     names = ("area", *FILTERS)
     picks = torch.randint(len(names), (x.shape[0], 2), generator=generator).tolist()
     return torch.cat(
-        [_there_and_back(image[None], factor, names[a], names[b]) for image, (a, b) in zip(x, picks, strict=True)]
+        [
+            _there_and_back(image[None], factor, generator, down=names[a], up=names[b])
+            for image, (a, b) in zip(x, picks, strict=True)
+        ]
     )
 
 
-_SHARP, _COARSE = (1.5, 2.2, 3.2, 4.8, 8.0), (1.3, 1.8, 2.6, 4.0, 7.0)
-_WHAT = "factor of shrinking before it is enlarged again"
-_REAL_ESRGAN = "Wang et al., Real-ESRGAN, ICCVW 2021"
-
-
-def _kind(name: str, values: tuple[float, ...], source: str, down: str, up: str, antialias: bool = True) -> Degradation:
-    function = partial(_fixed, down=down, up=up, antialias=antialias)
+def _register(name: str, values: tuple[float, ...], source: str, down: str, up: str, antialias: bool = True) -> None:
+    function = partial(_there_and_back, down=down, up=up, antialias=antialias)
     how = f"{_WHAT}; {down} down{'' if antialias else ' without antialiasing'}, {up} up"
-    return Degradation(name, "resize", how, values, function, identity=1.0, source=source)
+    register_degradation(Degradation(name, "resize", how, values, function, identity=1.0, source=source))
 
 
-DEGRADATIONS: tuple[Degradation, ...] = (
-    _kind("bilinear-resize", (1.25, 1.7, 2.5, 4.0, 7.0), _REAL_ESRGAN, "bilinear", "bilinear"),
-    _kind("bicubic-resize", _SHARP, _REAL_ESRGAN, "bicubic", "bicubic"),
-    _kind("lanczos-resize", _SHARP, "KADID-10k, QoMEX 2019", "lanczos", "lanczos"),
-    _kind("area-resize", _SHARP, _REAL_ESRGAN, "area", "bicubic"),
-    _kind("pixelate", (1.15, 1.5, 2.2, 3.2, 5.5), "KADID-10k, QoMEX 2019", "area", "nearest"),
-    _kind("nearest-resize", (1.1, 1.3, 1.9, 2.8, 5.0), "PIPAL, ECCV 2020", "nearest", "nearest"),
-    _kind("aliased-resize", _COARSE, "OpenCV's INTER_CUBIC", "bicubic", "bicubic", antialias=False),
-    Degradation(
-        "mixed-resize",
-        "resize",
-        f"{_WHAT}; both filters drawn",
-        _SHARP,
-        _mixed,
-        identity=1.0,
-        source=_REAL_ESRGAN,
-    ),
-)
+_register("bilinear-resize", (1.25, 1.7, 2.5, 4.0, 7.0), REAL_ESRGAN, "bilinear", "bilinear")
+_register("bicubic-resize", _SHARP, REAL_ESRGAN, "bicubic", "bicubic")
+_register("lanczos-resize", _SHARP, KADID, "lanczos", "lanczos")
+_register("area-resize", _SHARP, REAL_ESRGAN, "area", "bicubic")
+_register("pixelate", (1.15, 1.5, 2.2, 3.2, 5.5), KADID, "area", "nearest")
+_register("nearest-resize", (1.1, 1.3, 1.9, 2.8, 5.0), PIPAL, "nearest", "nearest")
+_register("aliased-resize", (1.3, 1.8, 2.6, 4.0, 7.0), "OpenCV's INTER_CUBIC", "bicubic", "bicubic", antialias=False)

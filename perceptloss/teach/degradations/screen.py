@@ -6,14 +6,17 @@ import torch
 from torch import Tensor
 
 from perceptloss.teach.degradations.compression import jpeg
-from perceptloss.teach.degradations.core import Degradation
+from perceptloss.teach.degradations.core import degradation
 from perceptloss.teach.degradations.fields import local_energy
-from perceptloss.teach.degradations.operations import gaussian_blur, luma, uniform
+from perceptloss.teach.degradations.operations import gaussian_blur, luma, shift_rows, sign
 from perceptloss.teach.degradations.screen_page import screen_picture
 
-__all__ = ["DEGRADATIONS", "palette", "screen_picture"]
+__all__ = ["palette", "screen_picture"]
 
 _SUBPIXELS = (1 / 3, 1 / 3, 1 / 3)
+
+
+_SIQAD = "SIQAD, TIP 2015"
 
 
 def _text(x: Tensor, sigma: float) -> Tensor:
@@ -23,24 +26,23 @@ def _text(x: Tensor, sigma: float) -> Tensor:
     return contrast.square() / (contrast.square() + 0.05**2)
 
 
+@degradation("text-blur", "screen", (0.5, 0.8, 1.2, 1.9, 3.2), _SIQAD, identity=0.3)
 def _text_blur(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+    """Standard deviation in pixels where strokes stand close."""
     return x.lerp(gaussian_blur(x, sigma), gaussian_blur(_text(x, 2.0), 1.0))
 
 
-def _shift_columns(channel: Tensor, pixels: Tensor) -> Tensor:
-    """One channel (N, H, W) looked up `pixels` (N, 1, 1) to the right, linear, the border repeated."""
-    width = channel.shape[2]
-    place = (torch.arange(width, device=channel.device) + pixels).clamp(0, width - 1).expand(-1, channel.shape[1], -1)
-    before = place.floor()
-    nxt = (before + 1).clamp_max(width - 1)
-    return channel.gather(2, before.long()).lerp(channel.gather(2, nxt.long()), place - before)
-
-
+@degradation(
+    "subpixel-colour-fringe",
+    "screen",
+    (0.33, 0.6, 1.0, 1.7, 3.0),
+    "subpixel rendering shown on another layout of stripes",
+)
 def _colour_fringe(x: Tensor, pixels: float, generator: torch.Generator) -> Tensor:
-    """Red and blue stripes of a pixel lie beside green; `pixels` is how far the renderer took them to be."""
-    order = 1 - 2 * (uniform(x, generator)[:, 0] < 0.5).float()
-    red, green, blue = x.unbind(1)
-    return torch.stack([_shift_columns(red, -pixels * order), green, _shift_columns(blue, pixels * order)], 1)
+    """Distance in pixels of red and blue from green, as the renderer took the stripes to lie; side drawn."""
+    columns = pixels * sign(x, generator)
+    red, green, blue = x.mT.split(1, 1)
+    return torch.cat([shift_rows(red, columns), green, shift_rows(blue, -columns)], 1).mT
 
 
 def palette(x: Tensor, colours: int, *, rounds: int = 4, samples: int = 2048) -> Tensor:
@@ -69,51 +71,14 @@ def _nearest(pixels: Tensor, centres: Tensor) -> Tensor:
     return (centres.square().sum(2)[:, None] - 2 * pixels @ centres.mT).argmin(2)
 
 
+@degradation("palette", "screen", (64.0, 32.0, 16.0, 8.0, 4.0), "SCID (colour quantisation), TIP 2017", identity=256.0)
 def _palette(x: Tensor, colours: float, generator: torch.Generator) -> Tensor:
+    """Number of colours, fitted, without dither."""
     return palette(x, max(2, round(colours)))
 
 
+@degradation("text-jpeg-mosquito", "screen", (55.0, 32.0, 18.0, 10.0, 4.0), _SIQAD, identity=100.0)
 def _mosquito(x: Tensor, quality: float, generator: torch.Generator) -> Tensor:
+    """JPEG quality, 1 to 100, where strokes and edges stand."""
     near = gaussian_blur(_text(x, 1.5), 2.5)
     return x.lerp(jpeg(x, quality), (3 * near).clamp_max(1))
-
-
-_SIQAD = "SIQAD, TIP 2015"
-
-DEGRADATIONS: tuple[Degradation, ...] = (
-    Degradation(
-        "text-blur",
-        "screen",
-        "standard deviation in pixels where strokes stand close",
-        (0.5, 0.8, 1.2, 1.9, 3.2),
-        _text_blur,
-        identity=0.3,  # so narrow a filter changes nothing
-        source=_SIQAD,
-    ),
-    Degradation(
-        "subpixel-colour-fringe",
-        "screen",
-        "distance in pixels of red and blue from green, side drawn",
-        (0.33, 0.6, 1.0, 1.7, 3.0),
-        _colour_fringe,
-        source="subpixel rendering shown on another layout of stripes",
-    ),
-    Degradation(
-        "palette",
-        "screen",
-        "number of colours, fitted, without dither",
-        (64.0, 32.0, 16.0, 8.0, 4.0),
-        _palette,
-        identity=256.0,
-        source="SCID (colour quantisation), TIP 2017",
-    ),
-    Degradation(
-        "text-jpeg-mosquito",
-        "screen",
-        "JPEG quality, 1 to 100, where strokes and edges stand",
-        (55.0, 32.0, 18.0, 10.0, 4.0),
-        _mosquito,
-        identity=100.0,
-        source=_SIQAD,
-    ),
-)

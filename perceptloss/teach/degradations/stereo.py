@@ -14,14 +14,15 @@ from torch import Tensor
 
 from perceptloss.errors import InputError
 from perceptloss.teach.degradations.compression import jpeg
-from perceptloss.teach.degradations.core import SMALLEST_SIDE, Degradation
+from perceptloss.teach.degradations.core import SMALLEST_SIDE, degradation, summary
 from perceptloss.teach.degradations.fields import smooth_field
 from perceptloss.teach.degradations.generative import wrong_texture
-from perceptloss.teach.degradations.operations import gaussian_blur, grid, normal, sign, uniform, warp
+from perceptloss.teach.degradations.operations import gaussian_blur, grid, normal, shift_rows, sign, uniform, warp
 
-__all__ = ["DEGRADATIONS", "shift_rows", "stereo_pair"]
+__all__ = ["stereo_pair"]
 
 _SURFACES = 4
+_KOOI = "Kooi, Toet, Visual comfort of binocular and 3D displays, Displays 2004"
 
 
 def stereo_pair(x: Tensor, seed: int, max_disparity: float, disparity: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -76,18 +77,6 @@ def _surfaces(x: Tensor, generator: torch.Generator) -> Tensor:
     return ((near - low) / (high - low)).clamp(0, 1)
 
 
-def shift_rows(x: Tensor, rows: Tensor) -> Tensor:
-    """Images moved down by a number of rows, whole or not, (N, 1, 1, 1); the border repeats."""
-    height = x.shape[2]
-    place = (torch.arange(height, device=x.device)[:, None] - rows).clamp(0, height - 1)
-    above = place.floor()
-
-    def lines(number: Tensor) -> Tensor:
-        return x.gather(2, number.long().expand(x.shape[0], x.shape[1], height, x.shape[3]))
-
-    return lines(above).lerp(lines((above + 1).clamp_max(height - 1)), place - above)
-
-
 View = Callable[[Tensor, float, torch.Generator], Tensor]
 
 
@@ -99,92 +88,73 @@ def _one_view(x: Tensor, value: float, generator: torch.Generator, *, change: Vi
     return torch.cat([torch.where(is_left, changed, left), torch.where(is_left, right, changed)], 1)
 
 
+def _in_one_view(
+    name: str, values: tuple[float, ...], source: str = "LIVE 3D phase II (asymmetric), 2013", identity: float = 0.0
+) -> Callable[[View], View]:
+    """Register the change of a view below it; its docstring as for `degradation`."""
+
+    def registered(change: View) -> View:
+        function = partial(_one_view, change=change)
+        function.__doc__ = f"{summary(change)}; in one view, drawn which."
+        degradation(name, "stereo", values, source, identity=identity, channels=6)(function)
+        return change
+
+    return registered
+
+
+@_in_one_view("asymmetric-blur", (0.7, 1.3, 2.1, 3.4, 5.5), identity=0.3)
 def _blurred(view: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+    """Standard deviation in pixels."""
     return gaussian_blur(view, sigma)
 
 
+@_in_one_view("asymmetric-noise", (0.03, 0.06, 0.11, 0.19, 0.32))
 def _noisy(view: Tensor, std: float, generator: torch.Generator) -> Tensor:
+    """Standard deviation."""
     return view + std * normal(view, generator)
 
 
+@_in_one_view("asymmetric-jpeg", (50.0, 28.0, 16.0, 9.0, 4.0), identity=100.0)
 def _coded(view: Tensor, quality: float, generator: torch.Generator) -> Tensor:
+    """Quality, 1 to 100."""
     return jpeg(view, quality)
 
 
+@_in_one_view("asymmetric-brightness", (0.08, 0.2, 0.4, 0.75, 1.4), "Middlebury 2014 (exposure changes), GCPR 2014")
 def _brighter(view: Tensor, stops: float, generator: torch.Generator) -> Tensor:
+    """Factor on the sRGB values in stops, sign drawn."""
     return view * 2.0 ** (stops * sign(view, generator))
 
 
+@_in_one_view("vertical-misalignment", (0.5, 1.0, 2.0, 4.0, 8.0), _KOOI)
 def _misaligned(view: Tensor, rows: float, generator: torch.Generator) -> Tensor:
+    """Rows, up or down drawn."""
     return shift_rows(view, rows * sign(view, generator))
 
 
+@_in_one_view("disparity-scale", (0.005, 0.012, 0.025, 0.05, 0.09), _KOOI)
 def _stretched(view: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Share by which the view is wider or narrower about its middle."""
     across, down = grid(view)
-    middle, size = (view.shape[3] - 1) / 2, (view.shape[0], *view.shape[2:])
-    across = middle + (across - middle) / (1 + share * sign(view, generator)[:, 0])
-    return warp(view, across.expand(size), down.expand(size))
+    middle = (view.shape[3] - 1) / 2
+    return warp(view, middle + (across - middle) / (1 + share * sign(view, generator)[:, 0]), down)
 
 
+_in_one_view(
+    "texture-mismatch",
+    (0.08, 0.25, 0.6, 1.2, 4.0),
+    "views restored one by one, as in NTIRE stereo super-resolution, CVPRW 2022",
+)(wrong_texture)
+
+
+@degradation(
+    "crosstalk",
+    "stereo",
+    (0.03, 0.07, 0.13, 0.22, 0.36),
+    "IVY LAB crosstalk studies; Kooi, Toet, Displays 2004",
+    channels=6,
+)
 def _crosstalk(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Share of each view that the other eye sees."""
     left, right = x.split(3, 1)
     return torch.cat([left + share * (right - left), right + share * (left - right)], 1)
-
-
-_LIVE_3D = "LIVE 3D phase II (asymmetric), 2013"
-
-
-def _kind(
-    name: str,
-    parameter: str,
-    values: tuple[float, ...],
-    change: View,
-    source: str = _LIVE_3D,
-    identity: float = 0.0,
-) -> Degradation:
-    what = f"{parameter}; in one view, drawn which"
-    return Degradation(name, "stereo", what, values, partial(_one_view, change=change), identity, 6, source)
-
-
-DEGRADATIONS: tuple[Degradation, ...] = (
-    _kind("asymmetric-blur", "standard deviation in pixels", (0.7, 1.3, 2.1, 3.4, 5.5), _blurred, identity=0.3),
-    _kind("asymmetric-noise", "standard deviation", (0.03, 0.06, 0.11, 0.19, 0.32), _noisy),
-    _kind("asymmetric-jpeg", "quality, 1 to 100", (50.0, 28.0, 16.0, 9.0, 4.0), _coded, identity=100.0),
-    _kind(
-        "asymmetric-brightness",
-        "factor on the sRGB values in stops, sign drawn",
-        (0.08, 0.2, 0.4, 0.75, 1.4),
-        _brighter,
-        "Middlebury 2014 (exposure changes), GCPR 2014",
-    ),
-    _kind(
-        "vertical-misalignment",
-        "rows, up or down drawn",
-        (0.5, 1.0, 2.0, 4.0, 8.0),
-        _misaligned,
-        "Kooi, Toet, Visual comfort of binocular and 3D displays, Displays 2004",
-    ),
-    _kind(
-        "disparity-scale",
-        "share by which the view is wider or narrower about its middle",
-        (0.005, 0.012, 0.025, 0.05, 0.09),
-        _stretched,
-        "Kooi, Toet, Visual comfort of binocular and 3D displays, Displays 2004",
-    ),
-    _kind(
-        "texture-mismatch",
-        "share of the power above 1.5 pixels swapped for noise of equal local energy",
-        (0.08, 0.25, 0.6, 1.2, 4.0),
-        wrong_texture,
-        "views restored one by one, as in NTIRE stereo super-resolution, CVPRW 2022",
-    ),
-    Degradation(
-        "crosstalk",
-        "stereo",
-        "share of each view that the other eye sees",
-        (0.03, 0.07, 0.13, 0.22, 0.36),
-        _crosstalk,
-        channels=6,
-        source="IVY LAB crosstalk studies; Kooi, Toet, Displays 2004",
-    ),
-)

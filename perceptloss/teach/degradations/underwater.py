@@ -14,11 +14,11 @@ import math
 import torch
 from torch import Tensor
 
-from perceptloss.teach.degradations.core import Degradation
+from perceptloss.teach.degradations.core import degradation
 from perceptloss.teach.degradations.fields import smooth_field
 from perceptloss.teach.degradations.operations import from_linear, gaussian_blur, luma, to_linear, uniform
 
-__all__ = ["COASTAL", "DEGRADATIONS", "OCEANIC", "attenuation", "formation"]
+__all__ = ["COASTAL", "OCEANIC", "attenuation", "formation"]
 
 OCEANIC = {
     "I": (0.805, 0.961, 0.982),
@@ -29,15 +29,14 @@ OCEANIC = {
 }
 """Transmission per metre at red, green and blue in the open sea: blue goes farthest."""
 
-COASTAL = {
-    "1": (0.750, 0.885, 0.875),
-    "3": (0.710, 0.820, 0.800),
-    "5": (0.670, 0.730, 0.670),
-}
+COASTAL = {"1": (0.750, 0.885, 0.875), "3": (0.710, 0.820, 0.800), "5": (0.670, 0.730, 0.670)}
 """The same near a coast, where green goes farthest."""
 
 _BLUE = {name: OCEANIC[name] for name in ("I", "IA", "IB", "II")}  # type III is as green as blue
 _DOWN = 12.0  # metres of water over the scene, which colour the veil
+
+
+_REVISED = "Akkaynak, Treibitz, CVPR 2018"
 
 
 def attenuation(water: dict[str, tuple[float, float, float]]) -> Tensor:
@@ -75,24 +74,39 @@ def _distance(x: Tensor, mean: float, generator: torch.Generator) -> Tensor:
     return mean * (0.4 + 1.2 * smooth_field(x, generator))
 
 
+@degradation("underwater-attenuation", "underwater", (0.4, 1.0, 2.2, 4.5, 9.0), _REVISED)
 def _attenuated(x: Tensor, metres: float, generator: torch.Generator) -> Tensor:
+    """Mean distance in metres; oceanic water drawn, no veil."""
     lost, veil = _water(x, generator, OCEANIC)
     return formation(x, _distance(x, metres, generator), lost, lost, 0 * veil)
 
 
+@degradation("underwater-veil", "underwater", (0.08, 0.2, 0.45, 0.9, 1.8), _REVISED)
 def _veiled(x: Tensor, thickness: float, generator: torch.Generator) -> Tensor:
+    """Mean optical thickness of backscatter; its colour drawn."""
     lost, veil = _water(x, generator, {**OCEANIC, **COASTAL})
     even = torch.ones_like(lost)
     return formation(x, _distance(x, thickness, generator), even, even, veil)
 
 
+@degradation(
+    "underwater-blur", "underwater", (0.7, 1.2, 1.9, 3.0, 5.0), "Jaffe, IEEE Journal of Oceanic Engineering 1990"
+)
 def _scattered(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+    """Mean standard deviation of forward scatter in pixels, half as much near, 1.5 times as much far."""
     near = gaussian_blur(x, 0.5 * sigma)
     far = gaussian_blur(near, math.sqrt(1.5**2 - 0.5**2) * sigma)
     return near.lerp(far, smooth_field(x, generator))
 
 
+@degradation(
+    "underwater-snow",
+    "underwater",
+    (0.002, 0.005, 0.012, 0.028, 0.06),
+    "Sato, Ueda, Tanaka, Marine snow removal benchmarking dataset, 2021",
+)
 def _snow(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Share of pixels with a particle of marine snow."""
     height, width = x.shape[2:]
     rank = torch.rand(x.shape[0], height * width, generator=generator).argsort(1).argsort(1) / (height * width)
     kind = torch.randint(3, rank.shape, generator=generator)
@@ -113,15 +127,26 @@ def _cast(x: Tensor, metres: float, generator: torch.Generator, water: dict[str,
     return from_linear(seen * exposure.clamp(1, 8))
 
 
+@degradation("underwater-green-cast", "underwater", (0.4, 0.9, 1.9, 3.6, 6.5), _REVISED)
 def _green_cast(x: Tensor, metres: float, generator: torch.Generator) -> Tensor:
+    """Mean distance in metres of coastal water; attenuation, veil and exposure."""
     return _cast(x, metres, generator, COASTAL)
 
 
+@degradation("underwater-blue-cast", "underwater", (0.5, 1.3, 2.8, 5.5, 11.0), _REVISED)
 def _blue_cast(x: Tensor, metres: float, generator: torch.Generator) -> Tensor:
+    """Mean distance in metres of oceanic water; attenuation, veil and exposure."""
     return _cast(x, metres, generator, _BLUE)
 
 
+@degradation(
+    "over-enhanced",
+    "underwater",
+    (0.12, 0.28, 0.55, 1.0, 1.8),
+    "results of colour compensation and stretching, as in UIEB, TIP 2020",
+)
 def _over_enhanced(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Contrast and saturation added, with a red cast."""
     gains = 1 + strength * uniform(x, generator, 0.7, 1.3) * x.new_tensor([1.0, 0.8, 0.8])[:, None, None]
     mean = x.mean((2, 3), keepdim=True)
     stretched = mean + gains * (x - mean)
@@ -129,65 +154,3 @@ def _over_enhanced(x: Tensor, strength: float, generator: torch.Generator) -> Te
     stretched = stretched + red * (1 - (2 * mean - 1).square())
     grey = luma(stretched)
     return grey + (1 + strength) * (stretched - grey)
-
-
-_REVISED = "Akkaynak, Treibitz, CVPR 2018"
-
-DEGRADATIONS: tuple[Degradation, ...] = (
-    Degradation(
-        "underwater-attenuation",
-        "underwater",
-        "mean distance in metres; oceanic water drawn, no veil",
-        (0.4, 1.0, 2.2, 4.5, 9.0),
-        _attenuated,
-        source=_REVISED,
-    ),
-    Degradation(
-        "underwater-veil",
-        "underwater",
-        "mean optical thickness of backscatter; its colour drawn",
-        (0.08, 0.2, 0.45, 0.9, 1.8),
-        _veiled,
-        source=_REVISED,
-    ),
-    Degradation(
-        "underwater-blur",
-        "underwater",
-        "mean standard deviation of forward scatter in pixels, half as much near, 1.5 times as much far",
-        (0.7, 1.2, 1.9, 3.0, 5.0),
-        _scattered,
-        source="Jaffe, IEEE Journal of Oceanic Engineering 1990",
-    ),
-    Degradation(
-        "underwater-snow",
-        "underwater",
-        "share of pixels with a particle of marine snow",
-        (0.002, 0.005, 0.012, 0.028, 0.06),
-        _snow,
-        source="Sato, Ueda, Tanaka, Marine snow removal benchmarking dataset, 2021",
-    ),
-    Degradation(
-        "underwater-green-cast",
-        "underwater",
-        "mean distance in metres of coastal water; attenuation, veil and exposure",
-        (0.4, 0.9, 1.9, 3.6, 6.5),
-        _green_cast,
-        source=_REVISED,
-    ),
-    Degradation(
-        "underwater-blue-cast",
-        "underwater",
-        "mean distance in metres of oceanic water; attenuation, veil and exposure",
-        (0.5, 1.3, 2.8, 5.5, 11.0),
-        _blue_cast,
-        source=_REVISED,
-    ),
-    Degradation(
-        "over-enhanced",
-        "underwater",
-        "contrast and saturation added, with a red cast",
-        (0.12, 0.28, 0.55, 1.0, 1.8),
-        _over_enhanced,
-        source="results of colour compensation and stretching, as in UIEB, TIP 2020",
-    ),
-)
