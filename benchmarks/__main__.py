@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: `python -m benchmarks [costs|critics|precision|reference] [options]`."""
+"""Command line of the benchmarks: `python -m benchmarks [costs|critics|libraries|precision|reference] [options]`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="What a critic loss costs, beside its peers."
     )
-    parser.add_argument("what", nargs="?", choices=("costs", "critics", "precision", "reference"), default="costs")
+    parser.add_argument("what", nargs="?", choices=tuple(_DO), default="costs")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="for `reference`: the published pictures")
     parser.add_argument("--critic", action="append", help="for `critics`: repeatable; all if left out")
     parser.add_argument("--case", action="append", choices=sorted(CASES), help="repeatable; all if left out")
@@ -134,6 +134,19 @@ def _reference(options: argparse.Namespace) -> dict[str, Any]:
     return {"reference": [asdict(result) for result in results]}
 
 
+def _libraries(options: argparse.Namespace) -> dict[str, Any]:
+    from benchmarks.libraries import table as rows  # needs kornia
+
+    for size in options.size or [(4, 128, 128)]:
+        print(rows(size, 1 if options.quick else options.repeat), flush=True)
+    return {}
+
+
+_DO = {
+    "costs": _costs, "critics": _critics, "libraries": _libraries, "precision": _precision, "reference": _reference
+}  # fmt: skip
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and print; 0 also if a promised figure is missed, which the list says."""
     options = _options(arguments)
@@ -142,9 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(options.threads)
     where = environment(options.device)
     print(", ".join(f"{key} {value}" for key, value in where.items()), end="\n\n")
-    results = {"costs": _costs, "critics": _critics, "precision": _precision, "reference": _reference}[options.what](
-        options
-    )
+    results = _DO[options.what](options)
     if options.json:
         options.json.write_text(json.dumps({"environment": where, **results}, indent=1) + "\n")
     return 0

@@ -200,3 +200,8 @@ def test_command_refuses(arguments, capsys):
     with pytest.raises(SystemExit):
         main(arguments)
     assert "error" in capsys.readouterr().err
+
+
+def test_libraries_are_compared(capsys):
+    assert main(["libraries", "--quick", "--size", "1x64x64"]) == 0
+    assert {"JPEG", "hue", "mirror"} <= {line.split("  ")[0] for line in capsys.readouterr().out.splitlines()}
