@@ -93,8 +93,8 @@ class TestKnownAnswers:
         values = per_angle(grey)
         assert per_angle(L - 1 - grey) == pytest.approx(values, rel=1e-13)
         turned = per_angle(grey.T)
-        assert (turned[0], turned[90], turned[45]) == (values[90], values[0], values[45])
-        assert values[0] != values[90]
+        assert [turned[a] for a in (0, 90, 45)] == pytest.approx([values[a] for a in (90, 0, 45)], rel=1e-13)
+        assert values[0] != pytest.approx(values[90], rel=1e-3)
 
     def test_images_of_a_batch_do_not_mix(self):
         grey = random_grey(n=3)
@@ -121,7 +121,7 @@ class TestCells:
         for number, (top, left) in enumerate(corners.tolist()):
             cell = grey[:, top : top + 32, left : left + 32]
             expected = texture.contrast(cooccurrence(cell)).mean(1)
-            torch.testing.assert_close(found[:, number], expected, rtol=1e-14, atol=0)
+            torch.testing.assert_close(found[:, number], expected, rtol=1e-13, atol=0)  # sums of L^2 terms
 
     def test_grid_may_start_elsewhere(self):
         image = photographs(100)[:1]

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from images import pair
+from rounding import assert_same
 from small import build_small
 from torch import Tensor, nn
 
@@ -187,7 +188,7 @@ def test_the_map_holds_the_value_of_every_token(maniqa):
     found = maniqa.maps(x)
     values, weights = judged(maniqa, x)
     assert found.shape == (2, 1, 8, 8)
-    assert torch.equal(found.flatten(1), values.relu())
+    assert_same(found.flatten(1), values.relu())
     torch.testing.assert_close((found.flatten(1) * weights).sum(1) / weights.sum(1), maniqa(x))
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from images import pair
+from rounding import assert_same
 from small import build_small
 from torch import Tensor, nn
 
@@ -69,7 +70,7 @@ class TestPublishedSize:
         other.load_state_dict(state)
         pmos.load_state_dict(state)
         x, _ = pair(1, 64)
-        assert torch.equal(opinion(other.judge(features(other.trunk, x, other.taps))[0]), pmos.maps(x))
+        assert_same(opinion(other.judge(features(other.trunk, x, other.taps))[0]), pmos.maps(x))
         assert torch.equal(other.roi(x), pmos.roi(x))
 
 

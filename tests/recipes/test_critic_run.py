@@ -123,7 +123,9 @@ def test_two_processes_equal_one_with_twice_the_photographs(
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=2e-2)
         assert a["objectives"] == pytest.approx(b["objectives"], rel=2e-3, abs=1e-6)
     figures = [r["exams"]["photos"]["figures"]["ssim"] for r in results]
-    assert figures[0] == figures[1]
+    for part, wanted in figures[0].items():
+        for figure, row in wanted.items():
+            assert figures[1][part][figure] == pytest.approx(row, rel=1e-4), (part, figure)
     assert "--num_processes 2" in results[1]["origin"]["command"]
 
 

@@ -155,7 +155,7 @@ def test_similarity_of_levels():
     assert found[0].tolist() == pytest.approx([1, math.exp(-0.5), 0.2, 0.2, math.exp(-0.5)])
     assert found[1, 3] == 0.2
     assert found[4].tolist() == pytest.approx([math.exp(-0.5), 0.2, 0.2, 0.2, 1])
-    assert torch.equal(found, found.T)
+    torch.testing.assert_close(found, found.T)
     # gaps 1, 3, 4 of one type: kappa is their mean
     usual = level_similarity(["blur"] * 3, [1, 2, 5])
     assert usual[0, 1] == pytest.approx(math.exp(-1 / (2 * (8 / 3) ** 2)))
