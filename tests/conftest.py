@@ -14,6 +14,7 @@ _HERE = Path(__file__).parent
 
 def pytest_addoption(parser):
     parser.addoption("--parity-dir", default=str(_HERE / "parity"), help="folder of parity cases, one sub-folder each")
+    parser.addoption("--other-rounding", action="store_true", help="as on a processor that sums in another order")
 
 
 def pytest_configure(config):
@@ -64,6 +65,17 @@ def _private_cache(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _other_rounding(request):
+    if not request.config.getoption("--other-rounding"):
+        yield
+        return
+    from other_rounding import OtherRounding
+
+    with OtherRounding():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -62,19 +62,21 @@ class TestKnownAnswers:
     @pytest.mark.parametrize(("statistic", "expected"), FLAT.items())
     def test_flat_cells(self, statistic, expected):
         values = per_angle(torch.full((9, 9), 5), statistic)
-        assert values == dict.fromkeys(ANGLES, expected)
+        assert values == pytest.approx(dict.fromkeys(ANGLES, expected), rel=1e-13)
 
     def test_vertical_stripes(self):
-        assert per_angle(stripes()) == {0: (L - 1) ** 2, 45: (L - 1) ** 2, 90: 0, 135: (L - 1) ** 2}
+        expected = {0: (L - 1) ** 2, 45: (L - 1) ** 2, 90: 0, 135: (L - 1) ** 2}
+        assert per_angle(stripes()) == pytest.approx(expected, rel=1e-13)
 
     def test_checkerboard(self):
-        assert per_angle(board()) == {0: (L - 1) ** 2, 45: 0, 90: (L - 1) ** 2, 135: 0}
+        expected = {0: (L - 1) ** 2, 45: 0, 90: (L - 1) ** 2, 135: 0}
+        assert per_angle(board()) == pytest.approx(expected, rel=1e-13)
 
     @pytest.mark.parametrize(("grey", "angles"), [(stripes(), (0, 45, 135)), (board(), (0, 90))])
     def test_energy_is_a_half_where_all_pairs_differ(self, grey, angles):
         values = per_angle(grey, "energy")
-        assert [values[angle] for angle in angles] == [0.5] * len(angles)
-        assert per_angle(grey, "entropy")[angles[0]] == 1
+        assert [values[angle] for angle in angles] == pytest.approx([0.5] * len(angles), rel=1e-13)
+        assert per_angle(grey, "entropy")[angles[0]] == pytest.approx(1, rel=1e-13)
 
     def test_horizontal_ramp(self):
         values = per_angle(torch.arange(L).expand(10, L))
