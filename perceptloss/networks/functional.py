@@ -29,6 +29,7 @@ __all__ = [
     "local_mean",
     "mix_channels",
     "root",
+    "root_above",
     "shrink_factor",
     "similarity",
     "slide",
@@ -47,6 +48,15 @@ def root(s: Tensor) -> Tensor:
     """
     positive = s > 0
     return torch.where(positive, torch.where(positive, s, 1).sqrt(), 0)
+
+
+def root_above(s: Tensor, floor: float) -> Tensor:
+    """sqrt(s + floor^2) - floor for s >= 0: a root whose slope is at most 1 / (2 floor), exactly 0 at 0.
+
+    The root of floor^2 is taken too, for some vector libraries round roots a bit off.
+    """
+    lift = s.new_full((), floor**2)
+    return (s + lift).sqrt() - lift.sqrt()
 
 
 def bounded_power(v: Tensor, p: float, floor: float) -> Tensor:

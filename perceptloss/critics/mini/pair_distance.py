@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from perceptloss.critics.mini.similarity_bank import SimilarityBank
 from perceptloss.networks.distances import texture_and_structure
+from perceptloss.networks.functional import root_above
 from perceptloss.networks.layers import unit_norm
 from perceptloss.networks.trunks import Ladder
 
@@ -71,7 +72,7 @@ class FeatureDistances(nn.Module):
             mean = maps.mean((2, 3))
             spread = (maps - mean[:, :, None, None]).square().mean((2, 3))
             texture, structure = texture_and_structure(fx[tap], fy[tap], 1e-3)
-            found += [mean, (spread + 1e-6).sqrt() - 1e-3]
+            found += [mean, root_above(spread, 1e-3)]
             found += [self.texture[tap](1 - texture), self.structure[tap](1 - structure)]
         return torch.cat(found, 1)
 

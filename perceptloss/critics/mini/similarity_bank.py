@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.networks.functional import PREWITT, YIQ, edge_magnitude, local_mean, mix_channels
+from perceptloss.networks.functional import PREWITT, YIQ, edge_magnitude, local_mean, mix_channels, root_above
 
 __all__ = ["SimilarityBank"]
 
@@ -89,4 +89,4 @@ def _pool(apart: Tensor, weight: Tensor) -> Tensor:
     mean = apart.mean((2, 3))
     weighted = (apart * weight).sum((2, 3)) / weight.sum((2, 3))
     variance = (apart - mean[:, :, None, None]).square().mean((2, 3))
-    return torch.cat([mean, weighted, (variance + _FLAT**2).sqrt() - _FLAT], 1)
+    return torch.cat([mean, weighted, root_above(variance, _FLAT)], 1)

@@ -18,6 +18,7 @@ from torch import Tensor
 from perceptloss.card import Card
 from perceptloss.critic import Critic, Entry
 from perceptloss.critics.mini.pair_distance import RisingHead, pair_parts
+from perceptloss.networks.functional import root_above
 from perceptloss.networks.layers import unit_norm
 from perceptloss.networks.trunks import features
 
@@ -100,7 +101,7 @@ class MiniStereo(Critic):
             )
             gap = (judged - true).square().flatten(1)
             spread = (gap - gap.mean(1, keepdim=True)).square().mean(1)
-            found.append(torch.stack([gap.mean(1), (spread + 1e-6).sqrt() - 1e-3], 1))
+            found.append(torch.stack([gap.mean(1), root_above(spread, 1e-3)], 1))
         return (found[0] + found[1]) / 2
 
 
