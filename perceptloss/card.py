@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Literal
 
-__all__ = ["Card", "Direction", "Shape"]
+__all__ = [
+    "FLAT",
+    "PIQ",
+    "Card",
+    "Direction",
+    "Shape",
+    "after_paper_card",
+    "distance_card",
+    "opinion_card",
+    "similarity_card",
+]
 
 Direction = Literal["higher", "lower"]
 Kind = Literal["fr", "nr", "stereo-fr", "stereo-nr"]
@@ -100,3 +111,31 @@ class Card:
         facts["bounds"] = [b if math.isfinite(b) else str(b) for b in self.bounds]
         facts["weights"], facts["notes"] = list(self.weights), list(self.notes)
         return facts
+
+
+opinion_card = partial(Card, better="higher", bounds=(-math.inf, math.inf), identity=None, shape="hinge")
+"""A regression of opinions: nothing bounds it, and equal images have no fixed score."""
+distance_card = partial(Card, kind="fr", better="lower", bounds=(0.0, math.inf), identity=0.0, shape="distance")
+"""A distance of two images, 0 where they are equal."""
+similarity_card = partial(
+    Card,
+    kind="fr",
+    better="higher",
+    bounds=(0.0, 1.0),
+    identity=1.0,
+    shape="deficit",
+    licence_code="Apache-2.0 (piq)",
+)
+"""A classical index of two images as piq has it, 1 where they are equal."""
+after_paper_card = partial(
+    opinion_card,
+    low_precision=True,
+    fidelity="after-paper",
+    licence_code="no code published",
+    licence_weights="BSD-3-Clause (torchvision trunk); the head is the user's own",
+)
+"""Opinions read from a torchvision trunk by a head of ours, where the authors published nothing."""
+
+PIQ = "https://github.com/photosynthesis-team/piq 0.8.0 (Apache-2.0)"
+"""The source that most classical critics follow."""
+FLAT = "no gradient arrives where the judged image is exactly flat"

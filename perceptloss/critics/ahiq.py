@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.card import Card
+from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.networks.deform import deform_conv2d
 from perceptloss.networks.patches import cut, per_image, spread
@@ -164,16 +164,11 @@ class AHIQ(TrunkCritic):
         return self.regressor(*(torch.cat([tokens, self.deform_net(maps, offset)], 1) for tokens, maps in pairs))
 
 
-_CARD = Card(
+_CARD = opinion_card(
     name="ahiq",
     summary="Opinion score learned on PIPAL from vision-transformer tokens and early ResNet features.",
     kind="fr",
-    better="higher",
-    bounds=(float("-inf"), float("inf")),
-    identity=None,
-    shape="hinge",
     min_size=224,
-    tiling="approximate",
     licence_code="MIT",
     licence_weights="none stated (head, linked from an MIT repository), Apache-2.0 (timm trunks)",
     weights=("ahiq", "vit_base_patch8_224", "resnet50_a1"),

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from perceptloss.card import Card
+from perceptloss.card import Card, distance_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.distances import IMAGENET_RULES, VGG16_CHANNELS, TextureStructureCritic, UnitDistanceCritic
 from perceptloss.networks.trunks import HALF, vgg16
@@ -76,14 +76,10 @@ _NOTES = (
 
 
 def _entry(name: str, what: str, top: float, notes: tuple[str, ...], build: Callable[[Card], Critic]) -> Entry:
-    card = Card(
+    card = distance_card(
         name=name,
         summary=f"{what} refitted, trunk included, to rank images of unlike content.",
-        kind="fr",
-        better="lower",
         bounds=(0.0, top),
-        identity=0.0,
-        shape="distance",
         min_size=32,
         low_precision=True,
         fidelity="paper",

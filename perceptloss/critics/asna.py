@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.card import Card
+from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.batchnorm import BatchStats
 from perceptloss.networks.patches import cut, per_image, spread
@@ -180,16 +180,11 @@ class ASNA(Critic):
         return self.dense_2(F.relu(self.dense_1(h.permute(0, 2, 3, 1).flatten(1))))
 
 
-_CARD = Card(
+_CARD = opinion_card(
     name="asna",
     summary="Opinion score of GAN-like artefacts, learned on PIPAL; half a million weights, so cheap to train with.",
     kind="fr",
-    better="higher",
-    bounds=(float("-inf"), float("inf")),
-    identity=None,
-    shape="hinge",
     min_size=288,
-    tiling="approximate",
     licence_code="Apache-2.0",
     licence_weights="none stated (in an Apache-2.0 repository)",
     weights=("asna",),

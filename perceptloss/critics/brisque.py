@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from perceptloss.card import Card
+from perceptloss.card import PIQ, Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.networks.functional import YIQ, imresize, mix_channels
 from perceptloss.networks.nss import SHAPES, StatisticsCritic, fits, mscn, offset, rounded, shape_of
@@ -124,21 +124,18 @@ def _equal(found: Tensor, wanted: float) -> bool:
     return found.numel() == 1 and math.isclose(found.item(), wanted, rel_tol=1e-6)
 
 
-_CARD = Card(
+_CARD = opinion_card(
     name="brisque",
     summary="Support vector regression from the statistics of normalised luminance to opinions.",
     kind="nr",
     better="lower",
-    bounds=(-math.inf, math.inf),
-    identity=None,
-    shape="hinge",
     min_size=16,
     tiling="never",
     licence_code="Apache-2.0 (piq); permission notice of the University of Texas at Austin (Matlab)",
     licence_weights="permission notice of the University of Texas at Austin: free use with the notice and a citation",
     weights=("brisque",),
     paper="Mittal et al., No-Reference Image Quality Assessment in the Spatial Domain, IEEE TIP 2012",
-    source="https://github.com/photosynthesis-team/piq 0.8.0 (Apache-2.0); https://github.com/utlive/BRISQUE",
+    source=f"{PIQ}; https://github.com/utlive/BRISQUE",
     notes=(
         "published numbers round the luminance to whole grey levels and shapes to thousandths: set critic.table = True "
         "to report; the default is smooth",

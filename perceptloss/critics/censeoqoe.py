@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from perceptloss.card import Card
+from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.errors import InputError
 from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, resnet_rules
@@ -151,18 +151,14 @@ class CenseoQoEFR(CenseoQoE):
 
 
 def _card(kind: Literal["nr", "fr"], summary: str, licence_weights: str, *notes: str) -> Card:
-    return Card(
+    return opinion_card(
         name=f"censeoqoe-{kind}",
         summary=summary,
         kind=kind,
-        better="higher",
         bounds=(0.0, _SCALE),
-        identity=None,
-        shape="hinge",
         domains=frozenset({"natural", "video"}),
         min_size=32,
         low_precision=kind == "nr",
-        tiling="approximate",
         licence_code="MIT",
         licence_weights=licence_weights,
         weights=(f"censeoqoe-{kind}",),

@@ -9,13 +9,12 @@ images larger than 224x224 are judged by evenly spaced crops (the authors draw 2
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from perceptloss.card import Card
+from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.networks.patches import cut, per_image, spread
 from perceptloss.networks.trunks import EfficientNet, Features, JoinedTrunk, TrunkCritic, efficientnet_rules
@@ -159,16 +158,11 @@ class DACNN(TrunkCritic):
         return torch.cat(found, 1)
 
 
-_CARD = Card(
+_CARD = opinion_card(
     name="dacnn",
     summary="Opinion score learned from two EfficientNets, of which one knows synthetic distortions.",
     kind="nr",
-    better="higher",
-    bounds=(-math.inf, math.inf),
-    identity=None,
-    shape="hinge",
     min_size=224,
-    tiling="approximate",
     licence_code="none stated",
     licence_weights="none stated",
     weights=("dacnn",),

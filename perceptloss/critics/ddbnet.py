@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from perceptloss.card import Card
+from perceptloss.card import Card, after_paper_card
 from perceptloss.critic import Entry
 from perceptloss.networks.layers import unit_norm
 from perceptloss.networks.lean import conv
@@ -166,20 +166,12 @@ class DDBNet(TrunkCritic):
             return self.trunk.decompose(x)
 
 
-_CARD = Card(
+_CARD = after_paper_card(
     name="ddbnet",
     summary="Opinion score of a night image from its reflectance and illumination; train it, nothing is published.",
     kind="nr",
-    better="higher",
-    bounds=(float("-inf"), float("inf")),
-    identity=None,
-    shape="hinge",
     domains=frozenset({"night"}),
     min_size=32,
-    tiling="approximate",
-    low_precision=True,
-    fidelity="after-paper",
-    licence_code="no code published",
     licence_weights="BSD-3-Clause (torchvision trunk); the rest is the user's own",
     weights=("resnet18", "ddbnet"),
     paper="Jiang et al., Deep Decomposition and Bilinear Pooling Network for Blind Night-Time Image Quality "

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import Card, distance_card
 from perceptloss.critic import Entry
 from perceptloss.networks.functional import root
 from perceptloss.networks.layers import pixels
@@ -92,12 +92,8 @@ class DeepDC(TrunkCritic):
 
 
 _card = partial(
-    Card,
-    kind="fr",
-    better="lower",
+    distance_card,
     bounds=(0.0, 1.0),
-    identity=0.0,
-    shape="distance",
     min_size=32,
     licence_code="MIT",
     licence_weights="BSD-3-Clause (torchvision trunk)",

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import Card, distance_card
 from perceptloss.critic import Entry
 from perceptloss.networks.trunks import Features, TrunkCritic, vgg16
 from perceptloss.weights.rules import STAGED_L2_TRUNK, TORCHVISION_TRUNK
@@ -101,14 +101,9 @@ class DeepWSD(TrunkCritic):
         return torch.stack([grouped_distance(a, b, window) for a, b in pairs])
 
 
-_CARD = Card(
+_CARD = distance_card(
     name="deepwsd",
     summary="Wasserstein distance and weighted squared error between VGG16 features; nothing is trained.",
-    kind="fr",
-    better="lower",
-    bounds=(0.0, float("inf")),
-    identity=0.0,
-    shape="distance",
     min_size=33,
     low_precision=True,
     tiling="never",

@@ -8,7 +8,7 @@ images are never resized.
 
 from __future__ import annotations
 
-from perceptloss.card import Card
+from perceptloss.card import distance_card
 from perceptloss.critic import Entry
 from perceptloss.networks.distances import IMAGENET_RULES, TextureStructureCritic
 from perceptloss.weights.rules import STAGED_L2_TRUNK, TORCHVISION_TRUNK
@@ -28,17 +28,12 @@ class DISTS(TextureStructureCritic):
     rules = (*STAGED_L2_TRUNK, *TORCHVISION_TRUNK, *IMAGENET_RULES)
 
 
-_CARD = Card(
+_CARD = distance_card(
     name="dists",
     summary="Structure and texture similarity of deep features; tolerant of resampled texture.",
-    kind="fr",
-    better="lower",
     bounds=(0.0, 1.13),
-    identity=0.0,
-    shape="distance",
     min_size=32,
     low_precision=True,
-    tiling="approximate",
     licence_code="MIT",
     licence_weights="MIT (alpha and beta), BSD-3-Clause (torchvision trunk)",
     weights=("vgg16", "dists"),

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import PIQ, similarity_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.functional import YIQ, gaussian, mix_channels, root, soften
 from perceptloss.networks.windows import window_moments
@@ -112,19 +112,14 @@ class DSS(Critic):
         return dss(x, y)  # type: ignore[arg-type]
 
 
-_CARD = Card(
+_CARD = similarity_card(
     name="dss",
     summary="Similarity of the contrast in low-frequency cosine subbands, judged by the worst 5 % of the image.",
-    kind="fr",
-    better="higher",
     bounds=(-round(SUBBAND_WEIGHTS[0, 0], 4), 1.0),
-    identity=1.0,
-    shape="deficit",
     min_size=32,
     tiling="never",
-    licence_code="Apache-2.0 (piq)",
     paper="Balanov et al., Image Quality Assessment Based on DCT Subband Similarity, ICIP 2015",
-    source="https://github.com/photosynthesis-team/piq 0.8.0 (Apache-2.0); Matlab File Exchange 53708",
+    source=f"{PIQ}; Matlab File Exchange 53708",
     notes=(
         "only the worst 5 % of the 8x8 blocks get a gradient, 1 of 16 on the smallest image: combine with a pixel loss",
         "the grid of blocks starts at the top left; up to 7 rows and columns at the other ends are not seen",

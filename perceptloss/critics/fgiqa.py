@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from perceptloss.card import Card
+from perceptloss.card import Card, distance_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.functional import edge_magnitude, mix_channels, root, similarity
 
@@ -171,14 +171,11 @@ class FGIQA(Critic):
         return texture_similarity(*(mix_channels(255 * image, YCBCR) for image in (x, y))) / _BEST  # type: ignore
 
 
-_CARD = Card(
+_CARD = distance_card(
     name="fgiqa",
     summary="Evenness of gradient and log-Gabor texture similarity; tells nearly equal compressed images apart.",
-    kind="fr",
-    better="lower",
     bounds=(_FLOOR / math.sqrt(_BEST), math.inf),
     identity=_FLOOR / math.sqrt(_BEST),
-    shape="distance",
     domains=frozenset({"natural", "compressed"}),
     min_size=_WAVELENGTHS[-1],
     tiling="never",

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.card import Card
+from perceptloss.card import Card, distance_card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.errors import ConfigError
 from perceptloss.networks.distances import VGG16_CHANNELS
@@ -197,27 +197,20 @@ class FRNRAdditive(TrunkCritic):
         return second / (first + second).clamp_min(torch.finfo(second.dtype).tiny)
 
 
-def _card(name: str, **facts: Any) -> Card:
-    return Card(
-        name=name,
-        kind="fr",
-        min_size=32,
-        tiling="approximate",
-        fidelity="after-paper",
-        licence_code="none published (ours: Apache-2.0)",
-        paper="Dutta, Das and Shah, Can No-reference features help in Full-reference image quality estimation?, 2022",
-        source="no code published",
-        **facts,
-    )
+_FACTS: dict[str, Any] = {
+    "min_size": 32,
+    "fidelity": "after-paper",
+    "licence_code": "none published (ours: Apache-2.0)",
+    "paper": "Dutta, Das and Shah, Can No-reference features help in Full-reference image quality estimation?, 2022",
+    "source": "no code published",
+}
 
 
-_CONCAT = _card(
-    "fr-nr",
+_CONCAT = opinion_card(
+    **_FACTS,
+    kind="fr",
+    name="fr-nr",
     summary="Opinion score from what an image lost against its reference together with how it looks on its own.",
-    better="higher",
-    bounds=(float("-inf"), float("inf")),
-    identity=None,
-    shape="hinge",
     licence_weights="none published (head), BSD-3-Clause (torchvision trunks)",
     weights=("fr-nr", "vgg16", "resnet50"),
     notes=(
@@ -228,13 +221,10 @@ _CONCAT = _card(
     ),
 )
 
-_ADDITIVE = _card(
-    "fr-nr-additive",
+_ADDITIVE = distance_card(
+    **_FACTS,
+    name="fr-nr-additive",
     summary="LPIPS-like distance plus a bounded penalty for looking worse than the reference on its own.",
-    better="lower",
-    bounds=(0.0, float("inf")),
-    identity=0.0,
-    shape="distance",
     licence_weights="none published (no-reference head), BSD-2-Clause (LPIPS heads), BSD-3-Clause (torchvision trunks)",
     weights=("fr-nr-additive", "vgg16", "lpips-vgg", "resnet50"),
     notes=(

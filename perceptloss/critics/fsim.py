@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import FLAT, PIQ, Card, similarity_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.functional import (
     SCHARR,
@@ -150,24 +150,17 @@ class FSIM(Critic):
 
 
 _card = partial(
-    Card,
-    kind="fr",
-    better="higher",
-    bounds=(0.0, 1.0),
-    identity=1.0,
-    shape="deficit",
+    similarity_card,
     min_size=2,
     tiling="never",
-    licence_code="Apache-2.0 (piq)",
     paper="Zhang et al., FSIM: A Feature Similarity Index for Image Quality Assessment, IEEE TIP 2011",
-    source="https://github.com/photosynthesis-team/piq 0.8.0 (Apache-2.0); "
-    "https://www4.comp.polyu.edu.hk/~cslzhang/IQA/FSIM/FSIM.htm",
+    source=f"{PIQ}; https://www4.comp.polyu.edu.hk/~cslzhang/IQA/FSIM/FSIM.htm",
 )
 _NOTES = (
     "the weights come from both images and are differentiated, so a restorer may move weight to easy places",
     "the largest filter has a wavelength of 48 pixels: use crops of 96 or more",
     "images are averaged by round(short side / 256) first",
-    "no gradient arrives where the judged image is exactly flat",
+    FLAT,
 )
 _FSIM = _card(name="fsim", summary="Similarity of phase congruency and gradients of the luminance.", notes=_NOTES)
 _FSIMC = _card(name="fsimc", summary="FSIM with similarity of the chroma.", notes=_NOTES)

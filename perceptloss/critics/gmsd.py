@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import FLAT, PIQ, Card, distance_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.functional import PREWITT, YIQ, edge_magnitude, halve, mix_channels, root, similarity
 
@@ -128,21 +128,11 @@ class MSGMSD(Critic):
         return ms_gmsd(x, y, chromatic=self.chromatic)  # type: ignore[arg-type]
 
 
-_card = partial(
-    Card,
-    kind="fr",
-    better="lower",
-    identity=0.0,
-    shape="distance",
-    tiling="never",
-    licence_code="Apache-2.0 (piq)",
-)
-_PIQ = "https://github.com/photosynthesis-team/piq 0.8.0 (Apache-2.0)"
+_card = partial(distance_card, tiling="never", licence_code="Apache-2.0 (piq)")
 _ZHANG = (
     "Zhang et al., Gradient Magnitude Similarity Deviation on Multiple Scales for Color Image Quality Assessment, "
     "ICASSP 2017"
 )
-_FLAT = "no gradient arrives where the judged image is exactly flat"
 _SHIFT = "blind to colour and, but for the image border, to a uniform shift of luminance: combine with a pixel loss"
 
 _GMSD = _card(
@@ -151,8 +141,8 @@ _GMSD = _card(
     bounds=(0.0, 0.5),
     min_size=3,
     paper="Xue et al., Gradient Magnitude Similarity Deviation, IEEE TIP 2014",
-    source=f"{_PIQ}; https://www4.comp.polyu.edu.hk/~cslzhang/IQA/GMSD/GMSD.htm",
-    notes=(_SHIFT, _FLAT, "damage spread evenly scores as none"),
+    source=f"{PIQ}; https://www4.comp.polyu.edu.hk/~cslzhang/IQA/GMSD/GMSD.htm",
+    notes=(_SHIFT, FLAT, "damage spread evenly scores as none"),
 )
 _MS_GMSD = _card(
     name="ms-gmsd",
@@ -160,8 +150,8 @@ _MS_GMSD = _card(
     bounds=(0.0, 0.5),
     min_size=17,
     paper=_ZHANG,
-    source=_PIQ,
-    notes=(_SHIFT, _FLAT),
+    source=PIQ,
+    notes=(_SHIFT, FLAT),
 )
 _MS_GMSDC = _card(
     name="ms-gmsdc",
@@ -169,11 +159,11 @@ _MS_GMSDC = _card(
     bounds=(0.0, 1.5636),
     min_size=17,
     paper=_ZHANG,
-    source=_PIQ,
+    source=PIQ,
     notes=(
         "the upper bound is the chroma error of red against cyan where the luminance agrees in every gradient",
         "blind to colour detail finer than 8 pixels",
-        _FLAT,
+        FLAT,
     ),
 )
 

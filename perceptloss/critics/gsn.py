@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.card import Card
+from perceptloss.card import Card, after_paper_card
 from perceptloss.critic import Entry
 from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, features, resnet_rules
 
@@ -124,21 +124,12 @@ class GSN(TrunkCritic):
             return self.judge(fx, fy)[0]
 
 
-_CARD = Card(
+_CARD = after_paper_card(
     name="gsn",
     summary="Opinion score from gradient-like features of image and reference; train it, nothing is published.",
     kind="fr",
-    better="higher",
-    bounds=(float("-inf"), float("inf")),
-    identity=None,
-    shape="hinge",
     min_size=32,
     multiple_of=32,
-    tiling="approximate",
-    low_precision=True,
-    fidelity="after-paper",
-    licence_code="no code published",
-    licence_weights="BSD-3-Clause (torchvision trunk); the head is the user's own",
     weights=("resnet50", "gsn"),
     paper="Cong et al., Image Quality Assessment with Gradient Siamese Network, CVPR Workshops 2022",
     source="no code published; central differences as in Yu et al., CVPR 2020",

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import FLAT, PIQ, similarity_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.functional import YIQ, halve, mix_channels, similarity
 
@@ -87,22 +87,16 @@ class HaarPSI(Critic):
         return _similarity_and_weight(*self.admit(x, y))[0].mean(1, keepdim=True)  # type: ignore[arg-type]
 
 
-_CARD = Card(
+_CARD = similarity_card(
     name="haarpsi",
     summary="Similarity of Haar wavelet coefficients; fast and close to opinions on classical damage.",
-    kind="fr",
-    better="higher",
-    bounds=(0.0, 1.0),
-    identity=1.0,
-    shape="deficit",
     min_size=16,
-    licence_code="Apache-2.0 (piq)",
     paper="Reisenhofer et al., A Haar Wavelet-Based Perceptual Similarity Index for Image Quality Assessment, "
     "SPIC 2018",
-    source="https://github.com/photosynthesis-team/piq 0.8.0 (Apache-2.0); https://github.com/rgcda/haarpsi",
+    source=f"{PIQ}; https://github.com/rgcda/haarpsi",
     notes=(
         "edges of the reference and of the judged image weigh alike; flat areas weigh little",
-        "no gradient arrives where the judged image is exactly flat",
+        FLAT,
         "smooth luminance shifts cost little: combine with a pixel loss",
     ),
 )

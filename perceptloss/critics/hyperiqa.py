@@ -7,7 +7,6 @@ c42e727). Ours: fixed crops instead of random ones.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -16,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.card import Card
+from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.errors import ConfigError
 from perceptloss.networks.patches import cut, per_image, spread
@@ -176,17 +175,11 @@ class HyperIQA(TrunkCritic):
         return per_image(last(vectors, content), len(x)).mean((1, 2))
 
 
-_CARD = Card(
+_CARD = opinion_card(
     name="hyperiqa",
     summary="Opinion score without reference; the image's content makes the weights that judge its distortions.",
     kind="nr",
-    better="higher",
-    bounds=(-math.inf, math.inf),
-    identity=None,
-    shape="hinge",
     min_size=224,
-    tiling="approximate",
-    fidelity="official-parity",
     licence_code="MIT",
     licence_weights="MIT",
     weights=("hyperiqa",),

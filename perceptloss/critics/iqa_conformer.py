@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.card import Card
+from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.networks.attention import attend
 from perceptloss.networks.batchnorm import BatchStats
@@ -190,16 +190,11 @@ class IQAConformer(InceptionTokens):
         return h
 
 
-_CARD = Card(
+_CARD = opinion_card(
     name="iqa-conformer",
     summary="Opinion score of GAN-like artefacts by conformer blocks on Inception features; 4th of NTIRE 2022.",
     kind="fr",
-    better="higher",
-    bounds=(float("-inf"), float("inf")),
-    identity=None,
-    shape="hinge",
     min_size=192,
-    tiling="approximate",
     licence_code="none stated (file headers say Apache-2.0)",
     licence_weights="none stated",
     weights=("iqa-conformer",),

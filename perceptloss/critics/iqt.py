@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.card import Card
+from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.networks.attention import attend
 from perceptloss.networks.inception_tokens import InceptionTokens
@@ -184,16 +184,11 @@ class MaskedIQT(IQT):
         return token
 
 
-_CARD = Card(
+_CARD = opinion_card(
     name="iqt",
     summary="Opinion score of GAN-like artefacts by a transformer on Inception features, winner of NTIRE 2021.",
     kind="fr",
-    better="higher",
-    bounds=(float("-inf"), float("inf")),
-    identity=None,
-    shape="hinge",
     min_size=192,
-    tiling="approximate",
     fidelity="paper",
     licence_code="none stated (public port; the authors published no code)",
     licence_weights="none stated (port), Apache-2.0 (timm trunk)",

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import PIQ, similarity_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.functional import YIQ, blur, bounded_power, gaussian, mix_channels, similarity, slide, soften
 from perceptloss.networks.windows import SCALE_WEIGHTS, ssim_maps, window_moments
@@ -165,20 +165,13 @@ class IWSSIM(Critic):
         return iw_ssim(x, y)  # type: ignore[arg-type]
 
 
-_CARD = Card(
+_CARD = similarity_card(
     name="iw-ssim",
     summary="Structural similarity over a Laplacian pyramid, weighted by the information in each place.",
-    kind="fr",
-    better="higher",
-    bounds=(0.0, 1.0),
-    identity=1.0,
-    shape="deficit",
     min_size=(_TAPS - 1) * 2 ** (_LEVELS - 1) + 1,
     tiling="never",
-    licence_code="Apache-2.0 (piq)",
     paper="Wang and Li, Information Content Weighting for Perceptual Image Quality Assessment, IEEE TIP 2011",
-    source="https://github.com/photosynthesis-team/piq 0.8.0 (Apache-2.0); "
-    "https://ece.uwaterloo.ca/~z70wang/research/iwssim/",
+    source=f"{PIQ}; https://ece.uwaterloo.ca/~z70wang/research/iwssim/",
     notes=(
         "luminance only",
         "an anticorrelated band counts as a correlated one: the negative of an image may score high, so start with "

@@ -13,7 +13,7 @@ from functools import partial
 
 import torch
 
-from perceptloss.card import Card
+from perceptloss.card import Card, distance_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.distances import VGG16_CHANNELS, UnitDistanceCritic
 from perceptloss.networks.trunks import Trunk, alexnet, squeezenet, vgg16
@@ -57,14 +57,10 @@ _SQUEEZE = {"relu1": 64, "fire3": 128, "fire5": 256, "fire6": 384, "fire7": 384,
 def _entry(
     net: str, trunk: Callable[[], Trunk], taps: dict[str, int], files: tuple[str, str], top: float, size: int
 ) -> Entry:
-    card = Card(
+    card = distance_card(
         name=f"lpips-{net}",
         summary=f"Learned perceptual distance in features of {net}, the usual perceptual loss of restoration.",
-        kind="fr",
-        better="lower",
         bounds=(0.0, top),
-        identity=0.0,
-        shape="distance",
         min_size=size,
         low_precision=True,
         licence_code="BSD-2-Clause",

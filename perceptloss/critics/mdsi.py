@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import FLAT, PIQ, Card, distance_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.functional import (
     PREWITT,
@@ -108,24 +108,20 @@ class MDSI(Critic):
         return _ALPHA * edges + (1 - _ALPHA) * chroma
 
 
-_CARD = Card(
+_CARD = distance_card(
     name="mdsi",
     summary="Mean deviation of gradient and chroma similarity; strong on classical damage.",
-    kind="fr",
-    better="lower",
     bounds=(0.0, 0.86),
-    identity=0.0,
-    shape="distance",
     min_size=2,
     tiling="never",
     licence_code="Apache-2.0 (piq)",
     paper="Ziaei Nafchi et al., Mean Deviation Similarity Index, IEEE Access 2016",
-    source="https://github.com/photosynthesis-team/piq 0.8.0 (Apache-2.0); the authors' Matlab code",
+    source=f"{PIQ}; the authors' Matlab code",
     notes=(
         "a fourth root: steep near equal images, where its slope is limited, and flat far from them",
         "damage spread evenly scores as none: combine with a pixel loss",
         "the upper bound is a numeric one over the values that gradients and colours can take",
-        "no gradient arrives where the judged image is exactly flat",
+        FLAT,
     ),
 )
 

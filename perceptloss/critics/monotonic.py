@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.card import Card
+from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.errors import ConfigError, near
 from perceptloss.networks.functional import bounded_power
@@ -165,17 +165,12 @@ def _regressor(inputs: int, first: int, second: int) -> nn.Sequential:
 
 
 def _card(name: str, summary: str, fidelity: Literal["official-parity", "after-paper"], *notes: str) -> Card:
-    return Card(
+    return opinion_card(
         name=name,
         summary=summary,
         kind="nr",
-        better="higher",
-        bounds=(-math.inf, math.inf),
-        identity=None,
-        shape="hinge",
         min_size=32,
         low_precision=True,
-        tiling="approximate",
         fidelity=fidelity,
         licence_code="Apache-2.0",
         licence_weights="the user's own; none published",

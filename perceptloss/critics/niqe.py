@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.networks.functional import gaussian, imresize, mix_channels, root
 from perceptloss.networks.nss import StatisticsCritic, fits, mscn, offset, rounded
@@ -134,14 +134,12 @@ class NIQE(StatisticsCritic):
         return distance(self.mean.double(), self.covariance.double(), *moments(*found)).to(x.dtype)
 
 
-_CARD = Card(
+_CARD = opinion_card(
     name="niqe",
     summary="Distance of the statistics of normalised luminance from those of pristine photographs.",
     kind="nr",
     better="lower",
     bounds=(0.0, math.inf),
-    identity=None,
-    shape="hinge",
     min_size=192,
     tiling="never",
     licence_code="Apache-2.0 (BasicSR); permission notice of the University of Texas at Austin (Matlab)",

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import Card, distance_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.functional import YIQ, blur, mix_channels, root, soften
 
@@ -119,14 +119,9 @@ class NLPD(Critic):
         return nlpd(x, y, self.form)  # type: ignore[arg-type]
 
 
-_CARD = Card(
+_CARD = distance_card(
     name="nlpd",
     summary="Distance of Laplacian pyramids after local contrast normalisation, as in early vision.",
-    kind="fr",
-    better="lower",
-    bounds=(0.0, float("inf")),
-    identity=0.0,
-    shape="distance",
     min_size=2 ** len(_BANDS) + 1,
     tiling="never",
     licence_code="MIT",

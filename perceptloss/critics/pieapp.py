@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from perceptloss.card import Card
+from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.networks.functional import soften
 from perceptloss.networks.patches import cut, strided
@@ -132,14 +132,11 @@ class PieAPP(TrunkCritic):
         return errors.view(len(x), 1, len(strided(x.shape[-2], _SIDE, self.stride)), -1)
 
 
-_CARD = Card(
+_CARD = opinion_card(
     name="pieapp",
     summary="Error of 64x64 patches, learned from pairwise preferences and pooled by learned weights.",
     kind="fr",
     better="lower",
-    bounds=(float("-inf"), float("inf")),
-    identity=None,
-    shape="hinge",
     min_size=_SIDE,
     licence_code="BSD-2-Clause terms, non-commercial use only",
     licence_weights="BSD-2-Clause terms, non-commercial use only",

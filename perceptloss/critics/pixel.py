@@ -7,14 +7,13 @@ the root in `tv` is 0 on a flat image, where the original gives NaN.
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import PIQ, Card, distance_card, similarity_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.functional import root
 
@@ -85,20 +84,14 @@ class TotalVariation(Critic):
         return total_variation(x, self.norm)
 
 
-_PIQ = "https://github.com/photosynthesis-team/piq 0.8.0 (Apache-2.0)"
-_PSNR = Card(
+_PSNR = similarity_card(
     name="psnr",
     summary="Peak signal-to-noise ratio of the RGB values in dB.",
-    kind="fr",
-    better="higher",
     bounds=(0.0, 80.0),  # black against white is at -4e-8
     identity=80.0,
-    shape="deficit",
-    min_size=1,
-    licence_code="Apache-2.0 (piq)",
     paper="of old; see Huynh-Thu and Ghanbari, Scope of Validity of PSNR in Image/Video Quality Assessment, "
     "Electronics Letters 2008",
-    source=_PIQ,
+    source=PIQ,
     notes=(
         "1e-8 is added to the squared error, so equal images score 80 dB instead of infinity",
         "as a loss, (80 - dB) / 80: its slope is that of the logarithm of the error, so small errors weigh as much "
@@ -107,18 +100,15 @@ _PSNR = Card(
     ),
 )
 _tv = partial(
-    Card,
+    distance_card,
     kind="nr",
-    better="lower",
-    bounds=(0.0, math.inf),
     identity=None,
-    shape="distance",
     domains=frozenset({"piecewise-constant"}),
     min_size=2,
     tiling="never",
     licence_code="Apache-2.0 (piq)",
     paper="Rudin et al., Nonlinear Total Variation Based Noise Removal Algorithms, Physica D 1992",
-    source=_PIQ,
+    source=PIQ,
 )
 _FLAT = "a prior, not a judge of quality: blur improves it and a flat image is its optimum; give it a small weight"
 _TV = _tv(

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.card import Card
+from perceptloss.card import Card, after_paper_card
 from perceptloss.critic import Entry
 from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, features, resnet_rules
 
@@ -203,21 +203,13 @@ _NOTES = (
     "alike (1 / sum of squares of roi(x) is the number of pixels that count)",
 )
 
-_CARD = Card(
+_CARD = after_paper_card(
     name="pmos",
     summary="Opinion score of every pixel, and of the image as their weighted sum; has a quality map at full size.",
     kind="nr",
-    better="higher",
     bounds=(_LOWEST, _HIGHEST),
-    identity=None,
-    shape="hinge",
     min_size=32,
     multiple_of=32,
-    tiling="approximate",
-    low_precision=True,
-    fidelity="after-paper",
-    licence_code="no code published",
-    licence_weights="BSD-3-Clause (torchvision trunk); the head is the user's own",
     weights=("resnet50", "pmos"),
     paper="Kim et al., Pixel-by-pixel Mean Opinion Score (pMOS) for No-Reference Image Quality Assessment, "
     "arXiv 2206.06541, 2022",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from perceptloss.card import Card
+from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.networks.deform import deform_conv2d
 from perceptloss.networks.patch_ladder import HEAD, LADDER, PatchHead, PatchLadderCritic, initialise, ladder
@@ -106,16 +106,11 @@ class RADN(PatchLadderCritic):
         return self.tail(self.ladder[-1](deformed)).mean((2, 3))
 
 
-_CARD = Card(
+_CARD = opinion_card(
     name="radn",
     summary="Opinion score of GAN-like artefacts from deformed, mutually attending 32x32 patches, learned on PIPAL.",
     kind="fr",
-    better="higher",
-    bounds=(float("-inf"), float("inf")),
-    identity=None,
-    shape="hinge",
     min_size=33,
-    tiling="approximate",
     licence_code="none stated",
     licence_weights="none stated",
     weights=("radn",),

@@ -8,7 +8,6 @@ whole of a map that is not square.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from perceptloss.card import Card
+from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.errors import ConfigError, InputError
 from perceptloss.networks.batchnorm import COUNTER, BatchStats
@@ -128,14 +127,11 @@ class Ranker(TrunkCritic):
         return score[:, 0]
 
 
-_CARD = Card(
+_CARD = opinion_card(
     name="ranker",
     summary="Network that learned the order in which NIQE, Ma's metric or PI puts super-resolution results.",
     kind="nr",
     better="lower",
-    bounds=(-math.inf, math.inf),
-    identity=None,
-    shape="hinge",
     min_size=32,
     low_precision=True,
     tiling="never",

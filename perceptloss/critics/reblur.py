@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import opinion_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.functional import YIQ, blur, gaussian, mix_channels, root, soften
 
@@ -70,17 +70,13 @@ class Reblur(Critic):
         return (1 - after / before.where(there, before.new_ones(()))).where(there, before.new_zeros(()))
 
 
-_CARD = Card(
+_CARD = opinion_card(
     name="reblur",
     summary="Share of the edges that a further blur takes away; high for sharp images.",
     kind="nr",
-    better="higher",
     bounds=(0.0, 1.0),
-    identity=None,
-    shape="hinge",
     domains=frozenset({"blur"}),
     min_size=10,
-    tiling="approximate",
     fidelity="after-paper",
     licence_code="none needed (written from the principle)",
     paper="Crete et al., The Blur Effect: Perception and Estimation with a New No-Reference Perceptual Blur Metric, "

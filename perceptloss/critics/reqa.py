@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.card import Card
+from perceptloss.card import Card, after_paper_card
 from perceptloss.critic import Entry
 from perceptloss.networks.attention import EncoderLayer
 from perceptloss.networks.batchnorm import BatchStats
@@ -188,20 +188,13 @@ class REQA(TrunkCritic):
         return _SCALE * per_image(last(h).squeeze(1), images).mean(1)
 
 
-_CARD = Card(
+_CARD = after_paper_card(
     name="reqa",
     summary="Opinion score that is fixed coarsely and refined by feedback, meant to order images of similar quality.",
     kind="nr",
-    better="higher",
     bounds=(0.0, float("inf")),
-    identity=None,
-    shape="hinge",
     min_size=224,
-    tiling="approximate",
-    low_precision=True,
-    fidelity="after-paper",
     licence_code="none stated (ours: written from the description)",
-    licence_weights="BSD-3-Clause (torchvision trunk); the head is the user's own",
     weights=("resnet50", "reqa"),
     paper="Li and Huo, REQA: Coarse-to-fine Assessment of Image Quality to Alleviate the Range Effect, "
     "Journal of Visual Communication and Image Representation, 2024",

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import PIQ, Card, similarity_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.functional import (
     SCHARR,
@@ -132,18 +132,11 @@ class SRSIM(Critic):
 
 
 _card = partial(
-    Card,
-    kind="fr",
-    better="higher",
-    bounds=(0.0, 1.0),
-    identity=1.0,
-    shape="deficit",
+    similarity_card,
     min_size=round(_TAPS / _SCALE),
     tiling="never",
-    licence_code="Apache-2.0 (piq)",
     paper="Zhang and Li, SR-SIM: A Fast and High Performance IQA Index Based on Spectral Residual, ICIP 2012",
-    source="https://github.com/photosynthesis-team/piq 0.8.0 (Apache-2.0); "
-    "https://sse.tongji.edu.cn/linzhang/IQA/SR-SIM/SR-SIM.htm",
+    source=f"{PIQ}; https://sse.tongji.edu.cn/linzhang/IQA/SR-SIM/SR-SIM.htm",
 )
 _NOTES = (
     "the weights come from both images and are differentiated, so a restorer may move weight to easy places",

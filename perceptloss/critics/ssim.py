@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import PIQ, Card, similarity_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.functional import bounded_power, shrink_factor
 from perceptloss.networks.windows import SCALE_WEIGHTS, TAPS, ssim_maps
@@ -115,14 +115,8 @@ class MSSSIM(Critic):
 
 
 _card = partial(
-    Card,
-    kind="fr",
-    better="higher",
-    identity=1.0,
-    shape="deficit",
-    licence_code="Apache-2.0 (piq)",
-    source="https://github.com/photosynthesis-team/piq 0.8.0 (Apache-2.0); "
-    "https://ece.uwaterloo.ca/~z70wang/research/ssim/",
+    similarity_card,
+    source=f"{PIQ}; https://ece.uwaterloo.ca/~z70wang/research/ssim/",
 )
 _WANG = "Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, IEEE TIP 2004"
 _FLAT = "quadratic near the optimum, so it stalls late in training: combine with a pixel loss"

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.card import Card
+from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.errors import ConfigError
 from perceptloss.networks.attention import attend
@@ -196,17 +196,11 @@ class TReS(TrunkCritic):
         return per_image(tokens + last, len(x)).mean(1)
 
 
-_CARD = Card(
+_CARD = opinion_card(
     name="tres",
     summary="Opinion score without reference by a transformer on four scales of ResNet-50 features.",
     kind="nr",
-    better="higher",
-    bounds=(-math.inf, math.inf),
-    identity=None,
-    shape="hinge",
     min_size=224,
-    tiling="approximate",
-    fidelity="official-parity",
     licence_code="Carnegie Mellon University, academic non-commercial",
     licence_weights="Carnegie Mellon University, academic non-commercial",
     weights=("tres",),

@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.functional import bounded_power
 
@@ -185,14 +185,11 @@ class UCIQE(Critic):
         return super().signature + ("|lab:opencv8" if self.rounded else "")
 
 
-_CARD = Card(
+_CARD = opinion_card(
     name="uciqe",
     summary="Chroma, contrast and saturation of underwater pictures by formula; for reports.",
     kind="nr",
-    better="higher",
     bounds=(0.0, 1.0),
-    identity=None,
-    shape="hinge",
     domains=frozenset({"underwater"}),
     tiling="never",
     licence_code="none stated",

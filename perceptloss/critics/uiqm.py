@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import opinion_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.functional import edge_magnitude, root
 
@@ -150,14 +150,11 @@ class UIQM(Critic):
         return uiqm(x)
 
 
-_CARD = Card(
+_CARD = opinion_card(
     name="uiqm",
     summary="Colourfulness, sharpness and contrast of underwater pictures by formula; for reports.",
     kind="nr",
-    better="higher",
     bounds=(-0.2155, 10.3),
-    identity=None,
-    shape="hinge",
     domains=frozenset({"underwater"}),
     min_size=_BLOCK,
     licence_code="MIT",

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.card import Card
+from perceptloss.card import Card, after_paper_card
 from perceptloss.critic import Entry
 from perceptloss.networks.attention import EncoderLayer
 from perceptloss.networks.trunks import Features, ResNet, Trunk, TrunkCritic, resnet_rules
@@ -190,20 +190,12 @@ class UnifiedNR(UnifiedCritic):
 
 
 def _card(kind: Literal["fr", "nr"], summary: str, *notes: str) -> Card:
-    return Card(
+    return after_paper_card(
         name=f"unified-{kind}",
         summary=summary,
         kind=kind,
-        better="higher",
-        bounds=(float("-inf"), float("inf")),
-        identity=None,
-        shape="hinge",
         min_size=32,
         multiple_of=32,
-        tiling="approximate",
-        low_precision=True,
-        fidelity="after-paper",
-        licence_code="no code published",
         licence_weights="BSD-3-Clause (torchvision trunk); the rest is the user's own",
         weights=("resnet50", "unified"),
         paper="Zeng and Kwong, Learning Transformer Features for Image Quality Assessment, arXiv 2112.00485, 2021",

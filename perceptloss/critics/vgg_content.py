@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import Card, distance_card
 from perceptloss.critic import Entry
 from perceptloss.networks.layers import pixels
 from perceptloss.networks.trunks import Features, TrunkCritic, vgg16
@@ -84,14 +84,9 @@ class VGGStyle(_OnVGG):
 
 
 def _card(name: str, summary: str, note: str) -> Card:
-    return Card(
+    return distance_card(
         name=name,
         summary=summary,
-        kind="fr",
-        better="lower",
-        bounds=(0.0, float("inf")),
-        identity=0.0,
-        shape="distance",
         min_size=32,
         low_precision=True,
         fidelity="paper",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import FLAT, PIQ, similarity_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.functional import YIQ, blur, gaussian, mix_channels, soften
 from perceptloss.networks.windows import window_moments
@@ -79,24 +79,19 @@ class VIF(Critic):
         return vif(x, y)  # type: ignore[arg-type]
 
 
-_CARD = Card(
+_CARD = similarity_card(
     name="vif",
     summary="Share of the reference's visual information kept, in the pixel domain over four scales.",
-    kind="fr",
-    better="higher",
     bounds=(0.0, float("inf")),
-    identity=1.0,
     shape="hinge",
     min_size=41,
-    licence_code="Apache-2.0 (piq)",
     paper="Sheikh and Bovik, Image Information and Visual Quality, IEEE TIP 2006",
-    source="https://github.com/photosynthesis-team/piq 0.8.0 (Apache-2.0); "
-    "https://live.ece.utexas.edu/research/Quality/VIF.htm",
+    source=f"{PIQ}; https://live.ece.utexas.edu/research/Quality/VIF.htm",
     notes=(
         "rewards contrast beyond the reference (a gain of 1.3 scores above 1): keep the hinge, which stops at 1",
         "not symmetric: the judged image comes first",
         "judges luminance only; a flat reference carries no information: score 1, no gradient",
-        "no gradient arrives where the judged image is exactly flat",
+        FLAT,
         "the gradient between equal images is not 0, because more contrast would score more",
     ),
 )

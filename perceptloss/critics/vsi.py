@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import PIQ, similarity_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.functional import (
     SCHARR,
@@ -148,20 +148,13 @@ class VSI(Critic):
         return _similarity_and_weight(*self.admit(x, y))[0]  # type: ignore[arg-type]
 
 
-_CARD = Card(
+_CARD = similarity_card(
     name="vsi",
     summary="Similarity of saliency, gradients and chroma, weighted by saliency.",
-    kind="fr",
-    better="higher",
-    bounds=(0.0, 1.0),
-    identity=1.0,
-    shape="deficit",
     min_size=2,
     tiling="never",
-    licence_code="Apache-2.0 (piq)",
     paper="Zhang et al., VSI: A Visual Saliency-Induced Index for Perceptual Image Quality Assessment, IEEE TIP 2014",
-    source="https://github.com/photosynthesis-team/piq 0.8.0 (Apache-2.0); "
-    "VSI Matlab code of Lin Zhang, Tongji University",
+    source=f"{PIQ}; VSI Matlab code of Lin Zhang, Tongji University",
     notes=(
         "saliency prefers the centre and weighs both images: a restorer may move weight to easy places",
         "saliency is computed on a 256x256 square, so crops and whole images are judged differently",

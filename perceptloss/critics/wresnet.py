@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.networks.patch_ladder import HEAD, LADDER, PatchHead, PatchLadderCritic, initialise, ladder
 from perceptloss.networks.patches import per_image
@@ -48,16 +48,11 @@ class WResNet(PatchLadderCritic):
         return vx, vy
 
 
-_CARD = Card(
+_CARD = opinion_card(
     name="wresnet",
     summary="Weighted mean of the opinion scores of 32x32 patches, learned from scratch on PIPAL; has a quality map.",
     kind="fr",
-    better="higher",
-    bounds=(float("-inf"), float("inf")),
-    identity=None,
-    shape="hinge",
     min_size=33,
-    tiling="approximate",
     fidelity="paper",
     licence_code="none stated",
     licence_weights="none stated",

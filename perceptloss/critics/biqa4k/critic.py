@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from perceptloss.card import Card
+from perceptloss.card import Card, after_paper_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.critics.biqa4k.texture import STATISTICS, Statistic, cell_texture
 from perceptloss.errors import ConfigError, InputError
@@ -197,21 +197,13 @@ class BIQA4KFR(BIQA4KCritic):
         return self.score_at(x, self.select(y))
 
 
-_CARD = Card(
+_CARD = after_paper_card(
     name="biqa4k",
     summary="Quality of the three most textured patches of a large image, and whether its resolution is native.",
     kind="nr",
-    better="higher",
-    bounds=(float("-inf"), float("inf")),
-    identity=None,
-    shape="hinge",
     domains=frozenset({"4k", "natural"}),
     min_size=256,
     tiling="never",
-    low_precision=True,
-    fidelity="after-paper",
-    licence_code="no code published",
-    licence_weights="BSD-3-Clause (torchvision trunk); the head is the user's own",
     weights=("resnet50", "biqa4k"),
     paper="Lu et al., Deep Neural Network for Blind Visual Quality Assessment of 4K Content, arXiv 2206.04363, 2022",
     source="no code published",

@@ -8,13 +8,12 @@ and `dfss-deviation`, which compares the deviations of an image with those of it
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import distance_card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.critics.dfss.feature_statistics import SIDE, DeviationCritic
 
@@ -80,21 +79,17 @@ class DFSSDeviation(DeviationCritic):
         return F.relu(self.deviation(x) - self.deviation(y)).mean(1)  # type: ignore[arg-type]
 
 
-def _card(name: str, **facts: Any) -> Card:
-    return Card(
-        name=name,
-        better="lower",
-        domains=frozenset({"screen"}),
-        min_size=2 * SIDE,
-        tiling="never",
-        licence_code="MIT",
-        licence_weights="none stated, in an MIT repository",
-        weights=("dfss",),
-        paper="Chen et al., Deep Feature Statistics Mapping for Generalized Screen Content Image Quality Assessment, "
-        "IEEE TIP 33, 2024",
-        source="https://github.com/Baoliang93/DFSS-IQA commit 2565b1f",
-        **facts,
-    )
+_FACTS: dict[str, Any] = {
+    "domains": frozenset({"screen"}),
+    "min_size": 2 * SIDE,
+    "tiling": "never",
+    "licence_code": "MIT",
+    "licence_weights": "none stated, in an MIT repository",
+    "weights": ("dfss",),
+    "paper": "Chen et al., Deep Feature Statistics Mapping for Generalized Screen Content Image Quality Assessment, "
+    "IEEE TIP 33, 2024",
+    "source": "https://github.com/Baoliang93/DFSS-IQA commit 2565b1f",
+}
 
 
 _GRID = (
@@ -104,13 +99,12 @@ _GRID = (
     "combine with a pixel loss",
 )
 
-_SCORE = _card(
-    "dfss",
+_SCORE = opinion_card(
+    **_FACTS,
+    better="lower",
+    name="dfss",
     summary="Blind score of screen content from how far statistics of learned features deviate from pristine screens.",
     kind="nr",
-    bounds=(-math.inf, math.inf),
-    identity=None,
-    shape="hinge",
     notes=(
         "the direction belongs to the weights: those for SIQAD learned DMOS, where lower is better; those for SCID "
         "learned MOS: say better='higher'",
@@ -120,13 +114,10 @@ _SCORE = _card(
     ),
 )
 
-_DEVIATION = _card(
-    "dfss-deviation",
+_DEVIATION = distance_card(
+    **_FACTS,
+    name="dfss-deviation",
     summary="By how much statistics of learned features deviate more from pristine screens than the reference's do.",
-    kind="fr",
-    bounds=(0.0, math.inf),
-    identity=0.0,
-    shape="distance",
     fidelity="after-paper",
     notes=(
         "the deviations are the authors', the comparison with the reference ours; it reads the same weights as dfss, "

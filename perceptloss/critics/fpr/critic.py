@@ -8,13 +8,12 @@ between what the network makes of an image and of its reference.
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import Card, distance_card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.critics.fpr.hallucination import SIDE, HallucinatingCritic, patch_grid, row_distance, weighted_mean
 from perceptloss.errors import ConfigError
@@ -130,28 +129,23 @@ _BORDER = (
 )
 
 
-def _card(name: str, **facts: Any) -> Card:
-    return Card(
-        name=name,
-        better="lower",
-        domains=frozenset({"natural", "screen"}),
-        min_size=SIDE,
-        licence_code="Apache-2.0",
-        licence_weights="none stated, in an Apache-2.0 repository",
-        weights=("fpr",),
-        paper="Chen et al., No-Reference Image Quality Assessment by Hallucinating Pristine Features, TIP 31, 2022",
-        source="https://github.com/Baoliang93/FPR commit fd8b41c",
-        **facts,
-    )
+_FACTS: dict[str, Any] = {
+    "domains": frozenset({"natural", "screen"}),
+    "min_size": SIDE,
+    "licence_code": "Apache-2.0",
+    "licence_weights": "none stated, in an Apache-2.0 repository",
+    "weights": ("fpr",),
+    "paper": "Chen et al., No-Reference Image Quality Assessment by Hallucinating Pristine Features, TIP 31, 2022",
+    "source": "https://github.com/Baoliang93/FPR commit fd8b41c",
+}
 
 
-_SCORE = _card(
-    "fpr",
+_SCORE = opinion_card(
+    **_FACTS,
+    better="lower",
+    name="fpr",
     summary="Blind score of 64x64 patches whose features were taught to imagine those of the unseen reference.",
     kind="nr",
-    bounds=(-math.inf, math.inf),
-    identity=None,
-    shape="hinge",
     tiling="never",
     notes=(
         "the direction belongs to the weights: those for natural images and for SIQAD learned DMOS of 0 to 100, where "
@@ -163,14 +157,10 @@ _SCORE = _card(
     ),
 )
 
-_FEATURE = _card(
-    "fpr-feature",
+_FEATURE = distance_card(
+    **_FACTS,
+    name="fpr-feature",
     summary="Distance between the features, seen and imagined, that FPR's blind branch makes of image and reference.",
-    kind="fr",
-    bounds=(0.0, math.inf),
-    identity=0.0,
-    shape="distance",
-    tiling="approximate",
     fidelity="after-paper",
     notes=(
         "the network is the authors', the distance ours: that of their triplet loss, whose margin is 0.5",

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.card import Card
+from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.critics.jspl.local_sw import local_sliced_wasserstein, orthogonal_directions
 from perceptloss.networks.lean import conv
@@ -181,16 +181,11 @@ def _shares(attention: Tensor, window: int, stride: int) -> Tensor:
     return F.avg_pool2d(padded, window, stride).flatten(2).softmax(-1)
 
 
-_CARD = Card(
+_CARD = opinion_card(
     name="jspl",
     summary="Opinion score from local distributions of features, tolerant of small shifts; tells when it is unsure.",
     kind="fr",
-    better="higher",
-    bounds=(float("-inf"), float("inf")),
-    identity=None,
-    shape="hinge",
     min_size=64,
-    tiling="approximate",
     fidelity="after-paper",
     licence_code="none published (ours: Apache-2.0)",
     licence_weights="none published",

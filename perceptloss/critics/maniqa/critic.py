@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from perceptloss.card import Card
+from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.critics.maniqa.swin import SwinBlock
 from perceptloss.networks.attention import attend
@@ -205,16 +205,12 @@ class MANIQA(TrunkCritic):
         return super().signature + ("" if self.scale == _SCALE else f"|scale:{self.scale}")
 
 
-_CARD = Card(
+_CARD = opinion_card(
     name="maniqa",
     summary="Opinion score learned from late vision-transformer tokens by attention among channels and patches.",
     kind="nr",
-    better="higher",
     bounds=(0.0, math.inf),
-    identity=None,
-    shape="hinge",
     min_size=224,
-    tiling="approximate",
     licence_code="Apache-2.0",
     licence_weights="Apache-2.0",
     weights=("maniqa",),

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import Card, distance_card
 from perceptloss.critic import Entry
 from perceptloss.critics.mini.pair_distance import RisingHead, pair_parts
 from perceptloss.networks.trunks import Features, TrunkCritic
@@ -57,14 +57,9 @@ class MiniFR(TrunkCritic):
         return self.head(torch.cat([self.bank(x, y, hold=hold), self.distances(fx, fy)], 1))
 
 
-_CARD = Card(
+_CARD = distance_card(
     name="mini-fr",
     summary="Small distance of our own that ships with perceptloss: classical similarities beside learned features.",
-    kind="fr",
-    better="lower",
-    bounds=(0.0, float("inf")),
-    identity=0.0,
-    shape="distance",
     min_size=32,
     low_precision=True,
     licence_code="Apache-2.0 (ours)",

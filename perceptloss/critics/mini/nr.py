@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.critics.mini.pooled_statistics import QualityHead, pooled
 from perceptloss.critics.mini.statistics_bank import StatisticsBank
@@ -49,14 +49,10 @@ class MiniNR(TrunkCritic):
         return self.head(pooled(fx, self.taps), self.bank(x))
 
 
-_CARD = Card(
+_CARD = opinion_card(
     name="mini-nr",
     summary="Small quality of our own that ships with perceptloss, learned from degraded photographs.",
     kind="nr",
-    better="higher",
-    bounds=(float("-inf"), float("inf")),
-    identity=None,
-    shape="hinge",
     min_size=32,
     low_precision=True,
     licence_code="Apache-2.0 (ours)",

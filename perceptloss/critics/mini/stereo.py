@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from perceptloss.card import Card
+from perceptloss.card import Card, distance_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.critics.mini.pair_distance import RisingHead, pair_parts
 from perceptloss.networks.functional import root_above
@@ -112,14 +112,10 @@ def dominance(x: Tensor) -> Tensor:
     return torch.softmax(_RIVALRY * (contrast + 1e-3).log().view(2, -1, 1), 0)
 
 
-_CARD = Card(
+_CARD = distance_card(
     name="mini-stereo",
     summary="Small distance of stereo pairs of our own that ships with perceptloss: both views, and their agreement.",
     kind="stereo-fr",
-    better="lower",
-    bounds=(0.0, float("inf")),
-    identity=0.0,
-    shape="distance",
     domains=frozenset({"stereo"}),
     min_size=32,
     licence_code="Apache-2.0 (ours)",

@@ -8,7 +8,6 @@ names are stored once, and a histogram that carries a gradient, as an option.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Literal
@@ -17,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.card import Card
+from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.critics.uranker.coat import ParallelBlock, Positions, RelativePositions, SerialBlock, joined, parted
 from perceptloss.weights.rules import Rule
@@ -206,14 +205,10 @@ class URanker(Critic):
         return super().signature + ("" if self.histogram == "hard" else f"|histogram:{self.histogram}")
 
 
-_CARD = Card(
+_CARD = opinion_card(
     name="uranker",
     summary="Ranks enhanced underwater pictures, by a multi-scale transformer that reads the colour histogram.",
     kind="nr",
-    better="higher",
-    bounds=(-math.inf, math.inf),
-    identity=None,
-    shape="hinge",
     domains=frozenset({"underwater"}),
     min_size=_STRIDE,
     tiling="never",
