@@ -13,7 +13,7 @@ from perceptloss.card import Card, Direction
 from perceptloss.errors import InputError, PerceptlossError
 from perceptloss.weights.rules import Rule
 
-__all__ = ["Critic", "Entry", "Overshoot", "Precision"]
+__all__ = ["Critic", "Entry", "Overshoot", "Precision", "given"]
 
 Overshoot = Literal["pass", "clamp", "raise"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -211,11 +211,18 @@ class Critic(nn.Module):
     def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The critic's own quality map, (N, 1, h, w), in its natural units, differentiable; see `has_maps`.
 
-        The docstring of the class that has one says what a cell covers. `map_better` says its direction.
+        `quality_map` of the class says what a cell covers. `map_better` says its direction.
 
         Raises:
+            InputError: as when scoring.
             PerceptlossError: if the critic has none.
         """
+        x, y = self.admit(x, y)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.quality_map(x, y)
+
+    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """What `maps` gives, from checked images; subclasses that have a map implement it."""
         raise PerceptlossError(
             f"critic {self.card.name!r} has no quality map of its own; "
             "perceptloss.maps.attribution.attribution(critic, x, y) shows where its score comes from."
@@ -224,12 +231,18 @@ class Critic(nn.Module):
     @property
     def has_maps(self) -> bool:
         """Whether `maps` gives a quality map; `perceptloss.maps.attribution` explains the score of any critic."""
-        return type(self).maps is not Critic.maps
+        return type(self).quality_map is not Critic.quality_map
 
     @property
     def map_better(self) -> Direction:
         """Whether higher or lower values of `maps` are better: as for the score, unless the class says otherwise."""
         return self.map_direction or self.card.better
+
+
+def given(y: Tensor | None) -> Tensor:
+    """The reference of a critic that needs one, which `admit` has seen to."""
+    assert y is not None
+    return y
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.networks.deform import deform_conv2d
-from perceptloss.networks.patches import cut, per_image, spread
+from perceptloss.networks.functional import weighted_mean
+from perceptloss.networks.layers import draw
+from perceptloss.networks.patches import CropCritic, crops_note
 from perceptloss.networks.trunks import (
     HALF,
     Features,
@@ -88,11 +90,11 @@ class Regressor(nn.Module):
         return self.conv(h).flatten(1), self.conv_attent(h).flatten(1)
 
 
-class AHIQ(TrunkCritic):
+class AHIQ(CropCritic, TrunkCritic):
     """AHIQ opinion score, fitted to 0 ... 1; higher is better, without a fixed score at identity.
 
     Args:
-        card: What it is.
+        card: What it is; `side` becomes its `min_size`.
         side: Side of the images that the position embedding fits, a multiple of 8.
         embed_dim: Channels of a token.
         heads: Attention heads of a block.
@@ -125,8 +127,7 @@ class AHIQ(TrunkCritic):
         width: int = 256,
         hidden: tuple[int, int] = (1024, 512),
     ) -> None:
-        super().__init__(card)
-        self.side = side
+        super().__init__(card, side)
         vit = {"embed_dim": embed_dim, "num_heads": heads, "img_size": side}
         self.trunk = JoinedTrunk(
             vit=vision_transformer("vit_base_patch8_224", _BLOCKS, HALF, **vit),
@@ -135,25 +136,11 @@ class AHIQ(TrunkCritic):
         tokens, maps = len(_TOKENS) * embed_dim, len(_MAPS) * 4 * cnn
         self.deform_net = DeformNet(tokens, maps, deform_hidden)
         self.regressor = Regressor(tokens + maps, width, hidden)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Random weights whose scores are about as large as published ones, and whose taps move by about a pixel."""
-        for part in (self.deform_net, self.regressor):
-            for module in part.modules():
-                if isinstance(module, nn.Conv2d):
-                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                    nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-
-    def prepare(self, image: Tensor) -> Tensor:
-        tops, lefts = (spread(length, self.side) for length in image.shape[-2:])
-        return cut(image, tops, lefts, self.side)
+        draw(self.deform_net, self.regressor)  # scores about as large as published ones, taps that move by a pixel
 
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
         values, weights = self.judge(fx, fy)
-        weights = self.held(weights)
-        scores = (values * weights).sum(1) / weights.sum(1)
-        return per_image(scores, len(x)).mean(1)
+        return self.averaged(weighted_mean(values, self.held(weights)), x)
 
     def judge(self, fx: Features, fy: Features) -> tuple[Tensor, Tensor]:
         """Values and weights of the patches, row by row, (N, (side / 8) ** 2) each, from the taps of both images."""
@@ -176,8 +163,7 @@ _CARD = opinion_card(
     "CVPR Workshops 2022",
     source="https://github.com/IIGROUP/AHIQ commit 9cc6a4e",
     notes=(
-        "judges 224x224 exactly; larger images are cut into the fewest evenly spaced crops, whose scores are "
-        "averaged: give the term crop: 224 in training",
+        crops_note(224),
         "the trunks must be those of timm 0.5.4, on which the head was fitted: ViT-B/8 augreg (not augreg2), ResNet-50 "
         "A1 (not torchvision's)",
         "tokens are 8x8 pixels without overlap, so gradients can show a pattern of period 8: move the crops by 0 to 7 "

@@ -19,12 +19,14 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from perceptloss.card import Card, opinion_card
-from perceptloss.critic import Critic, Entry
+from perceptloss.critic import Entry, given
 from perceptloss.networks.batchnorm import BatchStats
-from perceptloss.networks.patches import cut, per_image, spread
+from perceptloss.networks.layers import draw
+from perceptloss.networks.patches import CropCritic, crops_note
 from perceptloss.weights.rules import Rule
 
 __all__ = ["ASNA", "ENTRIES"]
@@ -99,14 +101,14 @@ class Residual(nn.Module):
         return h + self.conv_2(F.relu(self.conv_1(h)))
 
 
-class ASNA(Critic):
+class ASNA(CropCritic):
     """ASNA opinion score in standard deviations of PIPAL; higher is better, without a fixed score at identity.
 
     Elo score = 121.35 * score + 1449.05, by the authors' constants. The score lies within
     |w| of b, weight and bias of the last layer; `linear` reads before the tanh that bounds it.
 
     Args:
-        card: What it is.
+        card: What it is; `side` becomes its `min_size`.
         encoder: Channels of the four encoder maps.
         decoder: Channels of the decoder, from the smallest map up.
         reduced: Channels after the decoder's map is reduced to an eighth.
@@ -133,8 +135,7 @@ class ASNA(Critic):
         hidden: int = 32,
         side: int = 288,
     ) -> None:
-        super().__init__(card)
-        self.side = side
+        super().__init__(card, side)
         self.shared = Encoder(encoder)
         self.d0 = Block(encoder[3], decoder[0])
         self.d1 = Block(decoder[0] + encoder[3], decoder[1])
@@ -147,26 +148,20 @@ class ASNA(Critic):
         self.dense_1 = nn.Linear((side // 8) ** 2 * attended, hidden)
         self.dense_2 = nn.Linear(hidden, 1)
         self.dense_3 = nn.Linear(1, 1)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Random weights whose scores and gradients are neither dead nor saturated."""
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                nn.init.kaiming_normal_(module.weight, a=_SLOPE)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        draw(self, slope=_SLOPE)
         nn.init.ones_(self.dense_3.weight)
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.squash(self.linear(x, y))
 
+    def prepare(self, image: Tensor) -> Tensor:
+        """Crops in BGR, in [-1, 1]."""
+        return 2 * super().prepare(image.flip(1)) - 1
+
     def linear(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        assert y is not None
-        tops, lefts = (spread(length, self.side) for length in x.shape[-2:])
-        # BGR in [-1, 1]
-        fx, fy = (self.shared(2 * cut(image.flip(1), tops, lefts, self.side) - 1) for image in (x, y))
+        fx, fy = (self.shared(self.prepare(image)) for image in (x, given(y)))
         sign = torch.where(self.dense_3.weight.detach() < 0, -1, 1)
-        return per_image((sign * self._decode(fx, fy)).squeeze(1), len(x)).mean(1)
+        return self.averaged((sign * self._decode(fx, fy)).squeeze(1), x)
 
     def squash(self, linear: Tensor) -> Tensor:
         return self.dense_3.weight.abs().squeeze() * torch.tanh(linear) + self.dense_3.bias
@@ -177,7 +172,7 @@ class ASNA(Critic):
         for block, a, b in zip((self.d1, self.d2, self.d3, self.d4), fx[::-1], fy[::-1], strict=True):
             h = block(torch.cat([F.interpolate(h, scale_factor=2), (a - b).abs()], 1))
         h = self.res2(self.res1(self.res0(self.att(self.d5(h)))))
-        return self.dense_2(F.relu(self.dense_1(h.permute(0, 2, 3, 1).flatten(1))))
+        return self.dense_2(F.relu(self.dense_1(rearrange(h, "n c h w -> n (h w c)"))))
 
 
 _CARD = opinion_card(
@@ -192,8 +187,7 @@ _CARD = opinion_card(
     "Loss, CVPR Workshops 2021",
     source="https://github.com/smehdia/NTIRE2021-IQA-MACS commit 7294735",
     notes=(
-        "judges 288x288 exactly; larger images are cut into the fewest evenly spaced crops, whose read-outs before "
-        "the tanh are averaged: give the term crop: 288 in training",
+        crops_note(288, "read-outs before the tanh"),
         "one network, one pass: the challenge entry averaged several, each over 22 rotations, flips and lightnesses",
         "a branch sees the judged image alone, so the score of an image against itself depends on the image",
         "Elo score = 121.35 * score + 1449.05; bounds are b +- |w| of the last layer, whatever the image",

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
-from perceptloss.networks.patches import cut, per_image, spread
+from perceptloss.networks.layers import draw
+from perceptloss.networks.patches import CropCritic, crops_note
 from perceptloss.networks.trunks import EfficientNet, Features, JoinedTrunk, TrunkCritic, efficientnet_rules
 from perceptloss.weights.rules import Rule
 
@@ -80,7 +81,7 @@ def _rules() -> tuple[Rule, ...]:
     return (*rules, *(Rule(rf"{name}\.(.+)", rf"head.{place}.\1") for place, name in enumerate(head)))
 
 
-class DACNN(TrunkCritic):
+class DACNN(CropCritic, TrunkCritic):
     """DACNN opinion score, in the units of the labels it was fitted to, unbounded; higher is better.
 
     Taps of both trunks at strides 4, 8, 16 and 32 are seen at three scales, gated by each other,
@@ -88,7 +89,7 @@ class DACNN(TrunkCritic):
     network turns into the score. Mean over crops.
 
     Args:
-        card: What it is.
+        card: What it is; `side` becomes its `min_size`.
         side: Side of the crops.
         stem: Channels of the trunks' stems.
         widths: Channels of the trunks' stages.
@@ -116,8 +117,7 @@ class DACNN(TrunkCritic):
         width: int = 24,
         hidden: int = 512,
     ) -> None:
-        super().__init__(card)
-        self.side = side
+        super().__init__(card, side)
         authentic, synthetic = (EfficientNet(stem=stem, widths=widths, head=top) for _ in range(2))
         self.trunk = JoinedTrunk(authentic=authentic, synthetic=synthetic)
         channels, seen = [(*widths[:-1], top)[stage] for stage in _STAGES], 3 * width
@@ -131,22 +131,10 @@ class DACNN(TrunkCritic):
             nn.PReLU(),
             nn.Linear(hidden, 1),
         )
-        self._draw()
-
-    def _draw(self) -> None:
-        """He initialisation, as the authors draw their linear layers."""
-        for part in (self.authentic, self.synthetic, self.fused, self.head):
-            for module in part.modules():
-                if isinstance(module, (nn.Conv2d, nn.Linear)):
-                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                    nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-
-    def prepare(self, image: Tensor) -> Tensor:
-        tops, lefts = (spread(length, self.side) for length in image.shape[-2:])
-        return cut(image, tops, lefts, self.side)
+        draw(self.authentic, self.synthetic, self.fused, self.head)  # as the authors draw their linear layers
 
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
-        return per_image(self.head(self.vector(fx)).squeeze(1), len(x)).mean(1)
+        return self.averaged(self.head(self.vector(fx)).squeeze(1), x)
 
     def vector(self, fx: Features) -> Tensor:
         """What the small network reads, (crops, 12 * width): 288 numbers in the published size."""
@@ -170,8 +158,7 @@ _CARD = opinion_card(
     "IEEE Transactions on Circuits and Systems for Video Technology 2022",
     source="https://github.com/NUIST-Videocoding/DACNN commit d8f9b46 (no licence stated)",
     notes=(
-        "judges 224x224 exactly; larger images are cut into the fewest evenly spaced crops, whose scores are "
-        "averaged: give the term crop: 224 in training",
+        crops_note(224),
         "the authors publish the trunks, not the fitted network: bring a checkpoint of their training",
         "scores are in the units of the set it was fitted to; where its labels are differences from the reference "
         "(DMOS), lower is better: say so with better='lower'",

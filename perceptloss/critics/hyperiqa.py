@@ -8,7 +8,6 @@ c42e727). Ours: fixed crops instead of random ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.errors import ConfigError
-from perceptloss.networks.patches import cut, per_image, spread
+from perceptloss.networks.patches import CropCritic, crops_note
 from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, resnet_rules
 from perceptloss.weights.rules import Rule
 
@@ -84,7 +83,7 @@ class HyperLayer(nn.Module):
         """Matrices, (N, outputs, inputs), and biases, (N, outputs), from content maps (N, content, grid, grid)."""
         mean = content.mean((2, 3))
         matrix = self.matrix(content if isinstance(self.matrix, nn.Conv2d) else mean)
-        return matrix.flatten(1).unflatten(1, (self.outputs, -1)), self.bias(mean)
+        return matrix.reshape(len(matrix), self.outputs, -1), self.bias(mean)
 
     def forward(self, vectors: Tensor, content: Tensor) -> Tensor:
         """Vectors (N, inputs) to (N, outputs), each by its own image's weights."""
@@ -92,13 +91,12 @@ class HyperLayer(nn.Module):
         return torch.baddbmm(bias[..., None], matrix, vectors[..., None]).squeeze(2)
 
 
-class HyperIQA(TrunkCritic):
+class HyperIQA(CropCritic, TrunkCritic):
     """HyperIQA score, about 0 to 100 for the published weights, unbounded; higher is better.
 
     Local features of four stages make one vector of distortions. A content map of the last stage makes
     the weights of the small network, sigmoid between its layers, that turns this vector into the score.
-    An image of exactly `side` x `side` is one crop, the published thing. A larger one is cut into the
-    fewest evenly spaced crops, whose scores are averaged.
+    Mean over crops.
 
     Args:
         card: What it is; `side` becomes its `min_size`.
@@ -140,8 +138,7 @@ class HyperIQA(TrunkCritic):
                 f"{len(_LOCAL)} * local, got {target[0]} with local={local}"
             )
             raise ConfigError([problem], card.name)
-        super().__init__(replace(card, min_size=side))
-        self.side = side
+        super().__init__(card, side)
         grid = side // _STRIDE
         self.trunk = ResNet(50, widths=widths)
         lengths = (*(local,) * len(_LOCAL), target[0] - len(_LOCAL) * local)
@@ -158,11 +155,6 @@ class HyperIQA(TrunkCritic):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
 
-    def prepare(self, image: Tensor) -> Tensor:
-        """Crops, image by image, (N K, 3, side, side)."""
-        tops, lefts = (spread(length, self.side) for length in image.shape[-2:])
-        return cut(image, tops, lefts, self.side)
-
     def distortions(self, maps: Features) -> Tensor:
         """The vector of local features, from the trunk's taps: (N K, target[0]), stage by stage."""
         return torch.cat([part(maps[tap]) for tap, part in zip(self.taps, self.local.values(), strict=True)], 1)
@@ -172,7 +164,7 @@ class HyperIQA(TrunkCritic):
         *inner, last = self.layers.values()
         for layer in inner:
             vectors = layer(vectors, content).sigmoid()
-        return per_image(last(vectors, content), len(x)).mean((1, 2))
+        return self.averaged(last(vectors, content).squeeze(1), x)
 
 
 _CARD = opinion_card(
@@ -186,8 +178,7 @@ _CARD = opinion_card(
     paper="Su et al., Blindly Assess Image Quality in the Wild Guided by a Self-Adaptive Hyper Network, CVPR 2020",
     source="https://github.com/SSL92/hyperIQA commit c42e727",
     notes=(
-        "judges 224x224 exactly; larger images are cut into the fewest evenly spaced crops, whose scores are averaged: "
-        "give the term crop: 224 in training; the authors average 25 random crops",
+        crops_note(224, authors="average 25 random crops"),
         "the published weights learned KonIQ's photographs shrunk to 512x384 (height 512), a distorted shape: nothing "
         "is resized here, so scores of large images differ from those of the authors' demo",
         "weights trained on LIVE or CSIQ predict differences of opinion: give better='lower'",

@@ -17,6 +17,7 @@ from perceptloss.critic import Entry
 from perceptloss.networks.attention import attend
 from perceptloss.networks.batchnorm import BatchStats
 from perceptloss.networks.inception_tokens import InceptionTokens
+from perceptloss.networks.patches import crops_note
 from perceptloss.networks.trunks import inception_rules
 from perceptloss.weights.rules import Rule
 
@@ -204,8 +205,7 @@ _CARD = opinion_card(
         "the original runs its trunk without a gradient, so that none reaches the image; here it does",
         "Elo score = 121.5351 * score + 1448.9595; the authors average the ten crops of torchvision's TenCrop, flips "
         "included",
-        "judges 192x192 exactly; larger images are cut into the fewest evenly spaced crops, whose scores are averaged: "
-        "give the term crop: 192 in training",
+        crops_note(192),
         "the score of an image against itself depends on the image; scores are not symmetric",
         "convolutions of the trunk's stem are not padded: the outermost pixels of a crop weigh least",
         "the authors' checkpoint holds the trunk too; a head of your own takes timm's file of the trunk beside it",

@@ -18,6 +18,7 @@ from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.networks.attention import attend
 from perceptloss.networks.inception_tokens import InceptionTokens
+from perceptloss.networks.patches import crops_note
 from perceptloss.networks.trunks import inception_rules
 from perceptloss.weights.rules import Rule
 
@@ -199,8 +200,7 @@ _CARD = opinion_card(
         "the paper's form: the decoder attends to all tokens of the reference; nobody has published weights for it, "
         "and those of the port are for iqt-port",
         "settings that are not in the paper, such as heads as wide as the tokens, are the port's",
-        "judges 192x192 exactly; larger images are cut into the fewest evenly spaced crops, whose scores are averaged: "
-        "give the term crop: 192 in training; the authors average 20 random crops",
+        crops_note(192, authors="average 20 random crops"),
         "the score of an image against itself depends on the image; scores are not symmetric",
         "convolutions of the trunk's stem are not padded: the outermost pixels of a crop weigh least",
         "settings for LIVE, CSIQ and TID2013: IQT(card, side=256, layers=2, width=256, head=512)",

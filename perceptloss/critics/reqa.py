@@ -13,14 +13,16 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from perceptloss.card import Card, after_paper_card
 from perceptloss.critic import Entry
 from perceptloss.networks.attention import EncoderLayer
 from perceptloss.networks.batchnorm import BatchStats
-from perceptloss.networks.patches import cut, per_image, spread
-from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, features, resnet_rules
+from perceptloss.networks.layers import draw
+from perceptloss.networks.patches import CropCritic, crops_note
+from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, resnet_rules
 
 __all__ = ["ENTRIES", "REQA", "Feedback", "GlobalContext"]
 
@@ -79,12 +81,12 @@ class GlobalContext(nn.Module):
 
     def forward(self, f: Tensor) -> Tensor:
         """A map (N, channels, h, w) to (N, out)."""
-        places = self.reduce(f).flatten(2).mT
+        places = rearrange(self.reduce(f), "n c h w -> n (h w) c")
         tokens = torch.cat([self.token.expand(len(f), 1, -1), places], 1) + self.positions
         return self.out(self.layer(tokens)[:, 0])
 
 
-class REQA(TrunkCritic):
+class REQA(CropCritic, TrunkCritic):
     """After REQA; architecture partly ours: opinion score from 0 to about 100, higher is better.
 
     The first three maps of ResNet-50 each run through a feedback cell; after every iteration the
@@ -92,11 +94,10 @@ class REQA(TrunkCritic):
     A published score ends in a ReLU, so that bad images have no slope: losses that compare images
     read what is before it. `predictions` gives the scores of all iterations.
 
-    Judges squares of `side`. Larger images are cut into the fewest evenly spaced ones, whose
-    read-outs are averaged before the ReLU.
+    The read-outs of several crops are averaged before the ReLU.
 
     Args:
-        card: What it is.
+        card: What it is; `side` becomes its `min_size`.
         side: Of the squares, a multiple of 32.
         widths: Of the four stages of the trunk (a quarter of the channels that leave them).
         hidden: Channels of the three states.
@@ -130,8 +131,8 @@ class REQA(TrunkCritic):
         inner: int = 176,
         iterations: int = 4,
     ) -> None:
-        super().__init__(card)
-        self.side, self.iterations = side, iterations
+        super().__init__(card, side)
+        self.iterations = iterations
         self.trunk = ResNet(50, widths=widths)
         self.feedback = nn.ModuleList(Feedback(4 * w, h) for w, h in zip(widths[:3], hidden, strict=True))
         sides = [_SHRINK // 4 >> level for level in range(3)]  # of the states once averaged: 8, 4, 2
@@ -140,23 +141,14 @@ class REQA(TrunkCritic):
         fused = 3 * local + context
         plan = [fused, fused // 2, fused // 4, fused // 8, fused // 16, 1]
         self.head = nn.ModuleList(nn.Linear(*sizes) for sizes in pairwise(plan))
-        self._initialise()
-
-    def _initialise(self) -> None:
-        for layer in self.head:
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-
-    def prepare(self, image: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
-        return cut(image, spread(height, self.side), spread(width, self.side), self.side)
+        draw(self.head)
 
     def squash(self, linear: Tensor) -> Tensor:
         return F.relu(linear)
 
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
         *_, last = self._fused(fx)
-        return self._read(last, len(x))
+        return self._read(last, x)
 
     def predictions(self, x: Tensor, *, linear: bool = False) -> Tensor:
         """Scores after each iteration, (N, iterations): the first is the coarse one, the last is `score`.
@@ -168,8 +160,7 @@ class REQA(TrunkCritic):
         self.refreeze()
         x, _ = self.admit(x)
         with torch.autocast(x.device.type, enabled=False):
-            fx = features(self.trunk, self.prepare(x), self.taps, self.precision)
-            found = torch.stack([self._read(fused, len(x)) for fused in self._fused(fx)], 1)
+            found = torch.stack([self._read(fused, x) for fused in self._fused(self.look(x))], 1)
             return found if linear else self.squash(found)
 
     def _fused(self, fx: Features) -> Iterator[Tensor]:
@@ -181,11 +172,11 @@ class REQA(TrunkCritic):
             pooled = [F.avg_pool2d(state, self.side // _SHRINK).flatten(1) for state in states]
             yield torch.cat([*(reduce(p) for reduce, p in zip(self.reduce, pooled, strict=True)), context], 1)
 
-    def _read(self, h: Tensor, images: int) -> Tensor:
+    def _read(self, h: Tensor, x: Tensor) -> Tensor:
         *others, last = self.head
         for layer in others:
             h = F.relu(layer(h))
-        return _SCALE * per_image(last(h).squeeze(1), images).mean(1)
+        return _SCALE * self.averaged(last(h).squeeze(1), x)
 
 
 _CARD = after_paper_card(
@@ -201,8 +192,7 @@ _CARD = after_paper_card(
     source="https://github.com/huofushuo/REQA commit bdb77da (an archive)",
     notes=(
         "not checked against the authors' code; no weights are published",
-        "judges 224x224 exactly; larger images are cut into the fewest evenly spaced crops, whose read-outs are "
-        "averaged: give the term crop: 224 in training; the authors average 25 random crops of resized images",
+        crops_note(224, "read-outs", "average 25 random crops of resized images"),
         "a score of 0 is the end of the published ReLU, not a measured quality; losses do not stop there",
         "trained on scores from 0 to 100",
         "normalisations of the gates use stored statistics, also while it learns",

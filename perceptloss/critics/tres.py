@@ -16,6 +16,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from perceptloss.card import Card, opinion_card
@@ -23,7 +24,7 @@ from perceptloss.critic import Entry
 from perceptloss.errors import ConfigError
 from perceptloss.networks.attention import attend
 from perceptloss.networks.layers import L2Pool, unit_norm
-from perceptloss.networks.patches import cut, per_image, spread
+from perceptloss.networks.patches import CropCritic, crops_note
 from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, features, resnet_rules
 from perceptloss.weights.rules import Rule
 
@@ -66,13 +67,12 @@ class EncoderLayer(nn.Module):
         return tokens + self.linear2(self.linear1(self.norm2(tokens)).relu())
 
 
-class TReS(TrunkCritic):
+class TReS(CropCritic, TrunkCritic):
     """TReS score on the label scale of its training set, unbounded; higher is better for opinion scores.
 
     Maps of the four stages become unit vectors over channels, are L2-pooled and averaged to one grid;
     its cells are the tokens of a transformer. The score is linear in the mean token and the mean of
-    the last map. An image of exactly `side` x `side` is one crop, the published thing. A larger one is
-    cut into the fewest evenly spaced crops, whose scores are averaged.
+    the last map. Mean over crops.
 
     Args:
         card: What it is; `side` becomes its `min_size`.
@@ -123,29 +123,21 @@ class TReS(TrunkCritic):
         if side % _STRIDE or width % math.lcm(4, heads):
             problem = f"side must be a multiple of {_STRIDE}, got {side}, and tokens, {width}, of 4 and heads, {heads}"
             raise ConfigError([problem], card.name)
-        super().__init__(replace(card, min_size=side))
-        self.side, self.grid = side, side // _STRIDE
+        super().__init__(card, side)
+        self.cells = side // _STRIDE
         self.trunk = ResNet(depth, widths=widths)
         self.pools = nn.ModuleList(L2Pool(c, stride=1) for c in channels)
         self.layers = nn.ModuleList(EncoderLayer(width, heads, hidden) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.reduce = nn.Linear(width, channels[-1])
         self.head = nn.Linear(2 * channels[-1], 1)
-        self.register_buffer("positions", sine_positions(self.grid, width), persistent=False)
-
-    def prepare(self, image: Tensor) -> Tensor:
-        """Crops, image by image, (N K, 3, side, side)."""
-        return cut(image, *self._starts(image), self.side)
-
-    def _starts(self, image: Tensor) -> tuple[list[int], list[int]]:
-        rows, columns = (spread(length, self.side) for length in image.shape[-2:])
-        return rows, columns
+        self.register_buffer("positions", sine_positions(self.cells, width), persistent=False)
 
     def tokens(self, maps: Features) -> Tensor:
         """What the transformer reads, from the trunk's taps: (N K, cells, width), cells row by row."""
         pooled = [pool(unit_norm(maps[tap])) for tap, pool in zip(self.taps, self.pools, strict=True)]
-        cells = [F.avg_pool2d(m, m.shape[-1] // self.grid) for m in pooled]
-        return torch.cat(cells, 1).flatten(2).mT
+        cells = [F.avg_pool2d(m, m.shape[-1] // self.cells) for m in pooled]
+        return rearrange(torch.cat(cells, 1), "n c h w -> n (h w) c")
 
     def encode(self, maps: Features) -> Tensor:
         """Tokens behind the transformer, from the trunk's taps: (N K, cells, width)."""
@@ -157,9 +149,9 @@ class TReS(TrunkCritic):
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
         whole = self.reduce(self.encode(fx).mean(1))
         scores = self.head(torch.cat([whole, fx["layer4"].mean((2, 3))], 1))
-        return per_image(scores, len(x)).mean((1, 2))
+        return self.averaged(scores.squeeze(1), x)
 
-    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """What each cell of 32x32 pixels gives to the score, in its units; the mean of a map is the score.
 
         A cell's token has seen the whole crop. Where crops overlap, their cells lie side by side, crop by crop.
@@ -167,15 +159,12 @@ class TReS(TrunkCritic):
         Returns:
             (N, 1, h, w), with 7 rows and columns per crop.
         """
-        x, _ = self.admit(x)
-        with torch.autocast(x.device.type, enabled=False):
-            found = features(self.trunk, self.prepare(x), self.taps, self.precision)
-            of_token, of_map = self.head.weight[0].chunk(2)
-            constant = self.head.bias + of_token @ self.reduce.bias
-            values = self.encode(found) @ (of_token @ self.reduce.weight) + constant
-            values = values.unflatten(1, (self.grid, self.grid)) + (found["layer4"].movedim(1, -1) @ of_map)
-        rows, columns = (len(starts) for starts in self._starts(x))
-        return values.unflatten(0, (len(x), 1, rows, columns)).transpose(3, 4).flatten(4).flatten(2, 3)
+        found = self.look(x)
+        of_token, of_map = self.head.weight[0].chunk(2)
+        constant = self.head.bias + of_token @ self.reduce.bias
+        values = self.encode(found) @ (of_token @ self.reduce.weight) + constant
+        values = rearrange(values, "crops (h w) -> crops h w", h=self.cells)
+        return self.beside(values + found["layer4"].movedim(1, -1) @ of_map, x)
 
     def consistency(self, x: Tensor) -> Tensor:
         """How differently the network sees an image and its mirror image, (N,), at least 0; lower is better.
@@ -193,7 +182,7 @@ class TReS(TrunkCritic):
             here, there = (features(self.trunk, c, self.taps, self.precision) for c in (crops, crops.flip(-1)))
             tokens = (self.encode(here) - self.encode(there)).abs().mean((1, 2))
             last = (here["layer4"] - there["layer4"]).abs().mean((1, 2, 3))
-        return per_image(tokens + last, len(x)).mean(1)
+        return self.averaged(tokens + last, x)
 
 
 _CARD = opinion_card(
@@ -208,8 +197,7 @@ _CARD = opinion_card(
     "Self-Consistency, WACV 2022",
     source="https://github.com/isalirezag/TReS commit 1fb1e40",
     notes=(
-        "judges 224x224 exactly; larger images are cut into the fewest evenly spaced crops, whose scores are averaged: "
-        "give the term crop: 224 in training; the authors average 50 random crops",
+        crops_note(224, authors="average 50 random crops"),
         "for KonIQ the authors shrink images to 512x384 (height 512) before they crop, for FLIVE to 512x512; nothing "
         "is resized here",
         "the label scale is that of the training set, about 0 to 100 for KonIQ and FLIVE; weights trained on LIVE or "

@@ -34,6 +34,7 @@ __all__ = [
     "similarity",
     "slide",
     "soften",
+    "weighted_mean",
 ]
 
 YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
@@ -87,6 +88,12 @@ def similarity(a: Tensor, b: Tensor, c: float, mask: float = 0.0) -> Tensor:
     """
     product = a * b
     return ((2 - mask) * product + c) / (a.square() + b.square() - mask * product + c)
+
+
+def weighted_mean(values: Tensor, weights: Tensor, eps: float = 0.0) -> Tensor:
+    """Mean of values (N, ...) by weights of the same shape, `eps` added above and below: (N,)."""
+    places = tuple(range(1, values.ndim))
+    return ((values * weights).sum(places) + eps) / (weights.sum(places) + eps)
 
 
 def mix_channels(x: Tensor, rows: Sequence[Sequence[float]]) -> Tensor:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from perceptloss.card import Card
-from perceptloss.networks.patches import cut, per_image, spread
+from perceptloss.networks.patches import CropCritic
 from perceptloss.networks.trunks import HALF, Features, TrunkCritic, inception_resnet_v2
 
 __all__ = ["InceptionTokens", "map_side"]
@@ -21,11 +19,8 @@ def map_side(side: int) -> int:
     return (side - 3) // 2 + 1  # maxpool_5a
 
 
-class InceptionTokens(TrunkCritic):
+class InceptionTokens(CropCritic, TrunkCritic):
     """Judges crops by their features and by how these differ from the reference's; subclasses implement `judge`.
-
-    An image of exactly `side` x `side` is one crop, the published thing. A larger one is cut into the
-    fewest evenly spaced crops, whose scores are averaged.
 
     Args:
         card: What it is; `side` becomes its `min_size`.
@@ -34,16 +29,11 @@ class InceptionTokens(TrunkCritic):
     """
 
     def __init__(self, card: Card, side: int, blocks: int) -> None:
-        super().__init__(replace(card, min_size=side))
-        self.side, self.map_side = side, map_side(side)
+        super().__init__(card, side)
+        self.map_side = map_side(side)
         self.trunk = inception_resnet_v2(HALF, blocks)
         self.taps = ("mixed_5b", *(f"block35_{n}" for n in range(2, blocks + 1, 2)))
         self.channels = 320 * len(self.taps)
-
-    def prepare(self, image: Tensor) -> Tensor:
-        """Crops, image by image, (N K, 3, side, side)."""
-        tops, lefts = (spread(length, self.side) for length in image.shape[-2:])
-        return cut(image, tops, lefts, self.side)
 
     def joined(self, features: Features) -> Tensor:
         """All taps of the crops, (N K, channels, h, w); 1920 channels for 10 blocks."""
@@ -51,7 +41,7 @@ class InceptionTokens(TrunkCritic):
 
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
         distorted, reference = self.joined(fx), self.joined(fy)
-        return per_image(self.judge(reference - distorted, reference), len(x)).mean(1)
+        return self.averaged(self.judge(reference - distorted, reference), x)
 
     def judge(self, difference: Tensor, reference: Tensor) -> Tensor:
         """Scores of crops, (N K,), from features of the reference minus those of the image, and of the reference."""

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
-__all__ = ["L2Pool", "moments", "pixels", "unit_distance", "unit_norm"]
-
+__all__ = ["L2Pool", "draw", "moments", "pixels", "unit_distance", "unit_norm"]
 
 _EPS = 1e-10  # LPIPS adds it to every norm
 _FLOOR = 1e-3  # slopes of unit vectors are limited to 1 / _FLOOR
@@ -125,6 +124,18 @@ def unit_distance(fx: Tensor, fy: Tensor, weight: Tensor) -> Tensor:
     if torch.is_grad_enabled() and (fy.requires_grad or weight.requires_grad):
         return _unit_distance_plain(fx, fy, weight)
     return _UnitDistance.apply(fx, fy, weight)
+
+
+def draw(
+    *parts: nn.Module, slope: float = 0.0, kinds: tuple[type[nn.Conv2d | nn.Linear], ...] = (nn.Conv2d, nn.Linear)
+) -> None:
+    """He initialisation of the layers of some kinds inside these parts, for leaky ReLUs of this slope; biases 0."""
+    for part in parts:
+        for layer in part.modules():
+            if isinstance(layer, kinds):
+                nn.init.kaiming_normal_(layer.weight, slope)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
 
 
 class L2Pool(nn.Module):

@@ -12,14 +12,16 @@ from __future__ import annotations
 import math
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.critics.maniqa.swin import SwinBlock
 from perceptloss.networks.attention import attend
-from perceptloss.networks.patches import cut, per_image, spread
-from perceptloss.networks.trunks import HALF, Features, TrunkCritic, features, vision_transformer, vit_rules
+from perceptloss.networks.functional import weighted_mean
+from perceptloss.networks.patches import CropCritic, crops_note
+from perceptloss.networks.trunks import HALF, Features, TrunkCritic, vision_transformer, vit_rules
 from perceptloss.weights.rules import Rule
 
 __all__ = ["ENTRIES", "MANIQA", "ScaledSwin", "TransposedAttention"]
@@ -59,10 +61,10 @@ class SwinLayer(nn.Module):
         self.conv = nn.Conv2d(dim, dim, 3, padding=1)
 
     def forward(self, h: Tensor) -> Tensor:
-        tokens = h.permute(0, 2, 3, 1)
+        tokens = rearrange(h, "n c h w -> n h w c")
         for block in self.blocks:
             tokens = block(tokens)
-        return self.conv(tokens.permute(0, 3, 1, 2)).relu()
+        return self.conv(rearrange(tokens, "n h w c -> n c h w")).relu()
 
 
 class ScaledSwin(nn.Module):
@@ -93,7 +95,7 @@ def _is_our(name: str, critic: Critic, tensor: Tensor) -> bool:
     return any(table is not None and torch.equal(table.to(tensor), tensor) for table in tables)
 
 
-class MANIQA(TrunkCritic):
+class MANIQA(CropCritic, TrunkCritic):
     """MANIQA opinion score, fitted to 0 ... 1, never below 0; higher is better.
 
     Every token of 8x8 pixels has a value v and a weight w: score = sum(w relu(v)) / sum(w), mean over
@@ -101,7 +103,7 @@ class MANIQA(TrunkCritic):
     sum(w v) / sum(w); the score does not follow from it alone.
 
     Args:
-        card: What it is; `side` is its `min_size`.
+        card: What it is; `side` becomes its `min_size`.
         side: Side of the images that the network fits, a multiple of 8 * `window`.
         embed_dim: Channels of a token; a multiple of twice `heads`.
         vit_heads: Heads of the vision transformer.
@@ -140,8 +142,8 @@ class MANIQA(TrunkCritic):
         tabs: int = 2,
         scale: float = _SCALE,
     ) -> None:
-        super().__init__(card)
-        self.side, self.scale = side, scale
+        super().__init__(card, side)
+        self.scale = scale
         vit = {"embed_dim": embed_dim, "num_heads": vit_heads, "img_size": side}
         self.trunk = vision_transformer("vit_base_patch8_224", 10, HALF, **vit)
         size, half = side // _PATCH, embed_dim // 2
@@ -156,22 +158,14 @@ class MANIQA(TrunkCritic):
         )
         nn.init.constant_(self.fc_score[2].get_parameter("bias"), 0.5)  # amid the range of the labels
 
-    def prepare(self, image: Tensor) -> Tensor:
-        tops, lefts = (spread(length, self.side) for length in image.shape[-2:])
-        return cut(image, tops, lefts, self.side)
-
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
         return self.read_taps(x, y, fx, fy)[1]
 
     def read_taps(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> tuple[Tensor, Tensor]:
         values, weights = self.judge(fx)
-        published, linear = (self._pooled(v, weights, len(x)) for v in (values.relu(), values))
-        return published, linear
-
-    def _pooled(self, values: Tensor, weights: Tensor, images: int) -> Tensor:
         weights = self.held(weights)
-        scores = (values * weights).sum(1) / weights.sum(1)
-        return per_image(scores, images).mean(1)
+        published, linear = (self.averaged(weighted_mean(v, weights), x) for v in (values.relu(), values))
+        return published, linear
 
     def judge(self, fx: Features) -> tuple[Tensor, Tensor]:
         """Value before the ReLU, and weight from 0 to 1, of every token, row by row, (crops, (side / 8) ** 2) each."""
@@ -181,23 +175,20 @@ class MANIQA(TrunkCritic):
             (self.tablock2, self.conv2, self.swintransformer2),
         )
         for blocks, narrow, swin in stages:
-            size, tokens = h.shape[2:], h.flatten(2)
+            tokens = rearrange(h, "n c h w -> n c (h w)")
             for block in blocks:
                 tokens = block(tokens)
-            h = swin(narrow(tokens.unflatten(2, size)), self.scale)
-        tokens = h.flatten(2).mT
+            h = swin(narrow(tokens.view_as(h)), self.scale)
+        tokens = rearrange(h, "n c h w -> n (h w) c")
         return self.fc_score(tokens).squeeze(2), self.fc_weight(tokens).sigmoid().squeeze(2)
 
-    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Published value of every token of 8x8 pixels, (N, 1, h, w) in units of the score; higher is better.
 
         The maps of several crops lie beside each other as the crops do, which overlap in the image.
         """
-        values, _ = self.judge(features(self.trunk, self.prepare(x), self.taps, self.precision))
-        size = self.side // _PATCH
-        grid = [len(spread(length, self.side)) for length in x.shape[-2:]]
-        crops = values.relu().view(len(x), *grid, size, size)
-        return crops.transpose(2, 3).reshape(len(x), 1, grid[0] * size, grid[1] * size)
+        values, _ = self.judge(self.look(x))
+        return self.beside(rearrange(values.relu(), "crops (h w) -> crops h w", h=self.side // _PATCH), x)
 
     @property
     def signature(self) -> str:
@@ -218,8 +209,7 @@ _CARD = opinion_card(
     "CVPR Workshops 2022",
     source="https://github.com/IIGROUP/MANIQA commit f573d86",
     notes=(
-        "judges 224x224 exactly; larger images are cut into the fewest evenly spaced crops, whose scores are "
-        "averaged: give the term crop: 224 in training",
+        crops_note(224),
         "easily fooled: a generator that only follows its gradient raises the score past 1 in a few steps without "
         "better pictures, so keep a pixel or LPIPS term beside it and watch another critic",
         "scores of pictures lie between 0 and 1, the range of its labels, but only 0 is a bound",

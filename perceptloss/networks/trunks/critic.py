@@ -30,6 +30,10 @@ class TrunkCritic(Critic):
         """What the trunk is fed; the image itself unless the system shrinks it first."""
         return image
 
+    def look(self, image: Tensor) -> dict[str, Tensor]:
+        """Taps of an image, as `compare` is given them."""
+        return features(self.trunk, self.prepare(image), self.taps, self.precision)
+
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
         """Scores (N,) from images and their taps; linear read-outs, if the critic defines `squash`.
 
@@ -53,11 +57,11 @@ class TrunkCritic(Critic):
         return self.read(x, y)[1]
 
     def read(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        fx = features(self.trunk, self.prepare(x), self.taps, self.precision)
+        fx = self.look(x)
         if y is None or not self.card.needs_reference:
             return self.read_taps(x, None, fx, {})
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):  # both arms teach a trunk
-            fy = features(self.trunk, self.prepare(y), self.taps, self.precision)
+            fy = self.look(y)
         return self.read_taps(x, y, fx, fy)
 
 
