@@ -21,7 +21,7 @@ class Mapped(toys.Toy):
 
     cell = 1
 
-    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         return torch.nn.functional.avg_pool2d(x[:, :1], self.cell)
 
 

@@ -13,10 +13,11 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
+from einops import reduce
 from torch import Tensor, nn
 
 from perceptloss.card import Card, opinion_card
-from perceptloss.critic import Critic, Entry
+from perceptloss.critic import Critic, Entry, given
 from perceptloss.errors import InputError
 from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, resnet_rules
 from perceptloss.weights.convert import load_states
@@ -87,7 +88,7 @@ class CenseoQoE(Critic):
             given = tuple(x.shape) if y is None else f"{tuple(x.shape)} and {tuple(y.shape)}"
             raise InputError(f"critic {self.card.name!r} needs clips of one shape (N, T, 3, H, W), got {given}.")
         frames: Tensor = self(x.flatten(0, 1), None if y is None else y.flatten(0, 1))
-        return frames.unflatten(0, x.shape[:2]).mean(1)
+        return reduce(frames, "(n t) -> n", "mean", n=len(x))
 
 
 class CenseoQoENR(CenseoQoE, TrunkCritic):
@@ -128,8 +129,7 @@ class CenseoQoEFR(CenseoQoE):
         return torch.cat([x.flip(1), (y - x).flip(1)], 1)
 
     def linear(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        assert y is not None
-        return self.read_maps(self.trunk(self.pair(x, y), self.taps)["layer4"])
+        return self.read_maps(self.trunk(self.pair(x, given(y)), self.taps)["layer4"])
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.squash(self.linear(x, y))

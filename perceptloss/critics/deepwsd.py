@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from perceptloss.card import Card, distance_card
-from perceptloss.critic import Entry
+from perceptloss.critic import Entry, given
 from perceptloss.networks.trunks import Features, TrunkCritic, vgg16
 from perceptloss.weights.rules import STAGED_L2_TRUNK, TORCHVISION_TRUNK
 
@@ -45,8 +46,8 @@ def _grouped(f: Tensor, window: int) -> Tensor:
     """Zero-pad or cut at the left and bottom to multiples of the window, then cut memory into w*w rows: (N, G, w*w)."""
     height, width = f.shape[-2:]
     left, bottom = (round(side / window) * window - side for side in (width, height))
-    padded = F.pad(f, (left, 0, 0, bottom)).contiguous()
-    return padded.view(f.shape[0], window * window, -1).transpose(1, 2).contiguous()
+    rows = rearrange(F.pad(f, (left, 0, 0, bottom)), "n c h w -> n (c h w)")
+    return rearrange(rows, "n (place group) -> n group place", place=window**2).contiguous()
 
 
 def grouped_distance(fx: Tensor, fy: Tensor, window: int) -> Tensor:
@@ -95,9 +96,8 @@ class DeepWSD(TrunkCritic):
 
     def distances(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
         """Distance of each level (image and five taps), (6, N)."""
-        assert y is not None
         window = 16 if self.factor(x) >= 5 else 4
-        pairs = [(self.prepare(x), self.prepare(y)), *((fx[tap], fy[tap]) for tap in self.taps)]
+        pairs = [(self.prepare(x), self.prepare(given(y))), *((fx[tap], fy[tap]) for tap in self.taps)]
         return torch.stack([grouped_distance(a, b, window) for a, b in pairs])
 
 

@@ -13,10 +13,11 @@ import math
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from perceptloss.card import PIQ, similarity_card
-from perceptloss.critic import Critic, Entry
+from perceptloss.critic import Critic, Entry, given
 from perceptloss.networks.functional import YIQ, gaussian, mix_channels, root, soften
 from perceptloss.networks.windows import window_moments
 
@@ -52,7 +53,8 @@ def subbands(x: Tensor) -> Tensor:
         The subbands that count, in the order of `SUBBAND_WEIGHTS`, (N, 17, H // 8, W // 8).
     """
     rows, columns = (n // _BLOCK for n in x.shape[-2:])
-    blocks = x[:, 0, : rows * _BLOCK, : columns * _BLOCK].unflatten(2, (columns, _BLOCK)).unflatten(1, (rows, _BLOCK))
+    whole = x[:, 0, : rows * _BLOCK, : columns * _BLOCK]
+    blocks = rearrange(whole, "n (rows i) (columns j) -> n rows i columns j", i=_BLOCK, j=_BLOCK)
     waves = [
         [
             math.sqrt((2 if k else 1) / _BLOCK) * math.cos(math.pi * k * (2 * i + 1) / (2 * _BLOCK))
@@ -109,7 +111,7 @@ class DSS(Critic):
     """
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return dss(x, y)  # type: ignore[arg-type]
+        return dss(x, given(y))
 
 
 _CARD = similarity_card(

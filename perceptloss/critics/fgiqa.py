@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from perceptloss.card import Card, distance_card
-from perceptloss.critic import Critic, Entry
+from perceptloss.critic import Critic, Entry, given
 from perceptloss.networks.functional import edge_magnitude, mix_channels, root, similarity
 
 __all__ = ["ENTRIES", "FGIQA", "YCBCR", "gradient_similarity", "region", "texture_similarity"]
@@ -156,19 +156,19 @@ class FGIQA(Critic):
         return torch.stack([*edges, *_mean_and_deviation(texture, torch.ones_like(texture), _BEST)], 1)
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        f1, f2, f3, f4 = self.features(x, y).unbind(1)  # type: ignore[arg-type]
+        f1, f2, f3, f4 = self.features(x, given(y)).unbind(1)
         return ((f2 + self.floor) * (f4 + self.floor) / (f1 * f3)).sqrt()
 
     def official(self, x: Tensor, y: Tensor) -> Tensor:
         """The authors' score, (N,); higher is better, infinite for equal images; for reports, not for training."""
         with torch.no_grad():
-            f1, f2, f3, f4 = self.features(*self.admit(x, y)).unbind(1)  # type: ignore[arg-type]
+            x, checked = self.admit(x, y)
+            f1, f2, f3, f4 = self.features(x, given(checked)).unbind(1)
             return (f1 * f3 / (f2 * f4)).sqrt()
 
-    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Texture similarity over its best value, in (0, 1], higher is better, (N, 1, H, W)."""
-        x, y = self.admit(x, y)
-        return texture_similarity(*(mix_channels(255 * image, YCBCR) for image in (x, y))) / _BEST  # type: ignore
+        return texture_similarity(*(mix_channels(255 * image, YCBCR) for image in (x, given(y)))) / _BEST
 
 
 _CARD = distance_card(

@@ -178,9 +178,9 @@ class FRNRAdditive(TrunkCritic):
         """The distance and the weighted penalty, whose sum is the score, (N,) each; for logging."""
         x, y = self.admit(x, y)  # type: ignore[assignment]
         with torch.autocast(x.device.type, enabled=False):
-            fx = self.trunk(x, self.taps)
+            fx = self.look(x)
             with torch.no_grad():
-                fy = self.trunk(y, self.taps)
+                fy = self.look(y)
             return self._parts(fx, fy)
 
     def nr_share(self, x: Tensor, y: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perceptloss.card import FLAT, PIQ, Card, similarity_card
-from perceptloss.critic import Critic, Entry
+from perceptloss.critic import Critic, Entry, given
 from perceptloss.networks.functional import (
     SCHARR,
     YIQ,
@@ -30,6 +30,7 @@ from perceptloss.networks.functional import (
     shrink_factor,
     similarity,
     soften,
+    weighted_mean,
 )
 
 __all__ = ["ENTRIES", "FSIM", "fsim", "log_gabor_bank", "phase_congruency"]
@@ -124,8 +125,7 @@ def fsim(x: Tensor, y: Tensor, *, chromatic: bool = False) -> Tensor:
     Returns:
         One score per image, (N,).
     """
-    similar, weight = _similarity_and_weight(x, y, chromatic)
-    return (similar * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))
+    return weighted_mean(*_similarity_and_weight(x, y, chromatic))
 
 
 class FSIM(Critic):
@@ -142,11 +142,11 @@ class FSIM(Critic):
         self.chromatic = chromatic
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return fsim(x, y, chromatic=self.chromatic)  # type: ignore[arg-type]
+        return fsim(x, given(y), chromatic=self.chromatic)
 
-    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Feature similarity before weighting, (N, 1, h, w), after downsampling if any."""
-        return _similarity_and_weight(*self.admit(x, y), self.chromatic)[0]  # type: ignore[arg-type]
+        return _similarity_and_weight(x, given(y), self.chromatic)[0]
 
 
 _card = partial(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from perceptloss.card import FLAT, PIQ, Card, distance_card
-from perceptloss.critic import Critic, Entry
+from perceptloss.critic import Critic, Entry, given
 from perceptloss.networks.functional import PREWITT, YIQ, edge_magnitude, halve, mix_channels, root, similarity
 
 __all__ = ["ENTRIES", "GMSD", "MSGMSD", "SCALE_WEIGHTS", "gmsd", "gradient_similarity", "ms_gmsd"]
@@ -104,11 +104,11 @@ class GMSD(Critic):
     map_direction = "higher"
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return gmsd(x, y)  # type: ignore[arg-type]
+        return gmsd(x, given(y))
 
-    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Gradient similarity in (0, 1], higher is better, at half size: (N, 1, ceil(H / 2), ceil(W / 2))."""
-        return gms_map(*self.admit(x, y))  # type: ignore[arg-type]
+        return gms_map(x, given(y))
 
 
 class MSGMSD(Critic):
@@ -125,7 +125,7 @@ class MSGMSD(Critic):
         self.chromatic = chromatic
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return ms_gmsd(x, y, chromatic=self.chromatic)  # type: ignore[arg-type]
+        return ms_gmsd(x, given(y), chromatic=self.chromatic)
 
 
 _card = partial(distance_card, tiling="never", licence_code="Apache-2.0 (piq)")

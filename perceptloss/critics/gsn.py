@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceptloss.card import Card, after_paper_card
-from perceptloss.critic import Entry
-from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, features, resnet_rules
+from perceptloss.critic import Entry, given
+from perceptloss.networks.functional import weighted_mean
+from perceptloss.networks.layers import draw
+from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, resnet_rules
 
 __all__ = ["ENTRIES", "GSN"]
 
@@ -71,19 +73,10 @@ class GSN(TrunkCritic):
         self.value, self.weight = (
             nn.Sequential(nn.Conv2d(fused, hidden, 1), nn.GELU(), nn.Conv2d(hidden, 1, 1)) for _ in range(2)
         )
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Random weights whose scores are of the order of 1 and follow the image."""
-        for part in (self.pair, self.attention, self.fusion, self.value, self.weight):
-            for module in part.modules():
-                if isinstance(module, nn.Conv2d):
-                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                    nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        draw(self.pair, self.attention, self.fusion, self.value, self.weight)
 
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
-        value, weight = self.judge(fx, fy)
-        return (value * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))
+        return weighted_mean(*self.judge(fx, fy))
 
     def judge(self, fx: Features, fy: Features) -> tuple[Tensor, Tensor]:
         """Value and positive weight of every place, from the taps of both images: (N, 1, H/16, W/16) each."""
@@ -115,13 +108,9 @@ class GSN(TrunkCritic):
         fourth = F.interpolate(fourth, scale_factor=2, mode="bilinear", align_corners=False)
         return self.fusion(torch.cat([F.avg_pool2d(first, 4), F.avg_pool2d(second, 2), third, fourth], 1))
 
-    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Value of every 16x16 cell, higher is better: (N, 1, H/16, W/16)."""
-        x, y = self.admit(x, y)
-        assert y is not None
-        with torch.autocast(x.device.type, enabled=False):
-            fx, fy = (features(self.trunk, image, self.taps, self.precision) for image in (x, y))
-            return self.judge(fx, fy)[0]
+        return self.judge(self.look(x), self.look(given(y)))[0]
 
 
 _CARD = after_paper_card(

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perceptloss.card import FLAT, PIQ, similarity_card
-from perceptloss.critic import Critic, Entry
+from perceptloss.critic import Critic, Entry, given
 from perceptloss.networks.functional import YIQ, halve, mix_channels, similarity
 
 __all__ = ["ENTRIES", "HaarPSI", "haar", "haarpsi"]
@@ -80,11 +80,11 @@ class HaarPSI(Critic):
     """
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return haarpsi(x, y)  # type: ignore[arg-type]
+        return haarpsi(x, given(y))
 
-    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Mean of the horizontal, vertical and chroma similarity, (N, 1, ceil(H / 2), ceil(W / 2))."""
-        return _similarity_and_weight(*self.admit(x, y))[0].mean(1, keepdim=True)  # type: ignore[arg-type]
+        return _similarity_and_weight(x, given(y))[0].mean(1, keepdim=True)
 
 
 _CARD = similarity_card(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from perceptloss.card import Card, opinion_card
@@ -65,8 +66,8 @@ class Convolution(nn.Module):
         self.mix = nn.Conv2d(width, width, 1)
 
     def forward(self, h: Tensor) -> Tensor:
-        h = F.glu(self.gate(self.norm(h).permute(0, 3, 1, 2)), 1)
-        return self.mix(F.silu(self.stats(self.depthwise(h)))).permute(0, 2, 3, 1)
+        h = F.glu(self.gate(rearrange(self.norm(h), "n h w c -> n c h w")), 1)
+        return rearrange(self.mix(F.silu(self.stats(self.depthwise(h)))), "n c h w -> n h w c")
 
 
 class Block(nn.Module):
@@ -173,8 +174,8 @@ class IQAConformer(InceptionTokens):
 
     def embed(self, features: Tensor) -> Tensor:
         """Projected features with their positions, (N, h, w, width)."""
-        projected = self.conv_proj(features).permute(0, 2, 3, 1)
-        return projected + self.positions.view(projected.shape[1:])
+        positions = rearrange(self.positions, "(h w) c -> h w c", h=self.map_side)
+        return rearrange(self.conv_proj(features), "n c h w -> n h w c") + positions
 
     def encode(self, difference: Tensor) -> Tensor:
         """Encoded difference, (N, h, w, width)."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from perceptloss.card import Card, opinion_card
@@ -92,7 +93,7 @@ class Stack(nn.Module):
 
     def embed(self, features: Tensor) -> Tensor:
         """Projected maps, (N, width, h, w), as tokens, (N, 1 + h w, width)."""
-        tokens = features.flatten(2).mT
+        tokens = rearrange(features, "n c h w -> n (h w) c")
         return torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], 1) + self.pos_embedding
 
 

@@ -17,8 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perceptloss.card import PIQ, similarity_card
-from perceptloss.critic import Critic, Entry
-from perceptloss.networks.functional import YIQ, blur, bounded_power, gaussian, mix_channels, similarity, slide, soften
+from perceptloss.critic import Critic, Entry, given
+from perceptloss.networks.functional import (
+    YIQ,
+    blur,
+    bounded_power,
+    gaussian,
+    mix_channels,
+    similarity,
+    slide,
+    soften,
+    weighted_mean,
+)
 from perceptloss.networks.windows import SCALE_WEIGHTS, ssim_maps, window_moments
 
 __all__ = ["ENTRIES", "IWSSIM", "information", "iw_ssim", "pyramid"]
@@ -147,7 +157,7 @@ def iw_ssim(x: Tensor, y: Tensor) -> Tensor:
             s = (similarity(light_x, light_y, _C1) * structure).mean((1, 2, 3))
         else:
             weight = information(a, b, bands_y[level + 1] if level < _LEVELS - 2 else None)
-            s = ((structure * weight).sum((1, 2, 3)) + eps) / (weight.sum((1, 2, 3)) + eps)
+            s = weighted_mean(structure, weight, eps)
         score = score * bounded_power(s.abs(), power / sum(SCALE_WEIGHTS), _FLOOR)
     return score
 
@@ -162,7 +172,7 @@ class IWSSIM(Critic):
     """
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return iw_ssim(x, y)  # type: ignore[arg-type]
+        return iw_ssim(x, given(y))
 
 
 _CARD = similarity_card(

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perceptloss.card import FLAT, PIQ, Card, distance_card
-from perceptloss.critic import Critic, Entry
+from perceptloss.critic import Critic, Entry, given
 from perceptloss.networks.functional import (
     PREWITT,
     bounded_power,
@@ -100,11 +100,11 @@ class MDSI(Critic):
         self.combination = combination
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return mdsi(x, y, self.combination)  # type: ignore[arg-type]
+        return mdsi(x, given(y), self.combination)
 
-    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Gradient and chroma similarity, higher is better, (N, 1, h, w), after downsampling if any."""
-        edges, chroma = gradient_and_chroma(*self.admit(x, y))  # type: ignore[arg-type]
+        edges, chroma = gradient_and_chroma(x, given(y))
         return _ALPHA * edges + (1 - _ALPHA) * chroma
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from perceptloss.card import Card, opinion_card
@@ -65,7 +66,7 @@ def features(grey: Tensor, *, block: int = 96, table: bool = False) -> tuple[Ten
         if side < block:
             grey = imresize(grey, (rows * side, columns * side), (0.5, 0.5))
         normalised = mscn(grey, "replicate")[:, 0]
-        blocks = normalised.unflatten(2, (columns, side)).unflatten(1, (rows, side)).transpose(2, 3).flatten(1, 2)
+        blocks = rearrange(normalised, "n (rows h) (columns w) -> n (rows columns) h w", h=side, w=side)
         scales.append(block_features(blocks, table=table))
     found, defined = zip(*scales, strict=True)
     return torch.cat(found, -1), torch.cat(defined, -1)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perceptloss.card import Card, distance_card
-from perceptloss.critic import Critic, Entry
+from perceptloss.critic import Critic, Entry, given
 from perceptloss.networks.functional import YIQ, blur, mix_channels, root, soften
 
 __all__ = ["ENTRIES", "NLPD", "Form", "nlpd", "normalized_pyramid"]
@@ -116,7 +116,7 @@ class NLPD(Critic):
         self.form = form
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return nlpd(x, y, self.form)  # type: ignore[arg-type]
+        return nlpd(x, given(y), self.form)
 
 
 _CARD = distance_card(

@@ -9,12 +9,13 @@ sparse sampling. Ours: where the weights of an image nearly cancel, the gradient
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from perceptloss.card import Card, opinion_card
-from perceptloss.critic import Entry
+from perceptloss.critic import Entry, given
 from perceptloss.networks.functional import soften
-from perceptloss.networks.patches import cut, strided
+from perceptloss.networks.patches import cut, per_image, strided
 from perceptloss.networks.trunks import Features, Trunk, TrunkCritic
 from perceptloss.networks.trunks.plain import PlainTrunk
 from perceptloss.weights.rules import Rule
@@ -110,8 +111,7 @@ class PieAPP(TrunkCritic):
         return cut(255 * image.flip(1), tops, lefts, _SIDE)
 
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
-        errors, weights = self.judge(fx, fy)
-        return weighted_mean(errors.view(len(x), -1), weights.view(len(x), -1))
+        return weighted_mean(*(per_image(values, len(x)) for values in self.judge(fx, fy)))
 
     def judge(self, fx: Features, fy: Features) -> tuple[Tensor, Tensor]:
         """Error and weight of every patch, (N K,) each, from the taps of the patches."""
@@ -122,14 +122,11 @@ class PieAPP(TrunkCritic):
         return errors.squeeze(1), self.fc2_weight(self.fc1_weight(coarse).relu()).squeeze(1) + 1e-6
 
     @torch.no_grad()
-    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Error of every patch, lower is better: (N, 1, rows, columns); neighbours are `stride` pixels apart."""
-        x, y = self.admit(x, y)
-        assert y is not None
-        with torch.autocast(x.device.type, enabled=False):
-            fx, fy = (self.trunk(self.prepare(image), self.taps) for image in (x, y))
-            errors, _ = self.judge(fx, fy)
-        return errors.view(len(x), 1, len(strided(x.shape[-2], _SIDE, self.stride)), -1)
+        errors, _ = self.judge(self.look(x), self.look(given(y)))
+        rows = len(strided(x.shape[-2], _SIDE, self.stride))
+        return rearrange(errors, "(n rows columns) -> n 1 rows columns", n=len(x), rows=rows)
 
 
 _CARD = opinion_card(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from perceptloss.card import PIQ, Card, distance_card, similarity_card
-from perceptloss.critic import Critic, Entry
+from perceptloss.critic import Critic, Entry, given
 from perceptloss.networks.functional import root
 
 __all__ = ["ENTRIES", "PSNR", "TotalVariation", "psnr", "total_variation"]
@@ -64,7 +64,7 @@ class PSNR(Critic):
     """
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return psnr(x, y)  # type: ignore[arg-type]
+        return psnr(x, given(y))
 
 
 class TotalVariation(Critic):

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceptloss.card import Card, after_paper_card
-from perceptloss.critic import Entry
-from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, features, resnet_rules
+from perceptloss.critic import Entry, given
+from perceptloss.networks.layers import draw
+from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, resnet_rules
 
 __all__ = ["ENTRIES", "PMOS", "PMOSMap", "opinion"]
 
@@ -104,12 +105,7 @@ class PMOS(TrunkCritic):
 
     def _initialise(self) -> None:
         """Random weights whose maps lie around the middle of the scale and follow the image."""
-        for part in (self.decoder, self.value, self.weight):
-            for module in part.modules():
-                if isinstance(module, (nn.Conv2d, nn.Linear)):
-                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                    if module.bias is not None:
-                        nn.init.zeros_(module.bias)
+        draw(self.decoder, self.value, self.weight)
         for layer in self.decoder.film:
             nn.init.normal_(layer.get_parameter("weight"), std=0.02)
         for head in (self.value, self.weight):
@@ -132,20 +128,15 @@ class PMOS(TrunkCritic):
         value, logits = (F.interpolate(m, size, mode="bilinear", align_corners=False) for m in maps)
         return value, logits
 
-    def _read(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        return self.judge(features(self.trunk, image, self.taps, self.precision))
-
-    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Opinion of every pixel in (1, 5), higher is better: (N, 1, H, W)."""
-        x, _ = self.admit(x)
-        with torch.autocast(x.device.type, enabled=False):
-            return opinion(self._read(x)[0])
+        return opinion(self.judge(self.look(x))[0])
 
     def roi(self, x: Tensor) -> Tensor:
         """Weight of every pixel in the score, which sum to 1: (N, 1, H, W)."""
         x, _ = self.admit(x, x if self.card.needs_reference else None)
         with torch.autocast(x.device.type, enabled=False):
-            return shares(self._read(x)[1])
+            return shares(self.judge(self.look(x))[1])
 
 
 def shares(logits: Tensor) -> Tensor:
@@ -188,12 +179,9 @@ class PMOSMap(PMOS):
         inside = (..., slice(self.border, height - self.border), slice(self.border, width - self.border))
         return pooled(F.relu(of_y - of_x)[inside], logits[inside])
 
-    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """How far every pixel falls short of the reference's, lower is better, 0 at best: (N, 1, H, W)."""
-        x, y = self.admit(x, y)
-        assert y is not None
-        with torch.autocast(x.device.type, enabled=False):
-            return F.relu(self._read(y)[0] - self._read(x)[0])
+        return F.relu(self.judge(self.look(given(y)))[0] - self.judge(self.look(x))[0])
 
 
 _NOTES = (

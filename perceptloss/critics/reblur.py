@@ -31,6 +31,12 @@ def _edges(x: Tensor) -> tuple[Tensor, Tensor]:
     return before, root(blur(down, window).square() + blur(across, window).square())
 
 
+def _taken(before: Tensor, after: Tensor) -> Tensor:
+    """Share of the edges that is gone; 0 where there was none."""
+    there = before > 0
+    return (1 - after / before.where(there, before.new_ones(()))).where(there, before.new_zeros(()))
+
+
 def reblur(x: Tensor) -> Tensor:
     r"""Share of the edges that a further blur takes, in [0, 1]: 1 - \sum |G * \nabla I| / \sum G * |\nabla I|.
 
@@ -42,9 +48,7 @@ def reblur(x: Tensor) -> Tensor:
         brightness and contrast.
     """
     before, after = (edge.mean((1, 2, 3)) for edge in _edges(x))
-    there = before > 0
-    kept = after / before.where(there, before.new_ones(()))
-    return soften((1 - kept).where(there, kept.new_zeros(())), before, _QUIET)
+    return soften(_taken(before, after), before, _QUIET)
 
 
 class Reblur(Critic):
@@ -59,15 +63,13 @@ class Reblur(Critic):
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return reblur(x)
 
-    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Share of each place's edges that the blur takes, (N, 1, H - 9, W - 9); higher is sharper.
 
         A cell stands for the 10x10 pixels from its place on, the middle ones most; 0 where there is no edge. The
         score is their mean, weighted by the edges.
         """
-        before, after = _edges(self.admit(x)[0])
-        there = before > 0
-        return (1 - after / before.where(there, before.new_ones(()))).where(there, before.new_zeros(()))
+        return _taken(*_edges(x))
 
 
 _CARD = opinion_card(

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perceptloss.card import PIQ, Card, similarity_card
-from perceptloss.critic import Critic, Entry
+from perceptloss.critic import Critic, Entry, given
 from perceptloss.networks.functional import (
     SCHARR,
     YIQ,
@@ -32,6 +32,7 @@ from perceptloss.networks.functional import (
     shrink_factor,
     similarity,
     soften,
+    weighted_mean,
 )
 
 __all__ = ["ENTRIES", "SRSIM", "saliency", "srsim"]
@@ -103,9 +104,7 @@ def srsim(x: Tensor, y: Tensor, *, chromatic: bool = False, gaussian_size: int =
     Returns:
         One score per image, (N,).
     """
-    similar, weight = _similarity_and_weight(x, y, chromatic, gaussian_size)
-    eps = torch.finfo(x.dtype).eps
-    return ((similar * weight).sum((1, 2, 3)) + eps) / (weight.sum((1, 2, 3)) + eps)
+    return weighted_mean(*_similarity_and_weight(x, y, chromatic, gaussian_size), torch.finfo(x.dtype).eps)
 
 
 class SRSIM(Critic):
@@ -123,12 +122,11 @@ class SRSIM(Critic):
         self.gaussian_size = gaussian_size
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return srsim(x, y, chromatic=self.chromatic, gaussian_size=self.gaussian_size)  # type: ignore[arg-type]
+        return srsim(x, given(y), chromatic=self.chromatic, gaussian_size=self.gaussian_size)
 
-    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Similarity before weighting by saliency, (N, 1, h, w), after downsampling if any."""
-        x, y = self.admit(x, y)
-        return _similarity_and_weight(x, y, self.chromatic, self.gaussian_size)[0]  # type: ignore[arg-type]
+        return _similarity_and_weight(x, given(y), self.chromatic, self.gaussian_size)[0]
 
 
 _card = partial(

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perceptloss.card import PIQ, Card, similarity_card
-from perceptloss.critic import Critic, Entry
+from perceptloss.critic import Critic, Entry, given
 from perceptloss.networks.functional import bounded_power, shrink_factor
 from perceptloss.networks.windows import SCALE_WEIGHTS, TAPS, ssim_maps
 
@@ -32,6 +32,13 @@ def shrink(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, factor) if factor > 1 else x
 
 
+def _ssim_map(x: Tensor, y: Tensor, downsample: bool) -> Tensor:
+    if downsample:
+        x, y = shrink(x), shrink(y)
+    luminance, structure = ssim_maps(x, y)
+    return luminance * structure
+
+
 def ssim(x: Tensor, y: Tensor, *, downsample: bool = True) -> Tensor:
     """SSIM, in [-1, 1]; 1 is best. Mean over pixels and channels.
 
@@ -43,10 +50,7 @@ def ssim(x: Tensor, y: Tensor, *, downsample: bool = True) -> Tensor:
     Returns:
         One score per image, (N,).
     """
-    if downsample:
-        x, y = shrink(x), shrink(y)
-    luminance, structure = ssim_maps(x, y)
-    return (luminance * structure).mean((1, 2, 3))
+    return _ssim_map(x, y, downsample).mean((1, 2, 3))
 
 
 def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
@@ -90,15 +94,11 @@ class SSIM(Critic):
         self.downsample = downsample
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return ssim(x, y, downsample=self.downsample)  # type: ignore[arg-type]
+        return ssim(x, given(y), downsample=self.downsample)
 
-    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """SSIM of every window, mean over channels, (N, 1, h - 10, w - 10), after downsampling if any."""
-        x, y = self.admit(x, y)
-        if self.downsample:
-            x, y = shrink(x), shrink(y)  # type: ignore[arg-type]
-        luminance, structure = ssim_maps(x, y)  # type: ignore[arg-type]
-        return (luminance * structure).mean(1, keepdim=True)
+        return _ssim_map(x, given(y), self.downsample).mean(1, keepdim=True)
 
 
 class MSSSIM(Critic):
@@ -111,7 +111,7 @@ class MSSSIM(Critic):
     """
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return ms_ssim(x, y)  # type: ignore[arg-type]
+        return ms_ssim(x, given(y))
 
 
 _card = partial(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.errors import ConfigError
-from perceptloss.networks.attention import attend
+from perceptloss.networks.attention import attend, by_row_and_column
 from perceptloss.networks.layers import L2Pool, unit_norm
 from perceptloss.networks.patches import CropCritic, crops_note
 from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, features, resnet_rules
@@ -42,8 +42,8 @@ def sine_positions(grid: int, width: int) -> Tensor:
     angle = place[:, None] / (place[-1] + 1e-6) * (2 * math.pi)
     channel = torch.arange(width // 2, dtype=torch.float32)
     angle = angle / 1e4 ** (2 * (channel // 2) / (width // 2))
-    along = torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], 2).flatten(1)
-    return torch.cat([along[:, None].expand(-1, grid, -1), along[None].expand(grid, -1, -1)], 2).flatten(0, 1)
+    waves = [angle[:, 0::2].sin(), angle[:, 1::2].cos()]
+    return by_row_and_column(rearrange(waves, "phase place channel -> place (channel phase)"))
 
 
 class EncoderLayer(nn.Module):

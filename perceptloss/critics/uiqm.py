@@ -14,6 +14,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from einops import reduce
 from torch import Tensor
 
 from perceptloss.card import opinion_card
@@ -61,10 +62,16 @@ def uicm(x: Tensor) -> Tensor:
     return 0.1586 * root(variance.sum(1)) - 0.0268 * root(mean.square().sum(1))
 
 
-def _blocks(maps: Tensor) -> Tensor:
-    """Maps (N, C, H, W) in blocks from the top left, without the remainder: (N, C, rows, 10, columns, 10)."""
-    rows, columns = (n // _BLOCK for n in maps.shape[-2:])
-    return maps[..., : rows * _BLOCK, : columns * _BLOCK].unflatten(3, (columns, -1)).unflatten(2, (rows, -1))
+def _extremes(maps: Tensor, kept: str) -> tuple[Tensor, Tensor]:
+    """Largest and smallest values of blocks from the top left, without the remainder.
+
+    Args:
+        maps: (N, C, H, W).
+        kept: Axes of the results: `n c rows columns`, or `n rows columns` for all channels together.
+    """
+    height, width = (n - n % _BLOCK for n in maps.shape[-2:])
+    pattern, whole = f"n c (rows a) (columns b) -> {kept}", maps[..., :height, :width]
+    return reduce(whole, pattern, "max", a=_BLOCK, b=_BLOCK), reduce(whole, pattern, "min", a=_BLOCK, b=_BLOCK)
 
 
 def enhancement(maps: Tensor) -> Tensor:
@@ -76,8 +83,7 @@ def enhancement(maps: Tensor) -> Tensor:
     Returns:
         One value per map, (N, C).
     """
-    blocks = _blocks(maps)
-    high, low = blocks.amax((3, 5)), blocks.amin((3, 5))
+    high, low = _extremes(maps, "n c rows columns")
     ratio = high.clamp_min(1).log() - low.clamp_min(1).log()
     return 2 * torch.where(low > 0, ratio, 0).mean((2, 3))
 
@@ -119,8 +125,7 @@ def uiconm(x: Tensor) -> Tensor:
     Returns:
         One value per image, (N,), 0 to 1/e; largest for blocks of medium contrast.
     """
-    blocks = _blocks(255 * x)
-    high, low = blocks.amax((1, 3, 5)), blocks.amin((1, 3, 5))
+    high, low = _extremes(255 * x, "n rows columns")
     span = high - low
     total = torch.maximum(high + low, span).clamp_min(1)  # less than the span only where values are negative
     # the logarithm sees whole steps: exact for 8-bit values, and no steeper between them

@@ -13,11 +13,12 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from perceptloss.card import Card, after_paper_card
 from perceptloss.critic import Entry
-from perceptloss.networks.attention import EncoderLayer
+from perceptloss.networks.attention import EncoderLayer, by_row_and_column
 from perceptloss.networks.trunks import Features, ResNet, Trunk, TrunkCritic, resnet_rules
 
 __all__ = ["ENTRIES", "Unified", "UnifiedCritic", "UnifiedFR", "UnifiedNR"]
@@ -29,8 +30,7 @@ def sine_positions(grid: int, width: int) -> Tensor:
     """Sines and cosines of row and column of a square grid, half of the channels each: (grid * grid, width)."""
     steps = torch.arange(grid, dtype=torch.float32)[:, None]
     angles = steps * torch.exp(torch.arange(0, width // 2, 2) * (-math.log(1e4) / (width // 2)))
-    along = torch.cat([angles.sin(), angles.cos()], 1)
-    return torch.cat([along[:, None].expand(-1, grid, -1), along[None].expand(grid, -1, -1)], 2).flatten(0, 1)
+    return by_row_and_column(torch.cat([angles.sin(), angles.cos()], 1))
 
 
 class Unified(nn.Module):
@@ -91,7 +91,7 @@ class Unified(nn.Module):
     def tokens(self, maps: Sequence[Tensor]) -> Tensor:
         """Tokens of one image's maps, level by level, row by row: (N, levels * grid * grid, width)."""
         # averaging before the projection, which commutes with it, leaves little to project
-        cells = [F.adaptive_avg_pool2d(m, self.grid).flatten(2).transpose(1, 2) for m in maps]
+        cells = [rearrange(F.adaptive_avg_pool2d(m, self.grid), "n c h w -> n (h w) c") for m in maps]
         return torch.cat([project(c) for project, c in zip(self.project, cells, strict=True)], 1)
 
     def differences(self, t: Tensor, reference: Sequence[Tensor] | None) -> Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from perceptloss.card import Card, distance_card
@@ -37,7 +38,7 @@ class _Gram(torch.autograd.Function):
         (f,) = ctx.saved_tensors
         with torch.autocast(f.device.type, enabled=False):  # a backward may be called inside one
             rows = pixels(f) @ (grads[0] + grads[0].transpose(1, 2))
-        return rows.unflatten(1, f.shape[2:]).permute(0, 3, 1, 2)
+        return rearrange(rows, "n (h w) c -> n c h w", h=f.shape[2])
 
 
 def gram(f: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from perceptloss.card import FLAT, PIQ, similarity_card
-from perceptloss.critic import Critic, Entry
+from perceptloss.critic import Critic, Entry, given
 from perceptloss.networks.functional import YIQ, blur, gaussian, mix_channels, soften
 from perceptloss.networks.windows import window_moments
 
@@ -76,7 +76,7 @@ class VIF(Critic):
     """
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return vif(x, y)  # type: ignore[arg-type]
+        return vif(x, given(y))
 
 
 _CARD = similarity_card(

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perceptloss.card import PIQ, similarity_card
-from perceptloss.critic import Critic, Entry
+from perceptloss.critic import Critic, Entry, given
 from perceptloss.networks.functional import (
     SCHARR,
     bounded_power,
@@ -29,6 +29,7 @@ from perceptloss.networks.functional import (
     shrink_factor,
     similarity,
     soften,
+    weighted_mean,
 )
 
 __all__ = ["ENTRIES", "VSI", "lab", "saliency", "vsi"]
@@ -126,9 +127,7 @@ def vsi(x: Tensor, y: Tensor) -> Tensor:
     Returns:
         One score per image, (N,).
     """
-    similar, weight = _similarity_and_weight(x, y)
-    eps = torch.finfo(x.dtype).eps
-    return ((similar * weight).sum((1, 2, 3)) + eps) / (weight.sum((1, 2, 3)) + eps)
+    return weighted_mean(*_similarity_and_weight(x, y), torch.finfo(x.dtype).eps)
 
 
 class VSI(Critic):
@@ -141,11 +140,11 @@ class VSI(Critic):
     """
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return vsi(x, y)  # type: ignore[arg-type]
+        return vsi(x, given(y))
 
-    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Similarity before weighting by saliency, (N, 1, h, w), after downsampling if any."""
-        return _similarity_and_weight(*self.admit(x, y))[0]  # type: ignore[arg-type]
+        return _similarity_and_weight(x, given(y))[0]
 
 
 _CARD = similarity_card(

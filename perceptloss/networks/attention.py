@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
-__all__ = ["EncoderLayer", "attend"]
+__all__ = ["EncoderLayer", "attend", "by_row_and_column"]
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
@@ -20,10 +22,17 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor |
     Returns:
         The heads' results side by side, (N, T, D).
     """
-    q, k, v = (tokens.unflatten(-1, (heads, -1)).transpose(1, 2) for tokens in (query, key, value))
+    q, k, v = (rearrange(tokens, "n t (heads d) -> n heads t d", heads=heads) for tokens in (query, key, value))
     logits = q @ k.mT * q.shape[-1] ** -0.5
     weights = (logits if bias is None else logits + bias).softmax(-1)
-    return (weights @ v).transpose(1, 2).flatten(2)
+    return rearrange(weights @ v, "n heads t d -> n t (heads d)")
+
+
+def by_row_and_column(along: Tensor) -> Tensor:
+    """Codes of the places along a side, (grid, D), to those of a square, row by row: (grid * grid, 2 D), rows first."""
+    rows = repeat(along, "row d -> (row column) d", column=len(along))
+    columns = repeat(along, "column d -> (row column) d", row=len(along))
+    return torch.cat([rows, columns], 1)
 
 
 class EncoderLayer(nn.Module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from perceptloss.errors import InputError
@@ -43,7 +44,7 @@ def deform_conv2d(
     rows, columns = ((side + 2 * padding - k) // stride + 1 for side, k in ((height, kh), (width, kw)))
     if offset.shape != (n, 2 * kh * kw, rows, columns):
         raise InputError(f"expected offsets of shape {(n, 2 * kh * kw, rows, columns)}, got {tuple(offset.shape)}.")
-    pixels = h.permute(0, 2, 3, 1).flatten(0, 2)
+    pixels = rearrange(h, "n c h w -> (n h w) c")
     top = torch.arange(-padding, rows * stride - padding, stride, dtype=h.dtype, device=h.device)[:, None]
     left = torch.arange(-padding, columns * stride - padding, stride, dtype=h.dtype, device=h.device)
     total = (h.new_zeros(made) if bias is None else bias).expand(n * rows * columns, made)
@@ -51,7 +52,7 @@ def deform_conv2d(
         i, j = divmod(tap, kw)
         samples = _between(pixels, top + i + offset[:, 2 * tap], left + j + offset[:, 2 * tap + 1], height, width)
         total = torch.addmm(total, samples, weight[:, :, i, j].t())
-    return total.unflatten(0, (n, rows, columns)).permute(0, 3, 1, 2)
+    return rearrange(total, "(n h w) c -> n c h w", n=n, h=rows)
 
 
 def _between(pixels: Tensor, y: Tensor, x: Tensor, height: int, width: int) -> Tensor:

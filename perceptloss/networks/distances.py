@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceptloss.card import Card
+from perceptloss.critic import given
 from perceptloss.networks.layers import moments, unit_distance, unit_norm
-from perceptloss.networks.trunks import Features, Trunk, TrunkCritic, features, vgg16
+from perceptloss.networks.trunks import Features, Trunk, TrunkCritic, vgg16
 from perceptloss.weights.rules import Rule
 
 __all__ = [
@@ -60,21 +61,18 @@ class UnitDistanceCritic(TrunkCritic):
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
         return self.distances(fx, fy).sum(0)
 
-    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Distance at every pixel, lower is better: (N, 1, H, W), the maps of the taps enlarged bilinearly and added.
 
         A cell of a deep tap covers many pixels, so that damage spreads over its surroundings. The mean
         over the map is close to the score, but not equal, because of the enlarging.
         """
-        x, y = self.admit(x, y)
-        assert y is not None
         total = x.new_zeros(len(x), 1, *x.shape[-2:])
-        with torch.autocast(x.device.type, enabled=False):
-            fx, fy = (features(self.trunk, self.prepare(image), self.taps, self.precision) for image in (x, y))
-            for tap, head in zip(self.taps, self.heads, strict=True):
-                apart = (unit_norm(fx[tap]) - unit_norm(fy[tap])).square()
-                local = torch.einsum("nchw,c->nhw", apart, head)[:, None]
-                total = total + F.interpolate(local, x.shape[-2:], mode="bilinear", align_corners=False)
+        fx, fy = self.look(x), self.look(given(y))
+        for tap, head in zip(self.taps, self.heads, strict=True):
+            apart = (unit_norm(fx[tap]) - unit_norm(fy[tap])).square()
+            local = torch.einsum("nchw,c->nhw", apart, head)[:, None]
+            total = total + F.interpolate(local, x.shape[-2:], mode="bilinear", align_corners=False)
         return total
 
     def distances(self, fx: Features, fy: Features) -> Tensor:
@@ -112,8 +110,7 @@ class TextureStructureCritic(TrunkCritic):
         self.beta = nn.Parameter(0.1 + 0.01 * torch.randn(total))
 
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
-        assert y is not None
-        levels = [texture_and_structure(x, y), *(texture_and_structure(fx[t], fy[t]) for t in self.taps)]
+        levels = [texture_and_structure(x, given(y)), *(texture_and_structure(fx[t], fy[t]) for t in self.taps)]
         texture = torch.cat([level[0] for level in levels], 1)
         structure = torch.cat([level[1] for level in levels], 1)
         total = self.alpha.sum() + self.beta.sum()

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
-from perceptloss.critic import Critic
+from perceptloss.critic import Critic, given
+from perceptloss.networks.functional import weighted_mean
+from perceptloss.networks.layers import draw
 from perceptloss.networks.patches import cut
 from perceptloss.weights.rules import Rule
 
@@ -87,10 +90,7 @@ class PatchHead(nn.Module):
 
 def initialise(critic: nn.Module, head: PatchHead) -> None:
     """Random weights whose scores and gradients are neither dead nor huge, and that weigh patches about alike."""
-    for module in critic.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            nn.init.zeros_(module.get_parameter("bias"))
+    draw(critic, kinds=(nn.Conv2d,))
     nn.init.ones_(head.weight[-1].get_parameter("bias"))
 
 
@@ -117,13 +117,11 @@ class PatchLadderCritic(Critic):
         return values, weights
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        values, weights = self.judge(x, y)  # type: ignore[arg-type]
-        weights = self.held(weights)
-        return (values * weights).sum(1) / weights.sum(1)
+        values, weights = self.judge(x, given(y))
+        return weighted_mean(values, self.held(weights))
 
-    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Value of every patch, higher is better: (N, 1, rows, columns) of the grid of patches."""
-        x, y = self.admit(x, y)
-        values, _ = self.judge(x, y)  # type: ignore[arg-type]
+        values, _ = self.judge(x, given(y))
         rows, _ = patch_grid(*x.shape[-2:])
-        return values.unflatten(1, (1, len(rows), -1))
+        return rearrange(values, "n (h w) -> n 1 h w", h=len(rows))

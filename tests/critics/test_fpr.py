@@ -16,9 +16,10 @@ from torch import Tensor
 from perceptloss import create_critic, get_card
 from perceptloss.critic import Critic
 from perceptloss.critics.fpr.critic import FPR, FPRFeature
-from perceptloss.critics.fpr.hallucination import HallucinatingCritic, row_distance, weighted_mean
+from perceptloss.critics.fpr.hallucination import HallucinatingCritic, row_distance
 from perceptloss.critics.fpr.invertible import Coupling, Couplings
 from perceptloss.errors import ConfigError, WeightsError
+from perceptloss.networks.functional import weighted_mean
 from perceptloss.weights.checkpoints import read_state
 from perceptloss.weights.convert import convert, load_states
 

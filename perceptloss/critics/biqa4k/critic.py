@@ -13,10 +13,11 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from perceptloss.card import Card, after_paper_card
-from perceptloss.critic import Critic, Entry
+from perceptloss.critic import Critic, Entry, given
 from perceptloss.critics.biqa4k.texture import STATISTICS, Statistic, cell_texture
 from perceptloss.errors import ConfigError, InputError
 from perceptloss.networks.functional import root
@@ -40,8 +41,8 @@ def crops(image: Tensor, boxes: Tensor, side: int) -> Tensor:
     along = torch.arange(side, device=image.device)
     rows, columns = (boxes[..., i, None] + along for i in (0, 1))
     number = torch.arange(len(image), device=image.device)[:, None, None, None]
-    patches = image.movedim(1, 3)[number, rows[..., :, None], columns[..., None, :]]
-    return patches.movedim(4, 2).flatten(0, 1)
+    patches = rearrange(image, "n c h w -> n h w c")[number, rows[..., :, None], columns[..., None, :]]
+    return rearrange(patches, "n k h w c -> (n k) c h w")
 
 
 class BIQA4KCritic(Critic):
@@ -193,8 +194,7 @@ class BIQA4KFR(BIQA4KCritic):
     """
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        assert y is not None
-        return self.score_at(x, self.select(y))
+        return self.score_at(x, self.select(given(y)))
 
 
 _CARD = after_paper_card(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from perceptloss.networks.functional import YIQ
@@ -139,12 +140,11 @@ def cell_texture(
     measure, sign = STATISTICS[statistic]
     grey = grey_levels(image, levels)[:, offset[0] :, offset[1] :]
     tops, lefts = (strided(length, side, side) for length in grey.shape[-2:])
-    rows = [
-        grey[:, top : top + side, : side * len(lefts)].unflatten(2, (len(lefts), side)).movedim(2, 1) for top in tops
-    ]
-    # row by row, so that the bins of a large image need no more memory than the image
-    texture = [
-        sign * measure(cooccurrence(row.flatten(0, 1), levels)).mean(1).unflatten(0, (-1, len(lefts))) for row in rows
-    ]
+    texture = []
+    for top in tops:  # row by row, so that the bins of a large image need no more memory than the image
+        row = grey[:, top : top + side, : side * len(lefts)]
+        cells = rearrange(row, "n h (cells w) -> (n cells) h w", w=side)
+        found = measure(cooccurrence(cells, levels)).mean(1)
+        texture.append(sign * rearrange(found, "(n cells) -> n cells", n=len(image)))
     corners = torch.cartesian_prod(*(torch.tensor(starts, device=image.device) for starts in (tops, lefts)))
     return torch.cat(texture, 1), corners + torch.tensor(offset, device=image.device)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perceptloss.card import distance_card, opinion_card
-from perceptloss.critic import Entry
+from perceptloss.critic import Entry, given
 from perceptloss.critics.dfss.feature_statistics import SIDE, DeviationCritic
 
 __all__ = ["DFSS", "ENTRIES", "DFSSDeviation"]
@@ -76,7 +76,7 @@ class DFSSDeviation(DeviationCritic):
     unused = (r"(gate|out|distype_cls)\..+",)
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return F.relu(self.deviation(x) - self.deviation(y)).mean(1)  # type: ignore[arg-type]
+        return F.relu(self.deviation(x) - self.deviation(given(y))).mean(1)
 
 
 _FACTS: dict[str, Any] = {

@@ -11,12 +11,14 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from perceptloss.card import Card, distance_card, opinion_card
-from perceptloss.critic import Entry
-from perceptloss.critics.fpr.hallucination import SIDE, HallucinatingCritic, patch_grid, row_distance, weighted_mean
+from perceptloss.critic import Entry, given
+from perceptloss.critics.fpr.hallucination import SIDE, HallucinatingCritic, patch_grid, row_distance
 from perceptloss.errors import ConfigError
+from perceptloss.networks.functional import weighted_mean
 from perceptloss.networks.patches import per_image
 
 __all__ = ["ENTRIES", "FPR", "FPRFeature", "Order"]
@@ -59,8 +61,8 @@ class FPR(HallucinatingCritic):
         found = super().patches(image)
         if self.order == "rows":
             return found
-        tops, lefts = patch_grid(image)
-        return found.unflatten(1, (len(tops), len(lefts))).transpose(1, 2).flatten(1, 2)
+        rows = len(patch_grid(image)[0])
+        return rearrange(found, "n (rows columns) c h w -> n (columns rows) c h w", rows=rows)
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return weighted_mean(*self._judge(x))
@@ -68,15 +70,11 @@ class FPR(HallucinatingCritic):
     def _judge(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.judge(*self.encode(self.patches(x)), len(x), self.reader)
 
-    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Score of every patch, in the direction of the score: (N, 1, rows, columns) of 64x64 patches."""
-        x, _ = self.admit(x)
-        with torch.autocast(x.device.type, enabled=False):
-            values, _ = self._judge(x)
-        tops, lefts = patch_grid(x)
-        if self.order == "rows":
-            return values.unflatten(1, (1, len(tops), len(lefts)))
-        return values.unflatten(1, (1, len(lefts), len(tops))).mT
+        values, _ = self._judge(x)
+        patches = "rows columns" if self.order == "rows" else "columns rows"
+        return rearrange(values, f"n ({patches}) -> n 1 rows columns", rows=len(patch_grid(x)[0]))
 
     @property
     def signature(self) -> str:
@@ -108,19 +106,16 @@ class FPRFeature(HallucinatingCritic):
     unused = (r"(reference_encoder|reference_reader|reader)\..+",)
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return self._distances(x, y).mean(1)  # type: ignore[arg-type]
+        return self._distances(x, given(y)).mean(1)
 
     def _distances(self, x: Tensor, y: Tensor) -> Tensor:
         pairs = zip(*(self.hallucinate(self.patches(image)) for image in (x, y)), strict=True)
         return per_image(torch.stack([row_distance(a, b) for a, b in pairs]).sum(0), len(x))
 
-    def maps(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Distance of every patch, lower is better: (N, 1, rows, columns) of 64x64 patches."""
-        x, y = self.admit(x, y)
-        with torch.autocast(x.device.type, enabled=False):
-            distances = self._distances(x, y)  # type: ignore[arg-type]
-        tops, _ = patch_grid(x)
-        return distances.unflatten(1, (1, len(tops), -1))
+        rows = len(patch_grid(x)[0])
+        return rearrange(self._distances(x, given(y)), "n (rows columns) -> n 1 rows columns", rows=rows)
 
 
 _BORDER = (

@@ -15,10 +15,11 @@ from perceptloss.card import Card
 from perceptloss.critic import Critic
 from perceptloss.critics.fpr.invertible import Couplings
 from perceptloss.networks.functional import root
+from perceptloss.networks.layers import draw
 from perceptloss.networks.patches import cut, per_image, strided
 from perceptloss.weights.rules import Rule
 
-__all__ = ["SIDE", "HallucinatingCritic", "PatchReader", "patch_grid", "row_distance", "weighted_mean"]
+__all__ = ["SIDE", "HallucinatingCritic", "PatchReader", "patch_grid", "row_distance"]
 
 SIDE = 64
 _SLOPE = 0.2
@@ -28,11 +29,6 @@ _POOLED = (True, False, True, False, True)  # which pairs of the blind encoder e
 
 def _conv(h: Tensor, layer: nn.Module) -> Tensor:
     return F.leaky_relu(layer(h), _SLOPE, inplace=True)
-
-
-def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Mean of (N, P) values with (N, P) positive weights, (N,)."""
-    return (values * weights).sum(1) / weights.sum(1)
 
 
 def row_distance(a: Tensor, b: Tensor) -> Tensor:
@@ -109,9 +105,7 @@ def _encoder(widths: tuple[int, ...]) -> nn.ModuleList:
     encoder = nn.ModuleList()
     for channels, width in pairwise((3, *widths)):
         convs = [nn.Conv2d(wide, width, 3, padding=1) for wide in (channels, width)]
-        for conv in convs:
-            nn.init.kaiming_normal_(conv.weight, _SLOPE)
-            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        draw(*convs, slope=_SLOPE)
         encoder.append(nn.ModuleList(convs))
     return encoder
 

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceptloss.card import Card, opinion_card
-from perceptloss.critic import Entry
+from perceptloss.critic import Entry, given
 from perceptloss.critics.jspl.local_sw import local_sliced_wasserstein, orthogonal_directions
 from perceptloss.networks.lean import conv
-from perceptloss.networks.trunks import HALF, Features, Keep, Trunk, TrunkCritic, features
+from perceptloss.networks.trunks import HALF, Features, Keep, Trunk, TrunkCritic
 
 __all__ = ["ENTRIES", "JSPL", "ConvLadder"]
 
@@ -127,9 +127,6 @@ class JSPL(TrunkCritic):
             nn.Linear(distances + 2 * content, hidden), nn.ReLU(), nn.Linear(hidden, 1), nn.Flatten(0)
         )
 
-    def _taps(self, *images: Tensor) -> list[dict[str, Tensor]]:
-        return [features(self.trunk, image, self.taps) for image in images]
-
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
         distances = self.distances(fx, fy)
         score = self.regressor(distances, self._content(fy))
@@ -161,10 +158,10 @@ class JSPL(TrunkCritic):
 
         Its inputs are detached: neither the image nor anything but the classifier gets a gradient.
         """
-        x, y = self.admit(x, y)  # type: ignore[assignment]
+        x, checked = self.admit(x, y)
         with torch.autocast(x.device.type, enabled=False):
             with torch.no_grad():
-                fx, fy = self._taps(x, y)
+                fx, fy = self.look(x), self.look(given(checked))
                 distances = self.distances(fx, fy)
             return self._logit(distances, fx, fy)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from perceptloss.networks.attention import attend
@@ -20,15 +21,14 @@ _APART = -100.0  # published logit of tokens that only the shift made neighbours
 
 def windows(tokens: Tensor, side: int) -> Tensor:
     """Cut maps into windows, row by row: (N, H, W, D) to (N * H * W / side ** 2, side ** 2, D)."""
-    parts = tokens.unflatten(2, (-1, side)).unflatten(1, (-1, side))
-    return parts.transpose(2, 3).flatten(0, 2).flatten(1, 2)
+    return rearrange(tokens, "n (rows a) (columns b) d -> (n rows columns) (a b) d", a=side, b=side)
 
 
 def merged(parts: Tensor, height: int, width: int) -> Tensor:
     """The opposite of `windows`: (N, height, width, D)."""
     side = round(parts.shape[1] ** 0.5)
-    rows = parts.unflatten(1, (side, side)).unflatten(0, (-1, height // side, width // side))
-    return rows.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    whole = "(n rows columns) (a b) d -> n (rows a) (columns b) d"
+    return rearrange(parts, whole, a=side, rows=height // side, columns=width // side)
 
 
 def relative_index(side: int) -> Tensor:
@@ -72,9 +72,10 @@ class WindowAttention(nn.Module):
 
     def forward(self, parts: Tensor, mask: Tensor | None = None) -> Tensor:
         """Windows (M, T, dim) to the same; `mask` is (windows of an image, T, T)."""
-        bias = self.relative_position_bias_table[self.index].permute(2, 0, 1)[None]
+        bias = rearrange(self.relative_position_bias_table[self.index], "t s heads -> 1 heads t s")
         if mask is not None:
-            bias = (bias + mask[:, None]).repeat(len(parts) // len(mask), 1, 1, 1)
+            images = len(parts) // len(mask)
+            bias = repeat(bias + mask[:, None], "windows ... -> (images windows) ...", images=images)
         query, key, value = self.qkv(parts).chunk(3, -1)
         return self.proj(attend(query, key, value, self.heads, bias))
 

@@ -8,28 +8,18 @@ the differences. Trained by `recipes/critic.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor
 
-from perceptloss.card import Card, distance_card
-from perceptloss.critic import Entry
-from perceptloss.critics.mini.pair_distance import RisingHead, pair_parts
+from perceptloss.card import distance_card
+from perceptloss.critic import Entry, given
+from perceptloss.critics.mini.pair_distance import PairCritic
 from perceptloss.networks.trunks import Features, TrunkCritic
 
 __all__ = ["ENTRIES", "MiniFR"]
 
 
-class MiniFR(TrunkCritic):
-    """A distance >= 0 of two images, lower is better, exactly 0 for equal ones.
-
-    Args:
-        card: What it is.
-        widths: Channels of the trunk's stages.
-        views: Differently weighted distances per tap.
-        scales: Scales of the classical similarities.
-        hidden: Saturating units of the head.
+class MiniFR(PairCritic, TrunkCritic):
+    """A distance >= 0 of two images, lower is better, exactly 0 for equal ones. Arguments are those of `PairCritic`.
 
     Example:
         >>> critic = create_critic("mini-fr")
@@ -37,24 +27,8 @@ class MiniFR(TrunkCritic):
         >>> critic(x, torch.rand(2, 3, 64, 64)).sum().backward()
     """
 
-    def __init__(
-        self,
-        card: Card,
-        *,
-        widths: Sequence[int] = (32, 64, 96, 128),
-        views: int = 6,
-        scales: int = 4,
-        hidden: int = 48,
-    ) -> None:
-        super().__init__(card)
-        self.trunk, self.bank, self.distances = pair_parts(widths, views, scales)
-        self.taps = tuple(self.distances.local)
-        self.head = RisingHead(self.bank.features + self.distances.features, hidden)
-
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
-        assert y is not None
-        hold = self.hold_weights and self.is_frozen
-        return self.head(torch.cat([self.bank(x, y, hold=hold), self.distances(fx, fy)], 1))
+        return self.head(self.apart(x, given(y), fx, fy))
 
 
 _CARD = distance_card(

@@ -1,7 +1,7 @@
 """mini-nr and mini-underwater: a small no-reference quality of our own, taught by degraded photographs.
 
 Not from a paper. A ladder of convolutions, pooled by mean and deviation, beside statistics in the spirit of BRISQUE
-and UCIQE (`parts/statistics_bank.py`), learns what full-reference critics say of a degraded photograph without seeing
+and UCIQE (`statistics_bank`), learns what full-reference critics say of a degraded photograph without seeing
 the original. Trained by `recipes/critic.py`.
 """
 

@@ -9,13 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perceptloss.card import Card
+from perceptloss.critic import Critic
 from perceptloss.critics.mini.similarity_bank import SimilarityBank
 from perceptloss.networks.distances import texture_and_structure
 from perceptloss.networks.functional import root_above
 from perceptloss.networks.layers import unit_norm
-from perceptloss.networks.trunks import Ladder
+from perceptloss.networks.trunks import Features, Ladder, Trunk
 
-__all__ = ["FeatureDistances", "Positive", "RisingHead", "pair_parts"]
+__all__ = ["FeatureDistances", "PairCritic", "Positive", "RisingHead"]
 
 
 class Positive(nn.Module):
@@ -102,16 +104,43 @@ class RisingHead(nn.Module):
         return (self.line(v) + self.mix(-torch.expm1(-self.units(v))))[:, 0]
 
 
-def pair_parts(widths: Sequence[int], views: int, scales: int) -> tuple[Ladder, SimilarityBank, FeatureDistances]:
-    """What compares two images: a trunk, classical similarities, and distances of the trunk's taps.
+class PairCritic(Critic):
+    """What compares two images: a trunk, classical similarities, and distances of the trunk's taps, read by a head.
 
     The first stage of the trunk is not compared; the similarities see what it would.
 
     Args:
+        card: What it is.
         widths: Channels of the trunk's stages.
         views: Differently weighted distances of each sort per tap.
         scales: Scales of the similarities.
+        hidden: Saturating units of the head.
     """
-    trunk = Ladder(widths)
-    compared = dict(list(trunk.widths.items())[1:])
-    return trunk, SimilarityBank(scales), FeatureDistances(compared, views)
+
+    readings: int = 1
+    """How many comparisons the head reads at once."""
+    further: int = 0
+    """How many other distances it reads."""
+
+    def __init__(
+        self,
+        card: Card,
+        *,
+        widths: Sequence[int] = (32, 64, 96, 128),
+        views: int = 6,
+        scales: int = 4,
+        hidden: int = 48,
+    ) -> None:
+        super().__init__(card)
+        trunk = Ladder(widths)
+        self.trunk: Trunk = trunk
+        self.bank = SimilarityBank(scales)
+        self.distances = FeatureDistances(dict(list(trunk.widths.items())[1:]), views)
+        self.taps = tuple(self.distances.local)
+        inputs = self.readings * (self.bank.features + self.distances.features) + self.further
+        self.head = RisingHead(inputs, hidden)
+
+    def apart(self, x: Tensor, y: Tensor, fx: Features, fy: Features) -> Tensor:
+        """All distances of two images, (N, features)."""
+        hold = self.hold_weights and self.is_frozen
+        return torch.cat([self.bank(x, y, hold=hold), self.distances(fx, fy)], 1)

@@ -10,14 +10,13 @@ and the disagreement of the judged views there must be that of the reference. Af
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
+from einops import rearrange
 from torch import Tensor
 
-from perceptloss.card import Card, distance_card
-from perceptloss.critic import Critic, Entry
-from perceptloss.critics.mini.pair_distance import RisingHead, pair_parts
+from perceptloss.card import distance_card
+from perceptloss.critic import Entry, given
+from perceptloss.critics.mini.pair_distance import PairCritic
 from perceptloss.networks.functional import root_above
 from perceptloss.networks.layers import unit_norm
 from perceptloss.networks.trunks import features
@@ -43,17 +42,10 @@ def row_attention(left: Tensor, right: Tensor, sharpness: float = _SHARPNESS) ->
     return torch.softmax(sharpness * torch.einsum("nchi,nchj->nhij", u, v), -1)
 
 
-class MiniStereo(Critic):
+class MiniStereo(PairCritic):
     """A distance >= 0 of two stereo pairs (left RGB, right RGB), lower is better, exactly 0 for equal pairs.
 
-    Exchanging the views of both pairs leaves the score as it is.
-
-    Args:
-        card: What it is.
-        widths: Channels of the trunk's stages.
-        views: Differently weighted distances per tap.
-        scales: Scales of the classical similarities.
-        hidden: Saturating units of the head.
+    Exchanging the views of both pairs leaves the score as it is. Arguments are those of `PairCritic`.
 
     Example:
         >>> critic = create_critic("mini-stereo")
@@ -62,29 +54,15 @@ class MiniStereo(Critic):
     """
 
     match_at = "stage3"
-
-    def __init__(
-        self,
-        card: Card,
-        *,
-        widths: Sequence[int] = (32, 64, 96, 128),
-        views: int = 6,
-        scales: int = 4,
-        hidden: int = 48,
-    ) -> None:
-        super().__init__(card)
-        self.trunk, self.bank, self.distances = pair_parts(widths, views, scales)
-        self.taps = tuple(self.distances.local)
-        self.head = RisingHead(2 * (self.bank.features + self.distances.features) + 2, hidden)
+    readings = 2  # what is seen of both views, and the worse of them
+    further = 2
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        assert y is not None
-        x, y = (torch.cat(image.split(3, 1)) for image in (x, y))  # all left views, then all right ones
+        x, y = (rearrange(image, "n (view c) h w -> (view n) c h w", view=2) for image in (x, given(y)))
         fx = features(self.trunk, x, self.taps)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
             fy = features(self.trunk, y, self.taps)
-        hold = self.hold_weights and self.is_frozen
-        of_views = torch.stack(torch.cat([self.bank(x, y, hold=hold), self.distances(fx, fy)], 1).chunk(2))
+        of_views = rearrange(self.apart(x, y, fx, fy), "(view n) distances -> view n distances", view=2)
         seen = (of_views * self.held(dominance(x))).sum(0)
         apart = self._disagreement(fx[self.match_at], fy[self.match_at])
         return self.head(torch.cat([seen, of_views.amax(0), apart], 1))

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 __all__ = [
@@ -32,12 +33,12 @@ _NEIGHBOURS = ((1, 2), (2, 0), (1, 0))
 def parted(tokens: Tensor, size: Size) -> tuple[Tensor, Tensor]:
     """The extra tokens, (N, E, D), and those of the image as a map, (N, D, *size)."""
     count = size[0] * size[1]
-    return tokens[:, :-count], tokens[:, -count:].mT.unflatten(2, size)
+    return tokens[:, :-count], rearrange(tokens[:, -count:], "n (h w) d -> n d h w", h=size[0])
 
 
 def joined(extra: Tensor, image: Tensor) -> Tensor:
     """The opposite of `parted`."""
-    return torch.cat([extra, image.flatten(2).mT], 1)
+    return torch.cat([extra, rearrange(image, "n d h w -> n (h w) d")], 1)
 
 
 def _depthwise(channels: int, window: int) -> nn.Conv2d:
@@ -94,8 +95,8 @@ class FactorisedAttention(nn.Module):
     def forward(self, tokens: Tensor, size: Size, relative: RelativePositions) -> Tensor:
         """Tokens to what each has read, (N, T, D)."""
         query, key, value = self.qkv(tokens).chunk(3, -1)
-        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (query, key, value))
-        read = (q @ (k.softmax(2).mT @ v)).transpose(1, 2).flatten(2)
+        q, k, v = (rearrange(t, "n t (heads d) -> n heads t d", heads=self.heads) for t in (query, key, value))
+        read = rearrange(q @ (k.softmax(2).mT @ v), "n heads t d -> n t (heads d)")
         return self.proj(self.scale * read + relative(query, value, size))
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from perceptloss.card import Card, opinion_card
@@ -90,7 +91,7 @@ class Stage(nn.Module):
         """Map (N, inputs, H, W) and histogram (N, counts) to tokens (N, 2 + h w, dim) and the size (h, w)."""
         patches = self.proj(image)
         size = (patches.shape[2], patches.shape[3])
-        image = self.norm(patches.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        image = rearrange(self.norm(rearrange(patches, "n d h w -> n h w d")), "n h w d -> n d h w")
         extra = torch.cat([self.token.expand(len(image), -1, -1), self.counts(counts)[:, None]], 1)
         tokens = joined(extra, image)
         for block in self.blocks:

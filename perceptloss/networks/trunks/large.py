@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -115,7 +116,7 @@ class _VisionTransformer(_LargeTrunk):
         return torch.cat([self.cls_token.expand(len(h), -1, -1), tokens], 1) + self.pos_embed
 
     def read(self, h: Tensor) -> Tensor:
-        return h[:, 1:].transpose(1, 2).unflatten(2, self.grid)
+        return rearrange(h[:, 1:], "n (h w) c -> n c h w", h=self.grid[0])  # type: ignore[index]
 
 
 def inception_resnet_v2(normalise: Normalisation | None = HALF, blocks: int = 10) -> Trunk:
