@@ -21,7 +21,6 @@ from perceptloss.networks.trunks import (
     Trunk,
     inception_resnet_v2,
     inception_rules,
-    resnet,
     resnet_rules,
     vgg19,
     vision_transformer,
@@ -112,7 +111,7 @@ def resnet_taps(peer: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_residual_trunks_are_those_of_torchvision(depth):
-    peer, trunk = torchvision_resnet(depth), resnet(depth).double()
+    peer, trunk = torchvision_resnet(depth), ResNet(depth).double()
     trunk.load_state_dict({k: t for k, t in peer.state_dict().items() if not k.startswith("fc.") and "num_b" not in k})
     x = pictures(70, 51).requires_grad_()
     expected = resnet_taps(peer, x)
@@ -218,7 +217,7 @@ def own_keys(trunk: Trunk, target: str = "trunk") -> set[str]:
 @pytest.mark.parametrize("depth", [18, 50])
 def test_rules_place_every_tensor_of_torchvisions_files(depth, stages):
     keys = list(getattr(torchvision.models, f"resnet{depth}")(weights=None).state_dict())
-    trunk = resnet(depth, stages)
+    trunk = ResNet(depth, stages)
     assert placed(resnet_rules(stages=stages), keys) == own_keys(trunk)
     wrapped = placed(resnet_rules(r"net\.", stages, "trunk.resnet"), [f"net.{key}" for key in keys])
     assert wrapped == own_keys(trunk, "trunk.resnet")

@@ -14,7 +14,7 @@ from test_backbones_more import agree, pictures, resnet_taps, torchvision_resnet
 from torch import Tensor, nn
 
 from perceptloss.networks.lean import central_difference, conv
-from perceptloss.networks.trunks import resnet
+from perceptloss.networks.trunks import ResNet
 
 
 class CentralDifference(nn.Module):
@@ -32,7 +32,7 @@ class CentralDifference(nn.Module):
 @pytest.mark.parametrize("depth", [18, 50])
 def test_a_trunk_of_central_differences_is_torchvisions_with_them(depth):
     theta = (0.7, 0.0, 0.35, 1.0)
-    peer, trunk = torchvision_resnet(depth), resnet(depth, theta=theta).double()
+    peer, trunk = torchvision_resnet(depth), ResNet(depth, theta=theta).double()
     trunk.load_state_dict({k: t for k, t in peer.state_dict().items() if not k.startswith("fc.") and "num_b" not in k})
     x = pictures(64, 50, 1).requires_grad_()
     plain = resnet_taps(peer, x)

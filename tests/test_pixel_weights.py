@@ -27,7 +27,7 @@ class Mapped(toys.Toy):
 
 def mapped(better: str = "higher", bounds: tuple[float, float] = (0.0, 1.0), cell: int = 1) -> Mapped:
     critic = Mapped(toys.toy("mapped", lambda x, y: x, better=better, bounds=bounds).card, lambda x, y: x)
-    critic.cell = cell
+    critic.cell, critic.overshoot = cell, "pass"
     return critic
 
 

@@ -14,9 +14,9 @@ from perceptloss.networks.trunks import (
     HALF,
     IMAGENET,
     JoinedTrunk,
+    ResNet,
     Trunk,
     inception_resnet_v2,
-    resnet,
     squeezenet,
     vgg19,
 )
@@ -102,8 +102,8 @@ def test_trunks_are_the_same_only_if_they_compute_the_same(trunk):
 
 def test_differences_beside_the_weights_count_too():
     pairs = {
-        "normalisation": (resnet(18, 1), resnet(18, 1, HALF)),
-        "theta": (resnet(18, 1), resnet(18, 1, theta=(0.5,))),
+        "normalisation": (ResNet(18, 1), ResNet(18, 1, HALF)),
+        "theta": (ResNet(18, 1), ResNet(18, 1, theta=(0.5,))),
         "stages": (tiny_resnet(stages=1), tiny_resnet(stages=2)),
         "normalisation of a part": (
             JoinedTrunk(a=tiny_vit(), b=squeezenet()),

@@ -110,10 +110,7 @@ class AHIQ(CropCritic, TrunkCritic):
     """
 
     taps = (*_TOKENS, *_MAPS)
-    rules = (
-        *vit_rules(r"(?:vit\.)?", "trunk.vit", _BLOCKS),
-        *resnet_rules(r"(?:resnet50\.)?", 1, "trunk.resnet"),
-    )
+    rules = (*vit_rules(r"(?:vit\.)?", "trunk.vit", _BLOCKS), *resnet_rules(r"(?:resnet50\.)?", 1, "trunk.resnet"))
 
     def __init__(
         self,

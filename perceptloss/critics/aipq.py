@@ -13,18 +13,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import ClassVar, Literal
 
 from perceptloss.card import Card, distance_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.distances import IMAGENET_RULES, VGG16_CHANNELS, TextureStructureCritic, UnitDistanceCritic
 from perceptloss.networks.trunks import HALF, vgg16
-from perceptloss.weights.rules import STAGED_L2_TRUNK, Rule
+from perceptloss.weights.rules import LPIPS_HEADS, STAGED_L2_TRUNK, Rule
 
 __all__ = ["AIPQDISTS", "AIPQLPIPS", "ENTRIES", "PooledAIPQLPIPS"]
 
 _TRUNK = Rule(r"net\.slice\d\.(\d+\.(?:weight|bias))", r"trunk.features.\1")
 _FILTER = replace(STAGED_L2_TRUNK[1], pattern=r"net\.slice\d\.\d+\.filter")
-_HEADS = Rule(r"lins?\.?(\d)\.model\.1\.weight", r"heads.\1")  # stored twice, as lin0 and as lins.0
 
 
 class AIPQLPIPS(UnitDistanceCritic):
@@ -36,13 +36,15 @@ class AIPQLPIPS(UnitDistanceCritic):
         >>> critic(x, torch.rand(2, 3, 64, 64)).sum().backward()
     """
 
-    rules = (_HEADS, _TRUNK)
+    rules: ClassVar[tuple[Rule, ...]] = (LPIPS_HEADS, _TRUNK)
+
+    pool: Literal["max", "l2"] = "max"
 
     def __init__(self, card: Card) -> None:
-        super().__init__(card, partial(vgg16, normalise=HALF), VGG16_CHANNELS)
+        super().__init__(card, partial(vgg16, pool=self.pool, normalise=HALF), VGG16_CHANNELS)
 
 
-class PooledAIPQLPIPS(UnitDistanceCritic):
+class PooledAIPQLPIPS(AIPQLPIPS):
     """The same with the L2 pooling of DISTS; lower is better, 0 for equal images.
 
     Example:
@@ -51,10 +53,8 @@ class PooledAIPQLPIPS(UnitDistanceCritic):
         >>> critic(x, torch.rand(2, 3, 64, 64)).sum().backward()
     """
 
-    rules = (_HEADS, _TRUNK, _FILTER)
-
-    def __init__(self, card: Card) -> None:
-        super().__init__(card, partial(vgg16, pool="l2", normalise=HALF), VGG16_CHANNELS)
+    rules = (LPIPS_HEADS, _TRUNK, _FILTER)
+    pool = "l2"
 
 
 class AIPQDISTS(TextureStructureCritic):

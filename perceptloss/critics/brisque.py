@@ -75,8 +75,7 @@ class BRISQUE(StatisticsCritic):
         rho: Offset.
         ranges: Smallest and largest value of each feature, 36 pairs. A regression fitted by others brings its own
             of all of these.
-        table: Round the luminance to whole grey levels and the shapes to thousandths, as the published codes do.
-            For numbers to report; the slope then is that of the unrounded form. May be set at any time.
+        table: See `StatisticsCritic`.
 
     Example:
         >>> critic = create_critic("brisque")

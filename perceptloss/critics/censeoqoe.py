@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Critic, Entry, given
 from perceptloss.errors import InputError
+from perceptloss.networks.layers import draw
 from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, resnet_rules
 from perceptloss.weights.convert import load_states
 from perceptloss.weights.rules import Rule
@@ -60,9 +61,8 @@ class CenseoQoE(Critic):
         self.trunk = ResNet(depth, normalise=None, widths=widths, channels=self.channels)
         features = widths[-1] * (4 if depth >= 50 else 1)
         first, last = nn.Linear(features, hidden), nn.Linear(hidden, 1)
-        nn.init.kaiming_normal_(first.weight, nonlinearity="relu")
+        draw(first)
         nn.init.normal_(last.weight, std=1 / math.sqrt(hidden))
-        nn.init.zeros_(first.bias)
         nn.init.zeros_(last.bias)
         self.head = nn.Sequential(first, nn.ReLU(), last)
 

@@ -8,7 +8,7 @@ normalisations are ours; the decomposition is shaped like that of RetinexNet (We
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -56,21 +56,12 @@ class RetinexTrunk(JoinedTrunk):
         layers = torch.sigmoid(h)
         return layers[:, :3], layers[:, 3:]
 
-    def forward(
-        self, image: Tensor, taps: Iterable[str], keep: Keep = "all", dtype: torch.dtype | None = None
-    ) -> dict[str, Tensor]:
+    def shown(self, image: Tensor, keep: Keep) -> dict[str, Tensor]:
         if keep == "stages":
             reflectance, illumination = checkpoint(self.decompose, image, use_reentrant=False)
         else:
             reflectance, illumination = self.decompose(image, lean=keep == "lean")
-        layers = {"reflectance": reflectance, "illumination": illumination.expand_as(reflectance)}
-        taps, found = tuple(taps), {}
-        for name, layer in layers.items():
-            wanted = self._taps_of(name, taps)
-            if wanted:
-                maps = getattr(self, name)(layer, wanted, keep, dtype)
-                found.update({f"{name}.{tap}": value for tap, value in maps.items()})
-        return found
+        return {"reflectance": reflectance, "illumination": illumination.expand_as(reflectance)}
 
     def same_as(self, other: Trunk) -> bool:
         return Trunk.same_as(self, other) and super().same_as(other)

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from perceptloss.card import Card, distance_card
 from perceptloss.critic import Critic, Entry, given
-from perceptloss.networks.functional import edge_magnitude, mix_channels, root, similarity
+from perceptloss.networks.functional import angular_fans, edge_magnitude, log_gabor, mix_channels, root, similarity
 
 __all__ = ["ENTRIES", "FGIQA", "YCBCR", "gradient_similarity", "region", "texture_similarity"]
 
@@ -47,12 +47,8 @@ def _log_gabor(height: int, width: int, dtype: torch.dtype, device: torch.device
     v, h = along(height)[:, None], along(width)[None]
     radius = (v.square() + h.square()).sqrt()
     radius[0, 0] = 1
-    bands = torch.stack([torch.exp(-((radius * w).log() ** 2) / (2 * math.log(_BANDWIDTH) ** 2)) for w in _WAVELENGTHS])
-    bands[:, 0, 0] = 0
-    theta = torch.atan2(-v.expand_as(radius), h.expand_as(radius))
-    away = torch.stack([theta - k * math.pi / _ORIENTATIONS for k in range(_ORIENTATIONS)])
-    away = torch.atan2(away.sin(), away.cos())
-    fans = torch.exp(-away.square() / (2 * _SPREAD**2))
+    bands = torch.stack([log_gabor(radius, wavelength, _BANDWIDTH) for wavelength in _WAVELENGTHS])
+    fans = angular_fans(torch.atan2(-v.expand_as(radius), h.expand_as(radius)), _ORIENTATIONS, _SPREAD)
     return bands.to(device, dtype), fans.to(device, dtype)
 
 

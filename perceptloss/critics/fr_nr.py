@@ -9,7 +9,6 @@ trunks, the pooling, the regression, and the additive form, in which the no-refe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any, Final
 
 import torch
@@ -21,8 +20,8 @@ from perceptloss.critic import Entry
 from perceptloss.errors import ConfigError
 from perceptloss.networks.distances import VGG16_CHANNELS
 from perceptloss.networks.layers import unit_distance
-from perceptloss.networks.trunks import Features, JoinedTrunk, Keep, Trunk, TrunkCritic, resnet, resnet_rules, vgg16
-from perceptloss.weights.rules import Rule
+from perceptloss.networks.trunks import Features, JoinedTrunk, Keep, ResNet, Trunk, TrunkCritic, resnet_rules, vgg16
+from perceptloss.weights.rules import LPIPS_HEADS, Rule
 
 __all__ = ["ENTRIES", "FRNR", "FRNRAdditive"]
 
@@ -41,15 +40,13 @@ class _TwoTrunks(JoinedTrunk):
     """VGG16 as `fr` and a ResNet as `nr`; `cap` is the largest share that `nr` may have of an image's gradient."""
 
     def __init__(self, depth: int, cap: float | None = None) -> None:
-        super().__init__(fr=vgg16(), nr=resnet(depth))
+        super().__init__(fr=vgg16(), nr=ResNet(depth))
         self.cap = cap
 
-    def forward(self, image: Tensor, taps: Iterable[str], keep: Keep = "all", dtype: Any = None) -> dict[str, Tensor]:
+    def shown(self, image: Tensor, keep: Keep) -> dict[str, Tensor]:
         if self.cap is None or not image.requires_grad:
-            return super().forward(image, taps, keep, dtype)
-        fr, nr = _Capped.apply(image, self.cap)
-        wanted = set(taps)
-        return super().forward(fr, wanted & {*_FR}, keep, dtype) | super().forward(nr, wanted & {*_NR}, keep, dtype)
+            return super().shown(image, keep)
+        return dict(zip(self.names, _Capped.apply(image, self.cap), strict=True))
 
     def same_as(self, other: Trunk) -> bool:
         # a cap weighs what comes back from all who read the trunk
@@ -145,7 +142,7 @@ class FRNRAdditive(TrunkCritic):
         >>> critic(x, torch.rand(1, 3, 64, 64)).sum().backward()
     """
 
-    rules = (*_TRUNK_RULES, Rule(r"lins?\.?(\d)\.model\.1\.weight", r"heads.\1"))
+    rules = (*_TRUNK_RULES, LPIPS_HEADS)
 
     def __init__(
         self, card: Card, *, depth: int = 50, hidden: int = 128, nr_weight: float = 0.05, nr_cap: float | None = None

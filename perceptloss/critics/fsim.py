@@ -22,9 +22,11 @@ from perceptloss.critic import Critic, Entry, given
 from perceptloss.networks.functional import (
     SCHARR,
     YIQ,
-    bounded_power,
-    edge_magnitude,
+    angular_fans,
+    chroma_similarity,
+    edge_similarity,
     frequencies,
+    log_gabor,
     mix_channels,
     root,
     shrink_factor,
@@ -63,19 +65,9 @@ def log_gabor_bank(height: int, width: int, dtype: torch.dtype, device: torch.de
     radius = (v.square() + h.square()).sqrt()
     radius[0, 0] = 1
     low_pass = 1 / (1 + (radius / 0.45) ** 30)
-    bands = []
-    for scale in range(_SCALES):
-        wavelength = _SHORTEST * _FACTOR**scale
-        band = torch.exp(-((radius * wavelength).log() ** 2) / (2 * math.log(_BANDWIDTH) ** 2)) * low_pass
-        band[0, 0] = 0
-        bands.append(band)
+    bands = [log_gabor(radius, _SHORTEST * _FACTOR**scale, _BANDWIDTH) * low_pass for scale in range(_SCALES)]
     theta = torch.atan2(-h.expand_as(radius), v.expand_as(radius))
-    fans = []
-    for orientation in range(_ORIENTATIONS):
-        away = theta - orientation * math.pi / _ORIENTATIONS
-        away = torch.atan2(away.sin(), away.cos())
-        fans.append(torch.exp(-away.square() / (2 * _SPREAD**2)))
-    filters = torch.stack(fans)[:, None] * torch.stack(bands)
+    filters = angular_fans(theta, _ORIENTATIONS, _SPREAD)[:, None] * torch.stack(bands)
 
     # Rayleigh noise: its power from the median of the finest responses, its energy through all filters
     gain = (torch.fft.ifft2(filters).real * math.sqrt(height * width)).sum(1).square().sum((1, 2))
@@ -106,11 +98,9 @@ def _similarity_and_weight(x: Tensor, y: Tensor, chromatic: bool) -> tuple[Tenso
     rows = YIQ if chromatic else YIQ[:1]
     x, y = (mix_channels(F.avg_pool2d(255 * image, factor), rows) for image in (x, y))
     pc_x, pc_y = phase_congruency(x[:, :1]), phase_congruency(y[:, :1])
-    similar = similarity(edge_magnitude(x[:, :1], SCHARR), edge_magnitude(y[:, :1], SCHARR), _T_EDGE)
-    similar = similar * similarity(pc_x, pc_y, _T_PC)
+    similar = edge_similarity(x[:, :1], y[:, :1], SCHARR, _T_EDGE) * similarity(pc_x, pc_y, _T_PC)
     if chromatic:
-        chroma = similarity(x[:, 1:], y[:, 1:], _T_CHROMA).prod(1, keepdim=True).abs()
-        similar = similar * bounded_power(chroma, _CHROMA_POWER, _POWER_FLOOR)
+        similar = similar * chroma_similarity(x[:, 1:], y[:, 1:], _T_CHROMA, _CHROMA_POWER, _POWER_FLOOR)
     return similar, torch.where(pc_x > pc_y, pc_x, pc_y)
 
 

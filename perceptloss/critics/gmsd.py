@@ -16,28 +16,13 @@ from torch import Tensor
 
 from perceptloss.card import FLAT, PIQ, Card, distance_card
 from perceptloss.critic import Critic, Entry, given
-from perceptloss.networks.functional import PREWITT, YIQ, edge_magnitude, halve, mix_channels, root, similarity
+from perceptloss.networks.functional import PREWITT, YIQ, edge_similarity, halve, mix_channels, root
 
-__all__ = ["ENTRIES", "GMSD", "MSGMSD", "SCALE_WEIGHTS", "gmsd", "gradient_similarity", "ms_gmsd"]
+__all__ = ["ENTRIES", "GMSD", "MSGMSD", "SCALE_WEIGHTS", "gmsd", "ms_gmsd"]
 
 SCALE_WEIGHTS = (0.096, 0.596, 0.289, 0.019)
 _T = 170.0  # stabiliser on the 0-255 scale
 _MASK = 0.5
-
-
-def gradient_similarity(x: Tensor, y: Tensor, c: float, mask: float = 0.0) -> Tensor:
-    """Similarity of Prewitt gradient magnitudes, in (0, 1].
-
-    Args:
-        x: Luminance of the judged images, (N, 1, H, W).
-        y: Luminance of the references, same shape.
-        c: Stabiliser, in squared luminance.
-        mask: Masking coefficient.
-
-    Returns:
-        The map, (N, 1, H, W).
-    """
-    return similarity(edge_magnitude(x, PREWITT), edge_magnitude(y, PREWITT), c, mask)
 
 
 def deviation(values: Tensor) -> Tensor:
@@ -48,7 +33,7 @@ def deviation(values: Tensor) -> Tensor:
 def gms_map(x: Tensor, y: Tensor) -> Tensor:
     """Gradient similarity of the halved luminance: (N, 3, H, W) to (N, 1, ceil(H / 2), ceil(W / 2))."""
     x, y = (halve(mix_channels(image, YIQ[:1])) for image in (x, y))
-    return gradient_similarity(x, y, _T / 255**2)
+    return edge_similarity(x, y, PREWITT, _T / 255**2)
 
 
 def gmsd(x: Tensor, y: Tensor) -> Tensor:
@@ -82,7 +67,7 @@ def ms_gmsd(x: Tensor, y: Tensor, *, chromatic: bool = False) -> Tensor:
     squares = torch.zeros_like(x[:, 0, 0, 0])
     for scale, weight in enumerate(SCALE_WEIGHTS):
         x, y = (halve(x), halve(y)) if scale else (x, y)
-        similar = gradient_similarity(x[:, :1], y[:, :1], _T, _MASK)
+        similar = edge_similarity(x[:, :1], y[:, :1], PREWITT, _T, _MASK)
         squares = squares + weight * deviation(similar).square()
     d = root(squares)
     if not chromatic:

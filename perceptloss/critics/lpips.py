@@ -11,13 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import torch
-
 from perceptloss.card import Card, distance_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.distances import VGG16_CHANNELS, UnitDistanceCritic
 from perceptloss.networks.trunks import Trunk, alexnet, squeezenet, vgg16
-from perceptloss.weights.rules import TORCHVISION_TRUNK, Rule
+from perceptloss.weights.rules import LPIPS_HEADS, TORCHVISION_TRUNK, Rule, constant
 
 __all__ = ["ENTRIES", "LPIPS"]
 
@@ -32,21 +30,11 @@ class LPIPS(UnitDistanceCritic):
     """
 
     rules = (
-        Rule(r"lins?\.?(\d)\.model\.1\.weight", r"heads.\1"),
+        LPIPS_HEADS,
         Rule(r"net\.slice\d\.(\d+\..+)", r"trunk.features.\1"),
         *TORCHVISION_TRUNK,
-        Rule(
-            r"scaling_layer\.shift",
-            None,
-            "the ImageNet mean on [-1, 1]",
-            lambda critic, t: torch.allclose(t.cpu().float(), 2 * critic.trunk.mean.cpu().float() - 1, atol=1e-5),
-        ),
-        Rule(
-            r"scaling_layer\.scale",
-            None,
-            "the ImageNet deviation on [-1, 1]",
-            lambda critic, t: torch.allclose(t.cpu().float(), 2 * critic.trunk.std.cpu().float(), atol=1e-5),
-        ),
+        constant(r"scaling_layer\.shift", "the ImageNet mean on [-1, 1]", lambda c: 2 * c.trunk.mean - 1, 1e-5),
+        constant(r"scaling_layer\.scale", "the ImageNet deviation on [-1, 1]", lambda c: 2 * c.trunk.std, 1e-5),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
@@ -19,15 +20,48 @@ from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.errors import ConfigError, near
 from perceptloss.networks.functional import bounded_power
-from perceptloss.networks.monotone import MonotoneHead, PublishedHead
+from perceptloss.networks.monotone import MonotoneHead
 from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, resnet_rules
 from perceptloss.weights.rules import Rule
 
-__all__ = ["DATASETS", "ENTRIES", "Monotonic", "StrictMonotonic", "bilinear"]
+__all__ = ["DATASETS", "ENTRIES", "Monotonic", "PublishedHead", "StrictMonotonic", "bilinear"]
 
 DATASETS = ("live", "csiq", "kadid-10k", "bid", "live-challenge", "koniq-10k")
 Head = Literal["linear", "monotone"]
 _EPS = 1e-8
+
+
+class _Positive(nn.Linear):
+    """A linear map by the absolute values of its weights."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return F.linear(h, self.weight.abs())
+
+
+class PublishedHead(nn.Module):
+    """The published map of quality to a dataset's scores, in which weights count as |W|, with ELUs between layers.
+
+    No bias is ever added. A quality q >= 0 keeps all units >= 0, where ELU is the identity, so
+    there the map is exactly the line c q with c = |W5| |W4| |W3| |W2| |W1|: one gain per dataset, which cannot
+    align labels with an offset. Below 0 it bends to a finite floor and its slope dies away.
+
+    Args:
+        widths: Of the layers, from 1 to 1.
+    """
+
+    def __init__(self, widths: Sequence[int] = (1, 10, 20, 20, 10, 1)) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_Positive(inputs, outputs) for inputs, outputs in pairwise(widths))
+
+    def forward(self, q: Tensor) -> Tensor:
+        """Qualities of any shape to scores of that shape."""
+        h = q[..., None]
+        for position, layer in enumerate(self.layers):
+            h = layer(F.elu(h) if position else h)
+        return h[..., 0]
 
 
 def bilinear(maps: Tensor, floor: float = _EPS) -> Tensor:

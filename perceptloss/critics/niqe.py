@@ -18,7 +18,7 @@ from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.networks.functional import gaussian, imresize, mix_channels, root
 from perceptloss.networks.nss import StatisticsCritic, fits, mscn, offset, rounded
-from perceptloss.weights.rules import Rule
+from perceptloss.weights.rules import Rule, constant
 
 __all__ = ["ENTRIES", "NIQE", "block_features", "distance", "features", "moments"]
 
@@ -94,8 +94,7 @@ class NIQE(StatisticsCritic):
     Args:
         card: Its card.
         block: Side of the blocks in pixels; the pristine statistics belong to 96.
-        table: Round the luminance to whole grey levels and the shapes to thousandths, as the published codes do.
-            For numbers to report; the slope then is that of the unrounded form. May be set at any time.
+        table: See `StatisticsCritic`.
 
     Example:
         >>> critic = create_critic("niqe")
@@ -108,12 +107,7 @@ class NIQE(StatisticsCritic):
     rules = (
         Rule(r"mu_pris_?param", "mean"),
         Rule(r"cov_pris_?param", "covariance"),
-        Rule(
-            r"gaussian_window",
-            None,
-            "the Gaussian window of 7x7 with sigma 7/6",
-            lambda critic, t: torch.allclose(t, critic.window.to(t), atol=1e-6),
-        ),
+        constant(r"gaussian_window", "the Gaussian window of 7x7 with sigma 7/6", lambda critic: critic.window),
     )
 
     def __init__(self, card: Card, *, block: int = 96, table: bool = False) -> None:

@@ -17,7 +17,7 @@ from perceptloss.critic import Entry, given
 from perceptloss.networks.functional import soften
 from perceptloss.networks.patches import cut, per_image, strided
 from perceptloss.networks.trunks import Features, Trunk, TrunkCritic
-from perceptloss.networks.trunks.plain import PlainTrunk
+from perceptloss.networks.trunks.plain import PlainTrunk, vgg_layers
 from perceptloss.weights.rules import Rule
 
 __all__ = ["ENTRIES", "PieAPP", "weighted_mean"]
@@ -30,14 +30,7 @@ _SAME_SIGN = 0.1  # below this share of |sum w| in sum |w| the gradient is faded
 
 
 def _trunk(width: int) -> Trunk:
-    layers: list[nn.Module] = []
-    channels = 3
-    for step in _PLAN:
-        if isinstance(step, str):
-            layers.append(nn.MaxPool2d(2, 2))
-        else:
-            layers += [nn.Conv2d(channels, width * step, 3, padding=1), nn.ReLU()]
-            channels = width * step
+    layers = vgg_layers([step if isinstance(step, str) else width * step for step in _PLAN])
     return PlainTrunk(f"pieapp{width}", layers, _TAPS, None)
 
 

@@ -72,12 +72,7 @@ class RADN(PatchLadderCritic):
     )
 
     def __init__(
-        self,
-        card: Card,
-        *,
-        widths: Sequence[int] = (64, 128, 256, 256, 512),
-        inner: int = 256,
-        hidden: int = 512,
+        self, card: Card, *, widths: Sequence[int] = (64, 128, 256, 256, 512), inner: int = 256, hidden: int = 512
     ) -> None:
         super().__init__(card)
         *_, before, last = widths

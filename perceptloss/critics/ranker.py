@@ -97,10 +97,7 @@ class Ranker(TrunkCritic):
         >>> critic(x).sum().backward()
     """
 
-    rules = (
-        Rule(r".*num_batches_tracked", None, COUNTER),
-        Rule(r"((?:conv|bn)\d_\d\..+)", r"trunk.\1"),
-    )
+    rules = (Rule(r".*num_batches_tracked", None, COUNTER), Rule(r"((?:conv|bn)\d_\d\..+)", r"trunk.\1"))
 
     def __init__(
         self, card: Card, *, pool: Pool = "global", widths: Sequence[int] = _WIDTHS, hidden: int = 100

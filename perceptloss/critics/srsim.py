@@ -23,8 +23,8 @@ from perceptloss.networks.functional import (
     SCHARR,
     YIQ,
     blur,
-    bounded_power,
-    edge_magnitude,
+    chroma_similarity,
+    edge_similarity,
     gaussian,
     imresize,
     mix_channels,
@@ -84,11 +84,10 @@ def _similarity_and_weight(x: Tensor, y: Tensor, chromatic: bool, taps: int) -> 
     rows = YIQ if chromatic else YIQ[:1]
     x, y = (mix_channels(F.avg_pool2d(F.pad(255 * image, pads), factor), rows) for image in (x, y))
     salient_x, salient_y = saliency(x[:, :1], taps), saliency(y[:, :1], taps)
-    edges = similarity(edge_magnitude(x[:, :1], SCHARR), edge_magnitude(y[:, :1], SCHARR), _C_EDGE)
+    edges = edge_similarity(x[:, :1], y[:, :1], SCHARR, _C_EDGE)
     similar = similarity(salient_x, salient_y, _C_SALIENCY) * edges.sqrt()
     if chromatic:
-        chroma = similarity(x[:, 1:], y[:, 1:], _C_CHROMA).prod(1, keepdim=True).abs()
-        similar = similar * bounded_power(chroma, _CHROMA_POWER, _POWER_FLOOR)
+        similar = similar * chroma_similarity(x[:, 1:], y[:, 1:], _C_CHROMA, _CHROMA_POWER, _POWER_FLOOR)
     return similar, torch.where(salient_x > salient_y, salient_x, salient_y)
 
 

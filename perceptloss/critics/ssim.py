@@ -114,10 +114,7 @@ class MSSSIM(Critic):
         return ms_ssim(x, given(y))
 
 
-_card = partial(
-    similarity_card,
-    source=f"{PIQ}; https://ece.uwaterloo.ca/~z70wang/research/ssim/",
-)
+_card = partial(similarity_card, source=f"{PIQ}; https://ece.uwaterloo.ca/~z70wang/research/ssim/")
 _WANG = "Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, IEEE TIP 2004"
 _FLAT = "quadratic near the optimum, so it stalls late in training: combine with a pixel loss"
 _BOUND = "the lower bound is approached by opposite images of full contrast (about -0.996)"

@@ -26,7 +26,7 @@ from perceptloss.networks.attention import attend, by_row_and_column
 from perceptloss.networks.layers import L2Pool, unit_norm
 from perceptloss.networks.patches import CropCritic, crops_note
 from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, features, resnet_rules
-from perceptloss.weights.rules import Rule
+from perceptloss.weights.rules import Rule, constant
 
 __all__ = ["ENTRIES", "TReS", "sine_positions"]
 
@@ -99,12 +99,7 @@ class TReS(CropCritic, TrunkCritic):
         Rule(r"transformer\.encoder\.norm\.(.+)", r"norm.\1"),
         Rule(r"fc2\.(.+)", r"reduce.\1"),
         Rule(r"fc\.(.+)", r"head.\1"),
-        Rule(
-            r"L2pooling_l\d\.filter",
-            None,
-            "the binomial pooling filter",
-            lambda critic, t: torch.allclose(t, critic.pools[0].filter[:1].to(t).expand_as(t), atol=1e-6),
-        ),
+        constant(r"L2pooling_l\d\.filter", "the binomial pooling filter", lambda critic: critic.pools[0].filter[:1]),
     )
 
     def __init__(

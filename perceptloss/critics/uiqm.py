@@ -49,11 +49,7 @@ def trimmed_mean(values: Tensor, share: float = 0.1, lost: int = 0) -> Tensor:
 def uicm(x: Tensor) -> Tensor:
     """Colourfulness: spread of the red-green and yellow-blue opponents, less the size of their cast.
 
-    Args:
-        x: Images, (N, 3, H, W), RGB in [0, 1].
-
-    Returns:
-        One value per image, (N,), about -8 to 45; 0 for grey images.
+    Images (N, 3, H, W), RGB in [0, 1], to (N,), about -8 to 45; 0 for grey images.
     """
     r, g, b = (255 * x).flatten(2).unbind(1)
     opponents = torch.stack([r - g, (r + g) / 2 - b], 1)
@@ -104,14 +100,7 @@ def weighted_edges(x: Tensor) -> Tensor:
 
 
 def uism(x: Tensor) -> Tensor:
-    """Sharpness: enhancement of the weighted edges, summed over channels.
-
-    Args:
-        x: Images, (N, 3, H, W), RGB in [0, 1].
-
-    Returns:
-        One value per image, (N,), 0 to 26.
-    """
+    """Sharpness: enhancement of the weighted edges, summed over channels: (N, 3, H, W) in [0, 1] to (N,), 0 to 26."""
     red, green, blue = enhancement(weighted_edges(x)).unbind(1)
     return _CHANNELS[0] * red + _CHANNELS[1] * green + _CHANNELS[2] * blue
 
@@ -119,11 +108,7 @@ def uism(x: Tensor) -> Tensor:
 def uiconm(x: Tensor) -> Tensor:
     """Contrast: mean of -r log(r) over blocks, r = (max - min) / (max + min) of all channels together.
 
-    Args:
-        x: Images, (N, 3, H, W), RGB in [0, 1].
-
-    Returns:
-        One value per image, (N,), 0 to 1/e; largest for blocks of medium contrast.
+    Images (N, 3, H, W), RGB in [0, 1], to (N,), 0 to 1/e; largest for blocks of medium contrast.
     """
     high, low = _extremes(255 * x, "n rows columns")
     span = high - low

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from perceptloss.card import Card, after_paper_card
 from perceptloss.critic import Entry
 from perceptloss.networks.attention import EncoderLayer, by_row_and_column
+from perceptloss.networks.layers import draw
 from perceptloss.networks.trunks import Features, ResNet, Trunk, TrunkCritic, resnet_rules
 
 __all__ = ["ENTRIES", "Unified", "UnifiedCritic", "UnifiedFR", "UnifiedNR"]
@@ -78,13 +79,7 @@ class Unified(nn.Module):
         self.head = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, 1))
         self.affine = nn.ParameterDict({scale: torch.tensor([1.0, 0.0]) for scale in ("fr", "nr")})
         self.register_buffer("positions", sine_positions(grid, width), persistent=False)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+        draw(self, slope=None)
         for token in (self.null, self.quality, self.level):
             nn.init.normal_(token, std=0.02)
 

@@ -22,7 +22,7 @@ from perceptloss.critic import Critic, Entry, given
 from perceptloss.networks.functional import (
     SCHARR,
     bounded_power,
-    edge_magnitude,
+    edge_similarity,
     frequencies,
     mix_channels,
     root,
@@ -108,7 +108,7 @@ def _similarity_and_weight(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return F.avg_pool2d(F.pad(stack, pads, mode="replicate"), factor) if factor > 1 else stack
 
     x, y = layers(x), layers(y)
-    edges = similarity(edge_magnitude(x[:, 1:2], SCHARR), edge_magnitude(y[:, 1:2], SCHARR), _C_EDGE)
+    edges = edge_similarity(x[:, 1:2], y[:, 1:2], SCHARR, _C_EDGE)
     chroma = similarity(x[:, 2:], y[:, 2:], _C_CHROMA).prod(1, keepdim=True)
     # opposite colours: the real part of a negative number's small power
     turn = torch.where(chroma < 0, math.cos(math.pi * _CHROMA_POWER), 1.0)

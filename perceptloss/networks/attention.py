@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-__all__ = ["EncoderLayer", "attend", "by_row_and_column"]
+__all__ = ["MLP", "EncoderLayer", "attend", "by_row_and_column"]
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
@@ -33,6 +34,17 @@ def by_row_and_column(along: Tensor) -> Tensor:
     rows = repeat(along, "row d -> (row column) d", column=len(along))
     columns = repeat(along, "column d -> (row column) d", row=len(along))
     return torch.cat([rows, columns], 1)
+
+
+class MLP(nn.Module):
+    """The feed-forward layer of a transformer block, tokens (N, T, dim) to the same shape."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(tokens)))
 
 
 class EncoderLayer(nn.Module):

@@ -13,32 +13,16 @@ from perceptloss.card import Card
 from perceptloss.critic import given
 from perceptloss.networks.layers import moments, unit_distance, unit_norm
 from perceptloss.networks.trunks import Features, Trunk, TrunkCritic, vgg16
-from perceptloss.weights.rules import Rule
+from perceptloss.weights.rules import constant
 
-__all__ = [
-    "IMAGENET_RULES",
-    "VGG16_CHANNELS",
-    "TextureStructureCritic",
-    "UnitDistanceCritic",
-    "texture_and_structure",
-]
+__all__ = ["IMAGENET_RULES", "VGG16_CHANNELS", "TextureStructureCritic", "UnitDistanceCritic", "texture_and_structure"]
 
 VGG16_CHANNELS: Final = {"relu1_2": 64, "relu2_2": 128, "relu3_3": 256, "relu4_3": 512, "relu5_3": 512}
 """Taps of both distances in VGG16, with their channels."""
 
 IMAGENET_RULES: Final = (
-    Rule(
-        r"mean",
-        None,
-        "the ImageNet mean",
-        lambda critic, t: torch.allclose(t.flatten().float(), critic.trunk.mean.flatten().float(), atol=1e-6),
-    ),
-    Rule(
-        r"std",
-        None,
-        "the ImageNet deviation",
-        lambda critic, t: torch.allclose(t.flatten().float(), critic.trunk.std.flatten().float(), atol=1e-6),
-    ),
+    constant(r"mean", "the ImageNet mean", lambda critic: critic.trunk.mean),
+    constant(r"std", "the ImageNet deviation", lambda critic: critic.trunk.std),
 )
 """The normalisation that DISTS checkpoints carry."""
 

@@ -19,14 +19,18 @@ __all__ = [
     "PREWITT",
     "SCHARR",
     "YIQ",
+    "angular_fans",
     "blur",
     "bounded_power",
+    "chroma_similarity",
     "edge_magnitude",
+    "edge_similarity",
     "frequencies",
     "gaussian",
     "halve",
     "imresize",
     "local_mean",
+    "log_gabor",
     "mix_channels",
     "root",
     "root_above",
@@ -115,6 +119,29 @@ def edge_magnitude(x: Tensor, weights: tuple[float, float]) -> Tensor:
     across = side * (across[..., :-2, :] + across[..., 2:, :]) + centre * across[..., 1:-1, :]
     down = side * (down[..., :-2] + down[..., 2:]) + centre * down[..., 1:-1]
     return root(across.square() + down.square())
+
+
+def edge_similarity(x: Tensor, y: Tensor, weights: tuple[float, float], c: float, mask: float = 0.0) -> Tensor:
+    """`similarity` of the gradient magnitudes of two maps, in (0, 1], same shape."""
+    return similarity(edge_magnitude(x, weights), edge_magnitude(y, weights), c, mask)
+
+
+def chroma_similarity(x: Tensor, y: Tensor, c: float, power: float, floor: float) -> Tensor:
+    """Size of the product of the channels' similarities to a small power, (N, C, H, W) to (N, 1, H, W)."""
+    return bounded_power(similarity(x, y, c).prod(1, keepdim=True).abs(), power, floor)
+
+
+def log_gabor(radius: Tensor, wavelength: float, bandwidth: float) -> Tensor:
+    """Log-Gabor filter over frequencies in cycles per pixel, 0 at the first of them, which is the mean."""
+    band = torch.exp(-((radius * wavelength).log() ** 2) / (2 * math.log(bandwidth) ** 2))
+    band[0, 0] = 0
+    return band
+
+
+def angular_fans(theta: Tensor, count: int, spread: float) -> Tensor:
+    """Gaussian windows over directions, `count` of them in half a turn: (H, W) to (count, H, W)."""
+    away = torch.stack([theta - number * math.pi / count for number in range(count)])
+    return torch.exp(-torch.atan2(away.sin(), away.cos()).square() / (2 * spread**2))
 
 
 def shrink_factor(x: Tensor) -> int:

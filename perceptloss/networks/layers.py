@@ -128,13 +128,24 @@ def unit_distance(fx: Tensor, fy: Tensor, weight: Tensor) -> Tensor:
 
 
 def draw(
-    *parts: nn.Module, slope: float = 0.0, kinds: tuple[type[nn.Conv2d | nn.Linear], ...] = (nn.Conv2d, nn.Linear)
+    *parts: nn.Module,
+    slope: float | None = 0.0,
+    kinds: tuple[type[nn.Conv2d | nn.Linear], ...] = (nn.Conv2d, nn.Linear),
 ) -> None:
-    """He initialisation of the layers of some kinds inside these parts, for leaky ReLUs of this slope; biases 0."""
+    """Random weights for the layers of some kinds inside these parts; biases 0.
+
+    Args:
+        parts: In whose order the numbers are drawn.
+        slope: He's rule, for leaky ReLUs of this slope; None for Glorot's uniform one.
+        kinds: Of layers.
+    """
     for part in parts:
         for layer in part.modules():
             if isinstance(layer, kinds):
-                nn.init.kaiming_normal_(layer.weight, slope)
+                if slope is None:
+                    nn.init.xavier_uniform_(layer.weight)
+                else:
+                    nn.init.kaiming_normal_(layer.weight, slope)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
 

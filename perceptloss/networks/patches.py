@@ -12,7 +12,7 @@ from torch import Tensor
 from perceptloss.card import Card
 from perceptloss.critic import Critic
 
-__all__ = ["CropCritic", "crops_note", "cut", "per_image", "spread", "strided"]
+__all__ = ["CropCritic", "crops_note", "cut", "per_image", "spread", "strided", "tiles"]
 
 
 def spread(length: int, side: int) -> list[int]:
@@ -24,6 +24,12 @@ def spread(length: int, side: int) -> list[int]:
 def strided(length: int, side: int, step: int) -> list[int]:
     """Starts 0, step, 2 step, ... of patches of `side` that lie inside `length` pixels."""
     return list(range(0, length - side + 1, step))
+
+
+def tiles(image: Tensor, side: int) -> tuple[list[int], list[int]]:
+    """Tops and lefts of patches side by side from the top left; what remains at the ends belongs to none."""
+    height, width = image.shape[-2:]
+    return strided(height, side, side), strided(width, side, side)
 
 
 def cut(image: Tensor, tops: Sequence[int], lefts: Sequence[int], side: int) -> Tensor:

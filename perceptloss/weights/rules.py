@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["STAGED_L2_TRUNK", "TORCHVISION_TRUNK", "Rule"]
+__all__ = ["LPIPS_HEADS", "STAGED_L2_TRUNK", "TORCHVISION_TRUNK", "Rule", "constant"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,24 @@ class Rule:
             raise ValueError(f"rule {self.pattern!r} drops a tensor without a reason")
 
 
+def constant(pattern: str, reason: str, ours: Callable[[Any], Tensor], atol: float = 1e-6) -> Rule:
+    """A rule that leaves out a tensor that must be a constant of ours.
+
+    Args:
+        pattern: As of `Rule`.
+        reason: What the constant is.
+        ours: The constant of a critic; broadcast to the stored tensor, or of as many values.
+        atol: Largest difference.
+    """
+
+    def is_ours(critic: Any, stored: Tensor) -> bool:
+        wanted = ours(critic).to(stored)
+        wanted = wanted.view_as(stored) if wanted.numel() == stored.numel() else wanted.expand_as(stored)
+        return torch.allclose(stored, wanted, atol=atol)
+
+    return Rule(pattern, None, reason, is_ours)
+
+
 TORCHVISION_TRUNK = (
     Rule(r"features\.(.+)", r"trunk.features.\1"),
     Rule(r"classifier\..+", None, "the classifier behind the features is not used"),
@@ -42,11 +60,9 @@ TORCHVISION_TRUNK = (
 
 STAGED_L2_TRUNK = (
     Rule(r"stage\d\.(\d+\.(?:weight|bias))", r"trunk.features.\1"),
-    Rule(
-        r"stage\d\.\d+\.filter",
-        None,
-        "the binomial pooling filter",
-        lambda critic, t: torch.allclose(t, critic.trunk.features[4].filter[:1].to(t).expand_as(t), atol=1e-6),
-    ),
+    constant(r"stage\d\.\d+\.filter", "the binomial pooling filter", lambda c: c.trunk.features[4].filter[:1]),
 )
 """Layout of a VGG16 with L2 pooling, cut into stages, as DISTS and DeepWSD store it."""
+
+LPIPS_HEADS = Rule(r"lins?\.?(\d)\.model\.1\.weight", r"heads.\1")
+"""Heads of LPIPS, which files hold twice, as lin0 and as lins.0."""

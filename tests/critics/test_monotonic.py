@@ -10,9 +10,9 @@ from small import build_small
 from torch import Tensor, nn
 
 from perceptloss import CriticLoss, create_critic, get_card
-from perceptloss.critics.monotonic import DATASETS, Monotonic, bilinear
+from perceptloss.critics.monotonic import DATASETS, Monotonic, PublishedHead, bilinear
 from perceptloss.errors import ConfigError, WeightsError
-from perceptloss.networks.monotone import MonotoneHead, PublishedHead
+from perceptloss.networks.monotone import MonotoneHead
 from perceptloss.weights.checkpoints import read_state
 from perceptloss.weights.convert import load_states
 

@@ -21,6 +21,7 @@ from perceptloss.critic import Critic, Entry, given
 from perceptloss.critics.biqa4k.texture import STATISTICS, Statistic, cell_texture
 from perceptloss.errors import ConfigError, InputError
 from perceptloss.networks.functional import root
+from perceptloss.networks.layers import draw
 from perceptloss.networks.patches import per_image
 from perceptloss.networks.trunks import Features, ResNet, Trunk, TrunkCritic, features, resnet_rules
 
@@ -93,10 +94,7 @@ class BIQA4KCritic(Critic):
         joined = width * len(widths)
         self.quality = nn.Sequential(nn.Linear(joined, hidden), nn.GELU(), nn.Linear(hidden, 1))
         self.native = nn.Sequential(nn.Linear(joined, hidden), nn.GELU(), nn.Linear(hidden, 2))
-        for module in (*self.project, *self.quality, *self.native):
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+        draw(self.project, self.quality, self.native, slope=None)
 
     @torch.no_grad()
     def select(self, image: Tensor, offset: tuple[int, int] = (0, 0)) -> Tensor:

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor
 
 from perceptloss.networks.functional import YIQ
-from perceptloss.networks.patches import strided
+from perceptloss.networks.patches import tiles
 
 __all__ = [
     "ANGLES",
@@ -118,12 +118,7 @@ STATISTICS: Final[dict[Statistic, tuple[Callable[[Tensor], Tensor], int]]] = {
 
 @torch.no_grad()
 def cell_texture(
-    image: Tensor,
-    side: int,
-    *,
-    levels: int = 16,
-    statistic: Statistic = "contrast",
-    offset: tuple[int, int] = (0, 0),
+    image: Tensor, side: int, *, levels: int = 16, statistic: Statistic = "contrast", offset: tuple[int, int] = (0, 0)
 ) -> tuple[Tensor, Tensor]:
     """Texture of the cells of a grid, averaged over the four angles.
 
@@ -139,7 +134,7 @@ def cell_texture(
     """
     measure, sign = STATISTICS[statistic]
     grey = grey_levels(image, levels)[:, offset[0] :, offset[1] :]
-    tops, lefts = (strided(length, side, side) for length in grey.shape[-2:])
+    tops, lefts = tiles(grey, side)
     texture = []
     for top in tops:  # row by row, so that the bins of a large image need no more memory than the image
         row = grey[:, top : top + side, : side * len(lefts)]

@@ -14,7 +14,7 @@ from perceptloss.critic import Critic
 from perceptloss.networks import lean
 from perceptloss.networks.batchnorm import COUNTER, BatchStats
 from perceptloss.networks.functional import root
-from perceptloss.networks.patches import cut, per_image, strided
+from perceptloss.networks.patches import cut, per_image, tiles
 from perceptloss.weights.rules import Rule
 
 __all__ = ["SIDE", "DeviationCritic", "deviation", "pooled_statistics"]
@@ -133,8 +133,7 @@ class DeviationCritic(Critic):
 
     def patches(self, image: Tensor) -> Tensor:
         """All 32x32 patches of an image row by row, (N, P, 3, 32, 32), from the top left; the rest is not read."""
-        tops, lefts = (strided(length, SIDE, SIDE) for length in image.shape[-2:])
-        return per_image(cut(image, tops, lefts, SIDE), len(image))
+        return per_image(cut(image, *tiles(image, SIDE), SIDE), len(image))
 
     def vectors(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Content and statistics of patches (N, P, 3, 32, 32): (N, P, C) each."""

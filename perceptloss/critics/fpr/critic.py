@@ -16,10 +16,10 @@ from torch import Tensor
 
 from perceptloss.card import Card, distance_card, opinion_card
 from perceptloss.critic import Entry, given
-from perceptloss.critics.fpr.hallucination import SIDE, HallucinatingCritic, patch_grid, row_distance
+from perceptloss.critics.fpr.hallucination import SIDE, HallucinatingCritic, row_distance
 from perceptloss.errors import ConfigError
 from perceptloss.networks.functional import weighted_mean
-from perceptloss.networks.patches import per_image
+from perceptloss.networks.patches import per_image, tiles
 
 __all__ = ["ENTRIES", "FPR", "FPRFeature", "Order"]
 
@@ -61,7 +61,7 @@ class FPR(HallucinatingCritic):
         found = super().patches(image)
         if self.order == "rows":
             return found
-        rows = len(patch_grid(image)[0])
+        rows = len(tiles(image, SIDE)[0])
         return rearrange(found, "n (rows columns) c h w -> n (columns rows) c h w", rows=rows)
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -74,7 +74,7 @@ class FPR(HallucinatingCritic):
         """Score of every patch, in the direction of the score: (N, 1, rows, columns) of 64x64 patches."""
         values, _ = self._judge(x)
         patches = "rows columns" if self.order == "rows" else "columns rows"
-        return rearrange(values, f"n ({patches}) -> n 1 rows columns", rows=len(patch_grid(x)[0]))
+        return rearrange(values, f"n ({patches}) -> n 1 rows columns", rows=len(tiles(x, SIDE)[0]))
 
     @property
     def signature(self) -> str:
@@ -114,7 +114,7 @@ class FPRFeature(HallucinatingCritic):
 
     def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Distance of every patch, lower is better: (N, 1, rows, columns) of 64x64 patches."""
-        rows = len(patch_grid(x)[0])
+        rows = len(tiles(x, SIDE)[0])
         return rearrange(self._distances(x, given(y)), "n (rows columns) -> n 1 rows columns", rows=rows)
 
 

@@ -16,10 +16,10 @@ from perceptloss.critic import Critic
 from perceptloss.critics.fpr.invertible import Couplings
 from perceptloss.networks.functional import root
 from perceptloss.networks.layers import draw
-from perceptloss.networks.patches import cut, per_image, strided
+from perceptloss.networks.patches import cut, per_image, tiles
 from perceptloss.weights.rules import Rule
 
-__all__ = ["SIDE", "HallucinatingCritic", "PatchReader", "patch_grid", "row_distance"]
+__all__ = ["SIDE", "HallucinatingCritic", "PatchReader", "row_distance"]
 
 SIDE = 64
 _SLOPE = 0.2
@@ -129,8 +129,8 @@ class HallucinatingCritic(Critic):
         self.reference_reader, self.reader = (PatchReader(4 * width, width, width // 4) for _ in range(2))
 
     def patches(self, image: Tensor) -> Tensor:
-        """All 64x64 patches of an image row by row, (N, P, 3, 64, 64); see `patch_grid`."""
-        return per_image(cut(image, *patch_grid(image), SIDE), len(image))
+        """All 64x64 patches of an image row by row, (N, P, 3, 64, 64); what remains at the ends is not read."""
+        return per_image(cut(image, *tiles(image, SIDE), SIDE), len(image))
 
     def encode(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """The two halves of the blind features."""
@@ -160,12 +160,6 @@ class HallucinatingCritic(Critic):
         vectors = per_image(reader.vectors(first, second), images)
         weights = F.relu(reader.relevance(self.held(vectors))) + _LEAST
         return reader.value(vectors).squeeze(2), weights
-
-
-def patch_grid(image: Tensor) -> tuple[list[int], list[int]]:
-    """Tops and lefts of the patches: side by side from the top left; what remains at the ends is not read."""
-    height, width = image.shape[-2:]
-    return strided(height, SIDE, SIDE), strided(width, SIDE, SIDE)
 
 
 def _pair(h: Tensor, convs: nn.Module, is_pooled: bool) -> Tensor:

@@ -8,11 +8,10 @@ as in the authors' code; tables that follow from the sizes alone are not stored.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from perceptloss.networks.attention import attend
+from perceptloss.networks.attention import MLP, attend
 
 __all__ = ["SwinBlock", "WindowAttention", "merged", "relative_index", "shift_mask", "windows"]
 
@@ -80,15 +79,6 @@ class WindowAttention(nn.Module):
         return self.proj(attend(query, key, value, self.heads, bias))
 
 
-class Mlp(nn.Module):
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(tokens)))
-
-
 class SwinBlock(nn.Module):
     """Window attention and a feed-forward layer, each behind a normalisation and added to what it was given.
 
@@ -107,7 +97,7 @@ class SwinBlock(nn.Module):
         super().__init__()
         self.side, self.shift = side, shift if min(size) > side else 0
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.attn, self.mlp = WindowAttention(dim, side, heads), Mlp(dim, hidden)
+        self.attn, self.mlp = WindowAttention(dim, side, heads), MLP(dim, hidden)
         self.register_buffer("mask", shift_mask(*size, side, shift) if self.shift else None, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:

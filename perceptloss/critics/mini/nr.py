@@ -7,18 +7,53 @@ the original. Trained by `recipes/critic.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
-from perceptloss.critics.mini.pooled_statistics import QualityHead, pooled
 from perceptloss.critics.mini.statistics_bank import StatisticsBank
 from perceptloss.networks.trunks import Features, Ladder, TrunkCritic
 
-__all__ = ["ENTRIES", "MiniNR"]
+__all__ = ["ENTRIES", "MiniNR", "QualityHead", "pooled"]
+
+
+def pooled(taps: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+    """Mean and deviation over pixels of every channel of some taps, (N, 2 x channels)."""
+    found = []
+    for name in names:
+        mean = taps[name].mean((2, 3))
+        spread = (taps[name] - mean[:, :, None, None]).square().mean((2, 3))
+        found += [mean, (spread + 1e-6).sqrt()]
+    return torch.cat(found, 1)
+
+
+class QualityHead(nn.Module):
+    """A perceptron on trunk features and statistics, each standardised over the images that it learned from.
+
+    Args:
+        features: Number of pooled features.
+        statistics: Number of statistics.
+        hidden: Units of the first layer; the second has half of them.
+    """
+
+    def __init__(self, features: int, statistics: int, hidden: int = 128) -> None:
+        super().__init__()
+        self.normalise = nn.BatchNorm1d(features + statistics, momentum=0.02)
+        self.layers = nn.Sequential(
+            nn.Linear(features + statistics, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden // 2),
+            nn.GELU(),
+            nn.Linear(hidden // 2, 1),
+        )
+
+    def forward(self, features: Tensor, statistics: Tensor) -> Tensor:
+        """(N, features) and (N, statistics) to (N,)."""
+        return self.layers(self.normalise(torch.cat([features, statistics], 1)))[:, 0]
 
 
 class MiniNR(TrunkCritic):

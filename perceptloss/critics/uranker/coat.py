@@ -14,15 +14,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-__all__ = [
-    "FactorisedAttention",
-    "ParallelBlock",
-    "Positions",
-    "RelativePositions",
-    "SerialBlock",
-    "joined",
-    "parted",
-]
+from perceptloss.networks.attention import MLP
+
+__all__ = ["FactorisedAttention", "ParallelBlock", "Positions", "RelativePositions", "SerialBlock", "joined", "parted"]
 
 Size = tuple[int, int]
 _EPS = 1e-6
@@ -100,15 +94,6 @@ class FactorisedAttention(nn.Module):
         return self.proj(self.scale * read + relative(query, value, size))
 
 
-class _MLP(nn.Module):
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(tokens)))
-
-
 class SerialBlock(nn.Module):
     """A transformer block inside one scale.
 
@@ -122,7 +107,7 @@ class SerialBlock(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(dim, eps=_EPS), nn.LayerNorm(dim, eps=_EPS)
         self.attention = FactorisedAttention(dim, heads)
-        self.mlp = _MLP(dim, ratio * dim)
+        self.mlp = MLP(dim, ratio * dim)
 
     def forward(self, tokens: Tensor, size: Size, positions: Positions, relative: RelativePositions) -> Tensor:
         """Tokens to tokens, (N, T, D)."""
@@ -147,7 +132,7 @@ class ParallelBlock(nn.Module):
         self.norm1, self.norm2 = (nn.ModuleList(nn.LayerNorm(dim, eps=_EPS) for _ in _NEIGHBOURS) for _ in range(2))
         self.attention = nn.ModuleList(FactorisedAttention(dim, heads) for _ in _NEIGHBOURS)
         self.gains = nn.ParameterList(torch.full((1,), gain) for pair in _NEIGHBOURS for _ in pair)
-        self.mlp = _MLP(dim, ratio * dim)
+        self.mlp = MLP(dim, ratio * dim)
 
     def forward(
         self,

@@ -5,7 +5,7 @@ from perceptloss.networks.trunks.efficientnet import EfficientNet, efficientnet_
 from perceptloss.networks.trunks.ladder import Ladder
 from perceptloss.networks.trunks.large import inception_resnet_v2, inception_rules, vision_transformer, vit_rules
 from perceptloss.networks.trunks.plain import alexnet, squeezenet, vgg16, vgg19
-from perceptloss.networks.trunks.resnet import ResNet, resnet, resnet_rules
+from perceptloss.networks.trunks.resnet import ResNet, resnet_rules
 from perceptloss.networks.trunks.trunk import HALF, IMAGENET, JoinedTrunk, Keep, Normalisation, Trunk
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "features",
     "inception_resnet_v2",
     "inception_rules",
-    "resnet",
     "resnet_rules",
     "squeezenet",
     "vgg16",

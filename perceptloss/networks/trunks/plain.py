@@ -16,7 +16,7 @@ from perceptloss.networks.layers import L2Pool
 from perceptloss.networks.lean import conv, max_pool
 from perceptloss.networks.trunks.trunk import IMAGENET, Keep, Normalisation, Trunk
 
-__all__ = ["PlainTrunk", "alexnet", "squeezenet", "vgg16", "vgg19"]
+__all__ = ["PlainTrunk", "alexnet", "squeezenet", "vgg16", "vgg19", "vgg_layers"]
 
 
 class Fire(nn.Module):
@@ -74,7 +74,8 @@ def _fire(h: Tensor, fire: Fire, *, lean: bool) -> Tensor:
     return torch.cat([conv(h, branch, relu=True, lean=lean) for branch in branches], 1)
 
 
-def _vgg_layers(plan: Sequence[int | str], pool: Literal["max", "l2"]) -> list[nn.Module]:
+def vgg_layers(plan: Sequence[int | str], pool: Literal["max", "l2"] = "max") -> list[nn.Module]:
+    """3x3 convolutions of so many channels with their ReLUs, and poolings where the plan has a letter."""
     layers: list[nn.Module] = []
     channels = 3
     for step in plan:
@@ -105,12 +106,12 @@ def _vgg_taps(plan: Sequence[int | str]) -> dict[str, int]:
 
 def vgg16(pool: Literal["max", "l2"] = "max", normalise: Normalisation | None = IMAGENET) -> Trunk:
     """VGG16 up to `relu5_3`; taps `conv1_1`, `relu1_1` ... `relu5_3`; 14.7 M parameters."""
-    return PlainTrunk(f"vgg16-{pool}", _vgg_layers(_VGG16, pool), _vgg_taps(_VGG16), normalise)
+    return PlainTrunk(f"vgg16-{pool}", vgg_layers(_VGG16, pool), _vgg_taps(_VGG16), normalise)
 
 
 def vgg19(normalise: Normalisation | None = IMAGENET) -> Trunk:
     """VGG19 up to `relu5_4`; taps `conv1_1`, `relu1_1` ... `relu5_4`; 20.0 M parameters."""
-    return PlainTrunk("vgg19", _vgg_layers(_VGG19, "max"), _vgg_taps(_VGG19), normalise)
+    return PlainTrunk("vgg19", vgg_layers(_VGG19), _vgg_taps(_VGG19), normalise)
 
 
 def alexnet(normalise: Normalisation | None = IMAGENET) -> Trunk:

@@ -16,7 +16,7 @@ from perceptloss.networks.lean import add_relu, conv, max_pool
 from perceptloss.networks.trunks.trunk import IMAGENET, Keep, Normalisation, Trunk
 from perceptloss.weights.rules import Rule
 
-__all__ = ["ResNet", "resnet", "resnet_rules"]
+__all__ = ["ResNet", "resnet_rules"]
 
 _DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 _WIDTHS = (64, 128, 256, 512)
@@ -52,7 +52,7 @@ class _Block(nn.Module):
 
 
 class ResNet(Trunk):
-    """ResNet-18, -34 or -50 up to a stage; see `Trunk`.
+    """ResNet-18, -34 or -50 up to a stage, 11.2, 21.3 and 23.5 M parameters with all four; see `Trunk`.
 
     Taps: `stem` (before the pooling), `layer1.0`, `layer1.1`, ... per block, and `layer1` ... `layer4`,
     the last block of a stage. Strides 2, then 4, 8, 16, 32.
@@ -124,16 +124,6 @@ class ResNet(Trunk):
             return max_pool(h, self.maxpool, lean=lean)
         block, theta = self._blocks()[position - 2]
         return block(h, theta, lean=lean)
-
-
-def resnet(
-    depth: int,
-    stages: int = 4,
-    normalise: Normalisation | None = IMAGENET,
-    theta: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0),
-) -> ResNet:
-    """ResNet-18, -34 or -50 up to a stage; 11.2, 21.3 and 23.5 M parameters with all four."""
-    return ResNet(depth, stages, normalise, theta)
 
 
 def resnet_rules(prefix: str = "", stages: int = 4, target: str = "trunk") -> tuple[Rule, ...]:

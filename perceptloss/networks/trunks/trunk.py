@@ -133,6 +133,10 @@ class JoinedTrunk(Trunk):
         for name, trunk in trunks.items():
             self.add_module(name, trunk)
 
+    def shown(self, image: Tensor, keep: Keep) -> dict[str, Tensor]:
+        """What each trunk sees of the images."""
+        return dict.fromkeys(self.names, image)
+
     def _taps_of(self, name: str, taps: Iterable[str]) -> list[str]:
         return [tap.removeprefix(f"{name}.") for tap in taps if tap.startswith(f"{name}.")]
 
@@ -140,10 +144,10 @@ class JoinedTrunk(Trunk):
         self, image: Tensor, taps: Iterable[str], keep: Keep = "all", dtype: torch.dtype | None = None
     ) -> dict[str, Tensor]:
         taps, found = tuple(taps), {}
-        for name in self.names:
+        for name, seen in self.shown(image, keep).items():
             wanted = self._taps_of(name, taps)
             if wanted:
-                features = getattr(self, name)(image, wanted, keep, dtype)
+                features = getattr(self, name)(seen, wanted, keep, dtype)
                 found.update({f"{name}.{tap}": value for tap, value in features.items()})
         return found
 
