@@ -27,7 +27,8 @@ _NEIGHBOURS = ((1, 2), (2, 0), (1, 0))
 def parted(tokens: Tensor, size: Size) -> tuple[Tensor, Tensor]:
     """The extra tokens, (N, E, D), and those of the image as a map, (N, D, *size)."""
     count = size[0] * size[1]
-    return tokens[:, :-count], rearrange(tokens[:, -count:], "n (h w) d -> n d h w", h=size[0])
+    # not by einops, whose strides of a single image would choose another convolution and move the score
+    return tokens[:, :-count], tokens[:, -count:].mT.unflatten(2, size)
 
 
 def joined(extra: Tensor, image: Tensor) -> Tensor:

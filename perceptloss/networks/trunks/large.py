@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -116,7 +115,8 @@ class _VisionTransformer(_LargeTrunk):
         return torch.cat([self.cls_token.expand(len(h), -1, -1), tokens], 1) + self.pos_embed
 
     def read(self, h: Tensor) -> Tensor:
-        return rearrange(h[:, 1:], "n (h w) c -> n c h w", h=self.grid[0])  # type: ignore[index]
+        # not by einops, whose strides of a single image would choose another convolution and move scores
+        return h[:, 1:].transpose(1, 2).unflatten(2, self.grid)
 
 
 def inception_resnet_v2(normalise: Normalisation | None = HALF, blocks: int = 10) -> Trunk:
