@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perceptloss.card import FLAT, PIQ, Card, similarity_card
-from perceptloss.critic import Critic, Entry, given
+from perceptloss.critic import Entry
 from perceptloss.networks.functional import (
     SCHARR,
     YIQ,
@@ -32,10 +32,10 @@ from perceptloss.networks.functional import (
     shrink_factor,
     similarity,
     soften,
-    weighted_mean,
 )
+from perceptloss.networks.weighed import WeighedCritic
 
-__all__ = ["ENTRIES", "FSIM", "fsim", "log_gabor_bank", "phase_congruency"]
+__all__ = ["ENTRIES", "FSIM", "log_gabor_bank", "phase_congruency", "similarity_and_weight"]
 
 _SCALES, _ORIENTATIONS = 4, 4
 _SHORTEST, _FACTOR, _BANDWIDTH = 6, 2, 0.55  # wavelength of the finest filter in pixels, step, sigma / centre
@@ -93,7 +93,8 @@ def phase_congruency(x: Tensor) -> Tensor:
     return soften((energy + eps) / (total + eps), total, _QUIET)
 
 
-def _similarity_and_weight(x: Tensor, y: Tensor, chromatic: bool) -> tuple[Tensor, Tensor]:
+def similarity_and_weight(x: Tensor, y: Tensor, chromatic: bool) -> tuple[Tensor, Tensor]:
+    """Similarities and phase congruency, (N, 1, h, w) each, of images (N, 3, H, W) in [0, 1]; see `FSIM`."""
     factor = shrink_factor(x)
     rows = YIQ if chromatic else YIQ[:1]
     x, y = (mix_channels(F.avg_pool2d(255 * image, factor), rows) for image in (x, y))
@@ -104,22 +105,12 @@ def _similarity_and_weight(x: Tensor, y: Tensor, chromatic: bool) -> tuple[Tenso
     return similar, torch.where(pc_x > pc_y, pc_x, pc_y)
 
 
-def fsim(x: Tensor, y: Tensor, *, chromatic: bool = False) -> Tensor:
-    """FSIM, in [0, 1]; 1 is best.
+class FSIM(WeighedCritic):
+    """Feature similarity in [0, 1]; higher is better, 1 for equal images.
 
     Args:
-        x: Judged images, (N, 3, H, W), RGB in [0, 1].
-        y: Reference images, same shape.
+        card: What it is.
         chromatic: FSIMc, which compares I and Q too.
-
-    Returns:
-        One score per image, (N,).
-    """
-    return weighted_mean(*_similarity_and_weight(x, y, chromatic))
-
-
-class FSIM(Critic):
-    """Feature similarity in [0, 1]; higher is better, 1 for equal images.
 
     Example:
         >>> critic = create_critic("fsim")
@@ -127,16 +118,14 @@ class FSIM(Critic):
         >>> (1 - critic(x, torch.rand(2, 3, 64, 64))).sum().backward()
     """
 
+    is_stabilised = False
+
     def __init__(self, card: Card, *, chromatic: bool = False) -> None:
         super().__init__(card)
         self.chromatic = chromatic
 
-    def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return fsim(x, given(y), chromatic=self.chromatic)
-
-    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """Feature similarity before weighting, (N, 1, h, w), after downsampling if any."""
-        return _similarity_and_weight(x, given(y), self.chromatic)[0]
+    def compared(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return similarity_and_weight(x, y, self.chromatic)
 
 
 _card = partial(

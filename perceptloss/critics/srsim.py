@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perceptloss.card import PIQ, Card, similarity_card
-from perceptloss.critic import Critic, Entry, given
+from perceptloss.critic import Entry
 from perceptloss.networks.functional import (
     SCHARR,
     YIQ,
@@ -32,10 +32,10 @@ from perceptloss.networks.functional import (
     shrink_factor,
     similarity,
     soften,
-    weighted_mean,
 )
+from perceptloss.networks.weighed import WeighedCritic
 
-__all__ = ["ENTRIES", "SRSIM", "saliency", "srsim"]
+__all__ = ["ENTRIES", "SRSIM", "saliency", "similarity_and_weight"]
 
 _SCALE = 0.25  # zoom at which saliency is computed
 _SIGMA, _TAPS = 3.8, 10
@@ -78,7 +78,8 @@ def saliency(x: Tensor, taps: int = _TAPS) -> Tensor:
     return imresize(normal, (x.shape[-2], x.shape[-1]), zooms)
 
 
-def _similarity_and_weight(x: Tensor, y: Tensor, chromatic: bool, taps: int) -> tuple[Tensor, Tensor]:
+def similarity_and_weight(x: Tensor, y: Tensor, chromatic: bool, taps: int) -> tuple[Tensor, Tensor]:
+    """Similarities and saliency, (N, 1, h, w) each, of images (N, 3, H, W) in [0, 1]; see `SRSIM`."""
     factor = shrink_factor(x)
     pads = ((factor - 1) // 2, factor // 2) * 2
     rows = YIQ if chromatic else YIQ[:1]
@@ -91,23 +92,13 @@ def _similarity_and_weight(x: Tensor, y: Tensor, chromatic: bool, taps: int) -> 
     return similar, torch.where(salient_x > salient_y, salient_x, salient_y)
 
 
-def srsim(x: Tensor, y: Tensor, *, chromatic: bool = False, gaussian_size: int = _TAPS) -> Tensor:
-    """SR-SIM, in [0, 1]; 1 is best.
+class SRSIM(WeighedCritic):
+    """Spectral residual similarity in [0, 1]; higher is better, 1 for equal images.
 
     Args:
-        x: Judged images, (N, 3, H, W), RGB in [0, 1], sides of at least 40.
-        y: Reference images, same shape.
+        card: What it is.
         chromatic: SR-SIMc, which compares I and Q too.
         gaussian_size: Side of the window that blurs the saliency, in pixels of a quarter of the size.
-
-    Returns:
-        One score per image, (N,).
-    """
-    return weighted_mean(*_similarity_and_weight(x, y, chromatic, gaussian_size), torch.finfo(x.dtype).eps)
-
-
-class SRSIM(Critic):
-    """Spectral residual similarity in [0, 1]; higher is better, 1 for equal images.
 
     Example:
         >>> critic = create_critic("sr-sim")
@@ -120,12 +111,8 @@ class SRSIM(Critic):
         self.chromatic = chromatic
         self.gaussian_size = gaussian_size
 
-    def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return srsim(x, given(y), chromatic=self.chromatic, gaussian_size=self.gaussian_size)
-
-    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """Similarity before weighting by saliency, (N, 1, h, w), after downsampling if any."""
-        return _similarity_and_weight(x, given(y), self.chromatic, self.gaussian_size)[0]
+    def compared(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return similarity_and_weight(x, y, self.chromatic, self.gaussian_size)
 
 
 _card = partial(

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perceptloss.card import PIQ, similarity_card
-from perceptloss.critic import Critic, Entry, given
+from perceptloss.critic import Entry
 from perceptloss.networks.functional import (
     SCHARR,
     bounded_power,
@@ -29,10 +29,10 @@ from perceptloss.networks.functional import (
     shrink_factor,
     similarity,
     soften,
-    weighted_mean,
 )
+from perceptloss.networks.weighed import WeighedCritic
 
-__all__ = ["ENTRIES", "VSI", "lab", "saliency", "vsi"]
+__all__ = ["ENTRIES", "VSI", "lab", "saliency", "similarity_and_weight"]
 
 _LMN = ((0.06, 0.63, 0.27), (0.30, 0.04, -0.35), (0.34, -0.6, 0.17))
 _XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
@@ -99,7 +99,8 @@ def saliency(x: Tensor) -> Tensor:
     return _stretch(raw)
 
 
-def _similarity_and_weight(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def similarity_and_weight(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Similarities and saliency, (N, 1, h, w) each, of images (N, 3, H, W) in [0, 1]."""
     factor = shrink_factor(x)
     pads = (factor // 2, (factor - 1) // 2) * 2
 
@@ -117,20 +118,7 @@ def _similarity_and_weight(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return similar, torch.maximum(x[:, :1], y[:, :1])
 
 
-def vsi(x: Tensor, y: Tensor) -> Tensor:
-    """VSI, in [0, 1]; 1 is best.
-
-    Args:
-        x: Judged images, (N, 3, H, W), RGB in [0, 1].
-        y: Reference images, same shape.
-
-    Returns:
-        One score per image, (N,).
-    """
-    return weighted_mean(*_similarity_and_weight(x, y), torch.finfo(x.dtype).eps)
-
-
-class VSI(Critic):
+class VSI(WeighedCritic):
     """Visual saliency-induced index in [0, 1]; higher is better, 1 for equal images.
 
     Example:
@@ -139,12 +127,8 @@ class VSI(Critic):
         >>> (1 - critic(x, torch.rand(2, 3, 64, 64))).sum().backward()
     """
 
-    def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return vsi(x, given(y))
-
-    def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """Similarity before weighting by saliency, (N, 1, h, w), after downsampling if any."""
-        return _similarity_and_weight(x, given(y))[0]
+    def compared(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return similarity_and_weight(x, y)
 
 
 _CARD = similarity_card(
