@@ -17,13 +17,13 @@ from perceptloss.networks.batchnorm import BatchStats
 from perceptloss.networks.trunks import (
     HALF,
     IMAGENET,
+    InceptionResNet,
     ResNet,
     Trunk,
-    inception_resnet_v2,
+    VisionTransformer,
     inception_rules,
     resnet_rules,
     vgg19,
-    vision_transformer,
     vit_rules,
 )
 from perceptloss.weights.rules import Rule
@@ -33,7 +33,7 @@ TINY_VIT = {"embed_dim": 24, "num_heads": 3, "img_size": 64}
 
 
 def tiny_vit(blocks: int = 3, normalise=HALF) -> Trunk:
-    return vision_transformer("vit_base_patch8_224", blocks, normalise, **TINY_VIT)
+    return VisionTransformer("vit_base_patch8_224", blocks, normalise, **TINY_VIT)
 
 
 def tiny_resnet(depth: int = 50, stages: int = 2, theta: tuple[float, ...] = (0.0,) * 4) -> Trunk:
@@ -142,7 +142,7 @@ def test_vgg19_is_that_of_torchvision():
 
 def test_inception_resnet_v2_is_that_of_timm():
     timm = pytest.importorskip("timm")
-    peer, trunk = timm.create_model("inception_resnet_v2", pretrained=False), inception_resnet_v2().double()
+    peer, trunk = timm.create_model("inception_resnet_v2", pretrained=False), InceptionResNet().double()
     peer = randomised(peer.double().eval())
     trunk.load_state_dict({key: peer.state_dict()[key] for key in trunk.state_dict()})
     x = pictures(80, 96, 1).requires_grad_()
@@ -181,7 +181,7 @@ def test_a_vision_transformer_takes_one_size_only():
         tiny_vit()(torch.rand(1, 3, 64, 72), ("block0",))
 
 
-@pytest.mark.parametrize("build", [inception_resnet_v2, tiny_vit])
+@pytest.mark.parametrize("build", [InceptionResNet, tiny_vit])
 def test_large_trunks_never_train(build):
     trunk = build()
     nn.Sequential(trunk).train()
@@ -228,7 +228,7 @@ def test_rules_place_every_tensor_of_timms_files():
     with torch.device("meta"):
         files = {name: timm.create_model(name) for name in ("inception_resnet_v2", "vit_base_patch8_224")}
     inception, vit = (list(net.state_dict()) for net in files.values())
-    assert placed(inception_rules(), inception) == own_keys(inception_resnet_v2())
+    assert placed(inception_rules(), inception) == own_keys(InceptionResNet())
     assert placed(vit_rules(blocks=3), vit) == own_keys(tiny_vit())
     prefixed = placed(vit_rules(r"vit\.", "trunk.vit", 3), [f"vit.{key}" for key in vit])
     assert prefixed == own_keys(tiny_vit(), "trunk.vit")

@@ -13,10 +13,10 @@ from perceptloss.networks.lean import max_pool
 from perceptloss.networks.trunks import (
     HALF,
     IMAGENET,
+    InceptionResNet,
     JoinedTrunk,
     ResNet,
     Trunk,
-    inception_resnet_v2,
     squeezenet,
     vgg19,
 )
@@ -31,7 +31,7 @@ BUILDS: dict[str, Callable[[], Trunk]] = {
     "resnet50": tiny_resnet,
     "resnet18, central differences": lambda: tiny_resnet(18, 2, (0.7, 0.3)),
     "squeezenet": squeezenet,
-    "inception_resnet_v2": lambda: inception_resnet_v2(blocks=1),
+    "inception_resnet_v2": lambda: InceptionResNet(blocks=1),
     "vit": tiny_vit,
     "vit and resnet": joined,
 }

@@ -24,8 +24,8 @@ from perceptloss.networks.trunks import (
     JoinedTrunk,
     ResNet,
     TrunkCritic,
+    VisionTransformer,
     resnet_rules,
-    vision_transformer,
     vit_rules,
 )
 
@@ -127,7 +127,7 @@ class AHIQ(CropCritic, TrunkCritic):
         super().__init__(card, side)
         vit = {"embed_dim": embed_dim, "num_heads": heads, "img_size": side}
         self.trunk = JoinedTrunk(
-            vit=vision_transformer("vit_base_patch8_224", _BLOCKS, HALF, **vit),
+            vit=VisionTransformer("vit_base_patch8_224", _BLOCKS, HALF, **vit),
             resnet=ResNet(50, 1, HALF, widths=(cnn,)),
         )
         tokens, maps = len(_TOKENS) * embed_dim, len(_MAPS) * 4 * cnn

@@ -90,11 +90,12 @@ class Monotonic(TrunkCritic):
     Args:
         card: What it is.
         dataset: On whose scale the score is, 0 to 10 as published; None for q itself.
-        head: `linear`, as published, or `monotone`; see `PublishedHead` and `MonotoneHead`.
+        head: `linear`, as published, or `monotone`; see `PublishedHead` and `MonotoneHead`. None for the class's own.
         datasets: Names of the heads.
         floor: See `bilinear`. Products of two rarely active features are near 0, where the slope of the published root
             reaches 5000; 1e-8 gives the exact derivative. The score is the same.
-        compact: Channels to which a 1x1 convolution brings the maps before the pooling; None for none, as published.
+        compact: Channels to which a 1x1 convolution brings the maps before the pooling; None for the class's own, and
+            here none, as published.
         widths: Of the four stages of the trunk.
         hidden: Units of the two hidden layers.
 
@@ -118,13 +119,15 @@ class Monotonic(TrunkCritic):
         Rule(r"nlm[1-6]\.[02468]\.fc\.bias", None, "the published heads never add their biases"),
     )
     unused = (r"heads\..+",)
+    usual_head: Head = "linear"
+    usual_compact: int | None = None
 
     def __init__(
         self,
         card: Card,
         *,
         dataset: str | None = None,
-        head: Head = "linear",
+        head: Head | None = None,
         datasets: Sequence[str] = DATASETS,
         floor: float = 1e-4,
         compact: int | None = None,
@@ -132,7 +135,7 @@ class Monotonic(TrunkCritic):
         hidden: tuple[int, int] = (512, 64),
     ) -> None:
         super().__init__(card)
-        problems = []
+        head, compact, problems = head or self.usual_head, compact or self.usual_compact, []
         if head not in get_args(Head):
             problems.append(f"head must be 'linear' or 'monotone', got {head!r}")
         if dataset is not None and dataset not in datasets:
@@ -170,19 +173,8 @@ class StrictMonotonic(Monotonic):
         >>> critic(x).sum().backward()
     """
 
-    def __init__(
-        self,
-        card: Card,
-        *,
-        dataset: str | None = None,
-        datasets: Sequence[str] = DATASETS,
-        compact: int = 64,
-        widths: Sequence[int] = (64, 128, 256, 512),
-        hidden: tuple[int, int] = (512, 64),
-    ) -> None:
-        super().__init__(
-            card, dataset=dataset, head="monotone", datasets=datasets, compact=compact, widths=widths, hidden=hidden
-        )
+    usual_head = "monotone"
+    usual_compact = 64
 
 
 def _regressor(inputs: int, first: int, second: int) -> nn.Sequential:

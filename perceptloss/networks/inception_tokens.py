@@ -7,7 +7,7 @@ from torch import Tensor
 
 from perceptloss.card import Card
 from perceptloss.networks.patches import CropCritic
-from perceptloss.networks.trunks import HALF, Features, TrunkCritic, inception_resnet_v2
+from perceptloss.networks.trunks import HALF, Features, InceptionResNet, TrunkCritic
 
 __all__ = ["InceptionTokens", "map_side"]
 
@@ -31,7 +31,7 @@ class InceptionTokens(CropCritic, TrunkCritic):
     def __init__(self, card: Card, side: int, blocks: int) -> None:
         super().__init__(card, side)
         self.map_side = map_side(side)
-        self.trunk = inception_resnet_v2(HALF, blocks)
+        self.trunk = InceptionResNet(HALF, blocks)
         self.taps = ("mixed_5b", *(f"block35_{n}" for n in range(2, blocks + 1, 2)))
         self.channels = 320 * len(self.taps)
 

@@ -10,7 +10,7 @@ from small import build_small
 
 from perceptloss import CriticLoss
 from perceptloss.networks.inception_tokens import InceptionTokens, map_side
-from perceptloss.networks.trunks import inception_resnet_v2
+from perceptloss.networks.trunks import InceptionResNet
 
 NAMES = ("iqa-conformer", "iqt", "iqt-port")
 SIDE = 64
@@ -24,7 +24,7 @@ def ours(request) -> InceptionTokens:
 @pytest.mark.parametrize(("side", "maps"), [(64, 5), (192, 21), (256, 29)])
 @torch.no_grad()
 def test_map_side_is_that_of_the_trunk(side, maps):
-    trunk = inception_resnet_v2(blocks=2)
+    trunk = InceptionResNet(blocks=2)
     taps = trunk(torch.zeros(1, 3, side, side), ("mixed_5b", "block35_2"))
     assert {tap.shape for tap in taps.values()} == {(1, 320, maps, maps)}
     assert map_side(side) == maps
@@ -40,7 +40,7 @@ def test_published_taps():
 def test_one_trunk_serves_all_critics_of_one_loss():
     first, second = build_small("iqt"), build_small("iqa-conformer")
     assert first.trunk.same_as(second.trunk)
-    assert not first.trunk.same_as(inception_resnet_v2(blocks=4))
+    assert not first.trunk.same_as(InceptionResNet(blocks=4))
     x, y = pair(2, SIDE)
     terms = [{"critic": critic, "weight": 1.0, "shape": "softplus"} for critic in (first, second)]
     alone = [CriticLoss([term], share_every=0)(x, y) for term in terms]

@@ -21,7 +21,7 @@ from perceptloss.critics.maniqa.swin import SwinBlock
 from perceptloss.networks.attention import attend
 from perceptloss.networks.functional import weighted_mean
 from perceptloss.networks.patches import CropCritic, crops_note
-from perceptloss.networks.trunks import HALF, Features, TrunkCritic, vision_transformer, vit_rules
+from perceptloss.networks.trunks import HALF, Features, TrunkCritic, VisionTransformer, vit_rules
 from perceptloss.weights.rules import Rule
 
 __all__ = ["ENTRIES", "MANIQA", "ScaledSwin", "TransposedAttention"]
@@ -145,7 +145,7 @@ class MANIQA(CropCritic, TrunkCritic):
         super().__init__(card, side)
         self.scale = scale
         vit = {"embed_dim": embed_dim, "num_heads": vit_heads, "img_size": side}
-        self.trunk = vision_transformer("vit_base_patch8_224", 10, HALF, **vit)
+        self.trunk = VisionTransformer("vit_base_patch8_224", 10, HALF, **vit)
         size, half = side // _PATCH, embed_dim // 2
         self.tablock1, self.tablock2 = (
             nn.ModuleList(TransposedAttention(size**2) for _ in range(tabs)) for _ in range(2)

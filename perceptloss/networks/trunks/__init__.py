@@ -3,7 +3,7 @@
 from perceptloss.networks.trunks.critic import Features, TrunkCritic, features
 from perceptloss.networks.trunks.efficientnet import EfficientNet, efficientnet_rules
 from perceptloss.networks.trunks.ladder import Ladder
-from perceptloss.networks.trunks.large import inception_resnet_v2, inception_rules, vision_transformer, vit_rules
+from perceptloss.networks.trunks.large import InceptionResNet, VisionTransformer, inception_rules, vit_rules
 from perceptloss.networks.trunks.plain import alexnet, squeezenet, vgg16, vgg19
 from perceptloss.networks.trunks.resnet import ResNet, resnet_rules
 from perceptloss.networks.trunks.trunk import HALF, IMAGENET, JoinedTrunk, Keep, Normalisation, Trunk
@@ -13,6 +13,7 @@ __all__ = [
     "IMAGENET",
     "EfficientNet",
     "Features",
+    "InceptionResNet",
     "JoinedTrunk",
     "Keep",
     "Ladder",
@@ -20,15 +21,14 @@ __all__ = [
     "ResNet",
     "Trunk",
     "TrunkCritic",
+    "VisionTransformer",
     "alexnet",
     "efficientnet_rules",
     "features",
-    "inception_resnet_v2",
     "inception_rules",
     "resnet_rules",
     "squeezenet",
     "vgg16",
     "vgg19",
-    "vision_transformer",
     "vit_rules",
 ]

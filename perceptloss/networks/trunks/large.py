@@ -20,7 +20,7 @@ from perceptloss.networks.batchnorm import COUNTER
 from perceptloss.networks.trunks.trunk import HALF, Keep, Normalisation, Trunk
 from perceptloss.weights.rules import Rule
 
-__all__ = ["inception_resnet_v2", "inception_rules", "vision_transformer", "vit_rules"]
+__all__ = ["InceptionResNet", "VisionTransformer", "inception_rules", "vit_rules"]
 
 _STEM = ("conv2d_1a", "conv2d_2a", "conv2d_2b", "maxpool_3a", "conv2d_3b", "conv2d_4a", "maxpool_5a", "mixed_5b")
 
@@ -59,8 +59,14 @@ class _LargeTrunk(Trunk):
         return super().run(h, first, end, reads, keep)
 
 
-class _InceptionResNet(_LargeTrunk):
-    def __init__(self, normalise: Normalisation | None, blocks: int) -> None:
+class InceptionResNet(_LargeTrunk):
+    """Inception-ResNet-v2 up to its last Block35; taps `mixed_5b`, `block35_1` ... `block35_10`, 320 channels each.
+
+    Convolutions of the stem are not padded: 192 x 192 images give 21 x 21 maps, 256 x 256 give 29 x 29.
+    1.7 M parameters.
+    """
+
+    def __init__(self, normalise: Normalisation | None = HALF, blocks: int = 10) -> None:
         taps = {"mixed_5b": len(_STEM) - 1} | {f"block35_{i + 1}": len(_STEM) + i for i in range(blocks)}
         super().__init__("inception_resnet_v2", taps, normalise)
         whole = _timm_model("inception_resnet_v2")
@@ -76,10 +82,19 @@ class _InceptionResNet(_LargeTrunk):
         return self.parts()[position][0](h)
 
 
-class _VisionTransformer(_LargeTrunk):
-    """Step 0 makes tokens, step k + 1 is block k; a tap is the map of the patch tokens after a block."""
+class VisionTransformer(_LargeTrunk):
+    """The first blocks of a timm vision transformer with a class token.
 
-    def __init__(self, name: str, blocks: int, normalise: Normalisation | None, **options: Any) -> None:
+    A tap, `block0`, `block1`, ..., is the map of the patch tokens after a block.
+
+    Args:
+        name: timm's name, such as `vit_base_patch8_224`, which fixes the size of the images.
+        blocks: Number of blocks.
+        normalise: See `Trunk`.
+        options: Further arguments of timm, such as `embed_dim`.
+    """
+
+    def __init__(self, name: str, blocks: int, normalise: Normalisation | None = HALF, **options: Any) -> None:
         arch = "-".join([name, *(f"{key}={value}" for key, value in sorted(options.items()))])
         super().__init__(arch, {f"block{k}": k + 1 for k in range(blocks)}, normalise)
         whole = _timm_model(name, depth=blocks, **options)
@@ -117,27 +132,6 @@ class _VisionTransformer(_LargeTrunk):
     def read(self, h: Tensor) -> Tensor:
         # not by einops, whose strides of a single image would choose another convolution and move scores
         return h[:, 1:].transpose(1, 2).unflatten(2, self.grid)
-
-
-def inception_resnet_v2(normalise: Normalisation | None = HALF, blocks: int = 10) -> Trunk:
-    """Inception-ResNet-v2 up to its last Block35; taps `mixed_5b`, `block35_1` ... `block35_10`, 320 channels each.
-
-    Convolutions of the stem are not padded: 192 x 192 images give 21 x 21 maps, 256 x 256 give 29 x 29.
-    1.7 M parameters.
-    """
-    return _InceptionResNet(normalise, blocks)
-
-
-def vision_transformer(name: str, blocks: int, normalise: Normalisation | None = HALF, **options: Any) -> Trunk:
-    """The first blocks of a timm vision transformer with a class token; taps `block0`, `block1`, ...
-
-    Args:
-        name: timm's name, such as `vit_base_patch8_224`, which fixes the size of the images.
-        blocks: Number of blocks.
-        normalise: See `Trunk`.
-        options: Further arguments of timm, such as `embed_dim`.
-    """
-    return _VisionTransformer(name, blocks, normalise, **options)
 
 
 def inception_rules(prefix: str = "") -> tuple[Rule, ...]:
