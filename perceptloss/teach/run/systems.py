@@ -10,10 +10,10 @@ from torch import Tensor
 from perceptloss import Critic
 from perceptloss.critics.dfss.critic import DFSS
 from perceptloss.critics.fpr.critic import FPR
-from perceptloss.critics.fpr.hallucination import weighted_mean
 from perceptloss.critics.reqa import REQA
 from perceptloss.critics.tres import TReS
 from perceptloss.errors import ConfigError
+from perceptloss.networks.functional import weighted_mean
 from perceptloss.teach.objectives.listwise import tres_loss
 from perceptloss.teach.objectives.regression import reqa_loss, triplet_margin
 from perceptloss.teach.run.judged import Judged, Objective, Reads, own
