@@ -4,7 +4,7 @@
     accelerate launch recipes/sr.py --config recipes/configs/sr_serious.yaml --data.train DIR --data.val DIR
     accelerate launch recipes/sr.py --help                   # every option
 
-Trains a network of BasicSR with L1 and weighted critics and validates it with judges that were not
+Trains a network of ours or of BasicSR with L1 and weighted critics and validates it with judges that were not
 trained on. With `baseline`, the same network is first trained with L1 alone: same seed, same
 patches in the same order, same steps. Killed at any moment, a run goes on from its last checkpoint
 when started again with the same command; on a CPU in fp32 to the same bits.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 
 import pytest
 import torch
 
 from perceptloss.errors import InputError, WeightsError
-from perceptloss.networks.restorers import CARNM, RFDN, load_sr
+from perceptloss.networks.restorers import CARNM, RFDN, Compact, load_sr
 
 
 def small_rfdn(scale=4):
@@ -19,6 +20,11 @@ def small_rfdn(scale=4):
 def small_carn():
     torch.manual_seed(0)
     return CARNM(features=8, groups=2).eval()
+
+
+def small_compact():
+    torch.manual_seed(0)
+    return Compact(num_feat=8, num_conv=3, upscale=4).eval()
 
 
 def test_the_layouts_are_those_of_the_published_files():
@@ -33,7 +39,9 @@ def test_the_layouts_are_those_of_the_published_files():
     assert carn["upsample.up4.body.3.weight"].shape == (256, 16, 3, 3)
 
 
-@pytest.mark.parametrize(("network", "scale"), [(small_rfdn(), 4), *((small_carn(), s) for s in (2, 3, 4))])
+@pytest.mark.parametrize(
+    ("network", "scale"), [(small_rfdn(), 4), (small_compact(), 4), *((small_carn(), s) for s in (2, 3, 4))]
+)
 def test_every_scale_enlarges(network, scale):
     x = torch.rand(2, 3, 17, 23, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -63,7 +71,7 @@ def test_rfdn_sees_values_up_to_255():
     assert seen == [255]
 
 
-@pytest.mark.parametrize("build", [small_rfdn, small_carn])
+@pytest.mark.parametrize("build", [small_rfdn, small_carn, small_compact])
 def test_a_saved_network_is_recognised_and_frozen(build, tmp_path):
     network = build()
     torch.save(network.state_dict(), tmp_path / "net.pth")
@@ -80,7 +88,7 @@ def test_the_scale_of_an_rfdn_follows_from_its_file(tmp_path):
     assert load_sr(tmp_path / "net.pth").scales == (3,)
 
 
-@pytest.mark.parametrize("build", [small_rfdn, small_carn])
+@pytest.mark.parametrize("build", [small_rfdn, small_carn, small_compact])
 def test_files_that_do_not_fit_are_refused(build, tmp_path):
     state, path = build().state_dict(), tmp_path / "net.pth"
     last = list(state)[-1]
@@ -106,3 +114,26 @@ def test_bad_inputs_are_told():
     with pytest.raises(InputError, match=r"RFDN needs .* from 15, got \(1, 3, 14, 20\)"):
         small_rfdn()(torch.rand(1, 3, 14, 20))
     assert small_rfdn()(torch.rand(1, 3, 15, 15)).shape == (1, 3, 60, 60)
+
+
+@pytest.mark.skipif(find_spec("basicsr") is None, reason="needs BasicSR")
+@pytest.mark.parametrize("arguments", [(8, 3, 4), (16, 2, 2)])
+def test_compact_is_basicsrs_to_the_bit(arguments):
+    from perceptloss.integrations.basicsr import shim
+
+    shim.install()
+    from basicsr.archs.srvgg_arch import SRVGGNetCompact
+
+    torch.manual_seed(0)
+    ours = Compact(*arguments)
+    torch.manual_seed(0)
+    theirs = SRVGGNetCompact(num_feat=arguments[0], num_conv=arguments[1], upscale=arguments[2])
+    mine, other = ours.state_dict(), theirs.state_dict()
+    assert list(mine) == list(other)
+    assert all(torch.equal(mine[name], other[name]) for name in mine)
+    x = torch.rand(2, 3, 11, 13)
+    out, same = ours(x), theirs(x)
+    assert torch.equal(out, same)
+    out.square().sum().backward()
+    same.square().sum().backward()
+    assert all(torch.equal(p.grad, q.grad) for p, q in zip(ours.parameters(), theirs.parameters(), strict=True))

@@ -1,13 +1,11 @@
-"""Restorers: BasicSR's networks by name, their weight files, and running them on whole images."""
+"""Restorers: networks of ours and BasicSR's by name, their weight files, and running them on whole images."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +13,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import perceptloss.integrations.basicsr  # noqa: F401 - makes BasicSR importable beside a current torchvision
-from perceptloss.errors import ConfigError, WeightsError
+from perceptloss.errors import ConfigError, WeightsError, near
+from perceptloss.networks.restorers import RFDN, Compact
 from perceptloss.output.files import replacing
 from perceptloss.runs.options import Model
 from perceptloss.runs.state import Ema
@@ -24,16 +22,23 @@ from perceptloss.runs.state import Ema
 __all__ = ["bicubic", "build_network", "export", "load_weights", "restore"]
 
 
-def _architectures() -> dict[str, type[nn.Module]]:
-    import basicsr.archs  # noqa: F401 - fills the registry
+_OURS: Final[dict[str, type[nn.Module]]] = {"Compact": Compact, "RFDN": RFDN}
+
+
+def _architecture(name: str) -> type[nn.Module]:
+    if name in _OURS:
+        return _OURS[name]
+    try:
+        import perceptloss.integrations.basicsr  # noqa: F401 - makes BasicSR importable, and fills its registry
+    except ImportError as error:
+        ours = " and ".join(_OURS)
+        raise ConfigError([f"model.arch: {name!r} is not one of ours ({ours}), and {error}"], "model") from None
     from basicsr.utils.registry import ARCH_REGISTRY
 
-    return {name.removesuffix("_basicsr"): entry for name, entry in ARCH_REGISTRY}
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), 1)  # names of classes: case counts
-    return f"; did you mean {close[0]!r}?" if close else ""
+    known = {**{key.removesuffix("_basicsr"): entry for key, entry in ARCH_REGISTRY}, **_OURS}
+    if name not in known:
+        raise ConfigError([f"model.arch: neither we nor BasicSR have {name!r}{near(name, known, 1)}"], "model")
+    return known[name]
 
 
 def build_network(model: Model, side: int) -> nn.Module:
@@ -44,19 +49,17 @@ def build_network(model: Model, side: int) -> nn.Module:
         side: Low-quality side to try it on, pixels.
 
     Raises:
-        ConfigError: if name or arguments are unknown, or the network enlarges by another factor.
+        ConfigError: if name or arguments are unknown, BasicSR is needed and not there, or the factor is another.
     """
-    known = _architectures()
-    if model.arch not in known:
-        raise ConfigError([f"model.arch: BasicSR has no {model.arch!r}{_hint(model.arch, known)}"], "model")
-    accepted = inspect.signature(known[model.arch]).parameters
+    architecture = _architecture(model.arch)
+    accepted = inspect.signature(architecture).parameters
     unknown = [key for key in model.options if key not in accepted]
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
         raise ConfigError(
-            [f"model.options: {model.arch} has no {key!r}{_hint(key, accepted)}" for key in unknown], "model"
+            [f"model.options: {model.arch} has no {key!r}{near(key, accepted, 1)}" for key in unknown], "model"
         )
     try:
-        network = known[model.arch](**model.options)
+        network = architecture(**model.options)
     except (TypeError, ValueError) as error:
         raise ConfigError([f"model.options: {model.arch}: {error}"], "model") from error
     if model.weights is not None:

@@ -6,8 +6,10 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -223,7 +225,7 @@ def test_weights_load_in_our_way_and_in_basicsrs(run_here: Callable[..., Path]) 
     stored = torch.load(run / "models" / "net_g.pth", weights_only=True)
     assert set(stored) == {"params", "params_ema"}
     model = sr.Model(options={"num_feat": 4, "num_conv": 1, "upscale": 4})
-    ours, theirs = build_network(model, 8), build_network(model, 8)
+    ours, theirs = build_network(model, 8), build_network(replace(model, arch="SRVGGNetCompact"), 8)
     load_weights(ours, run / "models" / "net_g_ema.safetensors")
     theirs.load_state_dict(stored["params_ema"])
     lq = torch.rand(1, 3, 8, 8)
@@ -232,7 +234,7 @@ def test_weights_load_in_our_way_and_in_basicsrs(run_here: Callable[..., Path]) 
     with safe_open(run / "models" / "net_g.safetensors", "pt") as file:
         metadata = file.metadata()
     assert (metadata["arch"], json.loads(metadata["options"])["num_feat"], metadata["step"]) == (
-        "SRVGGNetCompact",
+        "Compact",
         4,
         "3",
     )
@@ -289,6 +291,15 @@ def test_bad_images_and_shared_images_stop_the_run_before_training(
     assert [Path(p.split(": ")[1]).name for p in caught.value.problems] == ["a.png", "b.png"]
     with pytest.raises(ConfigError, match="trained on and validated on"):
         run_here("run", "--data.train", str(photos / "val"))
+
+
+def test_without_basicsr_its_networks_are_named_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "perceptloss.integrations.basicsr", raising=False)
+    monkeypatch.delitem(sys.modules, "basicsr.train", raising=False)
+    monkeypatch.setitem(sys.modules, "basicsr", None)
+    build_network(sr.Model(options={"num_feat": 4, "num_conv": 1}), 8)
+    with pytest.raises(ConfigError, match=r"'RRDBNet' is not one of ours \(Compact and RFDN\), and BasicSR could not"):
+        build_network(sr.Model(arch="RRDBNet"), 8)
 
 
 @pytest.mark.parametrize(

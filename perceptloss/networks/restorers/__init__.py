@@ -1,4 +1,4 @@
-"""Restoration networks: frozen, they make the damage that networks make; `load_sr` reads published weights."""
+"""Restoration networks: to be trained, or frozen to make the damage that networks make; `load_sr` reads weights."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from os import PathLike
 from perceptloss.errors import WeightsError
 from perceptloss.networks.restorers.base import SuperResolver
 from perceptloss.networks.restorers.carn import CARNM
+from perceptloss.networks.restorers.compact import Compact
 from perceptloss.networks.restorers.rfdn import RFDN
 from perceptloss.weights.checkpoints import read_state
 
-__all__ = ["CARNM", "RFDN", "SuperResolver", "load_sr"]
+__all__ = ["CARNM", "RFDN", "Compact", "SuperResolver", "load_sr"]
 
-_KINDS: tuple[type[SuperResolver], ...] = (RFDN, CARNM)
+_KINDS: tuple[type[SuperResolver], ...] = (RFDN, CARNM, Compact)
 _SHOWN = 8
 
 
 def load_sr(path: str | PathLike[str]) -> SuperResolver:
     """A super-resolution network from a checkpoint, frozen and in eval mode.
 
-    RFDN (`RFDN_AIM.pth` of njulj/RFDN) and CARN-M (`carn_m.pth` of nmhkahn/CARN-pytorch) are told apart by
-    their keys; widths and scales follow from the tensors' shapes.
+    RFDN (`RFDN_AIM.pth` of njulj/RFDN), CARN-M (`carn_m.pth` of nmhkahn/CARN-pytorch) and Compact (`realesr-*.pth` of
+    xinntao/Real-ESRGAN, or trained by `recipes/sr.py`) are told apart by their keys; widths and scales follow from
+    the tensors' shapes.
 
     Raises:
         WeightsError: if the file cannot be read, is of neither network, or does not fit it exactly.
