@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Final, Literal
 
 __all__ = [
+    "CARDS",
     "FLAT",
+    "GROUP",
     "PIQ",
     "Card",
     "Direction",
@@ -16,8 +21,12 @@ __all__ = [
     "after_paper_card",
     "distance_card",
     "opinion_card",
+    "shipped_cards",
     "similarity_card",
 ]
+
+GROUP: Final = "perceptloss.critics"  # entry points of other packages' critics; each names an Entry
+CARDS: Final = Path(__file__).parent / "critics" / "cards.json"  # `perceptloss list --refresh` writes it from the code
 
 Direction = Literal["higher", "lower"]
 Kind = Literal["fr", "nr", "stereo-fr", "stereo-nr"]
@@ -111,6 +120,22 @@ class Card:
         facts["bounds"] = [b if math.isfinite(b) else str(b) for b in self.bounds]
         facts["weights"], facts["notes"] = list(self.weights), list(self.notes)
         return facts
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Card:
+        """The card that `to_dict` turned into plain types."""
+        low, high = map(float, facts["bounds"])
+        sets = {
+            "domains": frozenset(facts["domains"]),
+            "weights": tuple(facts["weights"]),
+            "notes": tuple(facts["notes"]),
+        }
+        return cls(**{**facts, **sets, "bounds": (low, high)})
+
+
+def shipped_cards() -> dict[str, Card]:
+    """Cards of the critics that come with perceptloss, by name, without loading their code or torch."""
+    return {facts["name"]: Card.from_dict(facts) for facts in json.loads(CARDS.read_text(encoding="utf-8"))}
 
 
 opinion_card = partial(Card, better="higher", bounds=(-math.inf, math.inf), identity=None, shape="hinge")

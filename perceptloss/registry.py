@@ -11,7 +11,7 @@ from typing import Final, get_args
 
 import torch
 
-from perceptloss.card import Card, Direction, Kind
+from perceptloss.card import GROUP, Card, Direction, Kind
 from perceptloss.critic import Critic, Entry, Precision
 from perceptloss.critics.aliases import canonical
 from perceptloss.errors import ConfigError, UnknownCritic, near
@@ -105,7 +105,6 @@ _TABLE: Final = {
     "vsi": "vsi",
     "wresnet": "wresnet",
 }
-_GROUP: Final = "perceptloss.critics"  # entry points of third-party critics; each names an Entry
 _registered: dict[str, Entry] = {}
 
 Weights = Source | Sequence[Source] | None
@@ -138,7 +137,7 @@ def register_critic(entry: Entry) -> None:
 @lru_cache(maxsize=1)
 def _foreign() -> dict[str, Entry]:
     found: dict[str, Entry] = {}
-    for point in entry_points(group=_GROUP):
+    for point in entry_points(group=GROUP):
         if point.name not in _TABLE:
             found[point.name] = point.load()
     return found

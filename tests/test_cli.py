@@ -8,15 +8,22 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from perceptloss import __version__, get_card, list_critics
+from perceptloss.card import shipped_cards
+from perceptloss.cli.doctor import _DRIVERS
 from perceptloss.cli.main import main
 from perceptloss.cli.terminal import paint, write
+from perceptloss.weights.search import _hub
 
 ROOT = Path(__file__).parents[1]
 
@@ -84,6 +91,44 @@ def test_list_filters_by_cards(capsys):
     assert "did you mean 'natural'" in capsys.readouterr().err
 
 
+def test_the_cards_as_data_are_those_of_the_code():
+    assert list(shipped_cards().values()) == list_critics(), "run `perceptloss list --refresh`"
+
+
+@pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["show", "ssim"], ["show", "lpips-vgg"], ["doctor"]])
+def test_what_only_reads_cards_does_not_load_torch(command, tmp_path):
+    code = f"import sys; from perceptloss.cli.main import main; main({command}); sys.exit('torch' in sys.modules)"
+    if command == ["doctor"] and any(map(os.path.exists, _DRIVERS)):
+        pytest.skip("asks torch for the GPUs")
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_files_are_looked_for_where_torch_keeps_them(monkeypatch, tmp_path):
+    for variables in ({}, {"XDG_CACHE_HOME": str(tmp_path)}, {"TORCH_HOME": str(tmp_path / "torch")}):
+        for name in ("XDG_CACHE_HOME", "TORCH_HOME", "TORCH_HUB"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        expected = Path(torch.hub.get_dir())
+        with monkeypatch.context() as patch:
+            patch.delitem(sys.modules, "torch")
+            assert _hub() == expected
+
+
+@pytest.mark.parametrize("columns", [80, 100, 132, 200])
+def test_the_table_fits_the_terminal(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert ("score" in lines[0]) == (columns > 80)
+    assert main(["list", "--wide"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["critic", "kind", "score", "from", "domains", "licence", "weights", "measures"]
+    assert all(row.endswith(card.summary) for row, card in zip(rows, list_critics(), strict=True))
+
+
 def test_show_tells_the_whole_card(capsys):
     card = get_card("lpips-squeeze")
     assert main(["show", "lpips-squeeze"]) == 0
@@ -126,15 +171,41 @@ def test_show_and_doctor_say_where_weights_are(capsys, tmp_path, monkeypatch):
     assert findings["weights"]["PERCEPTLOSS_HOME"] == str(tmp_path)
 
 
-def test_doctor_survives_a_broken_critic(capsys, monkeypatch):
-    from perceptloss import registry
+def test_a_broken_critic_of_another_package_breaks_no_other(capsys, monkeypatch):
+    class Point:
+        name = "theirs"
 
-    def broken(name):
-        raise RuntimeError("no such library")
+        def load(self):
+            raise RuntimeError("no such library")
 
-    monkeypatch.setattr(registry, "get_card", broken)
+    monkeypatch.setattr("perceptloss.cli.list.entry_points", lambda group: [Point()])
     assert main(["doctor"]) == 0
-    assert "broken: RuntimeError: no such library" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "broken: RuntimeError: no such library" in out
+    assert "ready" in out
+    assert main(["list"]) == 0
+    out, err = capsys.readouterr()
+    assert "'theirs' of another package is broken: RuntimeError: no such library" in err
+    assert "ssim-full" in out
+
+
+def test_a_critic_of_another_package_is_listed(capsys, monkeypatch):
+    entry = SimpleNamespace(card=replace(get_card("ssim"), name="theirs"))
+    point = SimpleNamespace(name="theirs", load=lambda: entry)
+    monkeypatch.setattr("perceptloss.cli.list.entry_points", lambda group: [point])
+    assert main(["list", "--json"]) == 0
+    assert "theirs" in [card["name"] for card in json.loads(capsys.readouterr().out)]
+
+
+def test_doctor_tries_basicsr_only_if_asked(capsys):
+    assert main(["doctor", "--json"]) == 0
+    quick = json.loads(capsys.readouterr().out)["basicsr integration"]
+    assert main(["doctor", "--json", "--imports"]) == 0
+    tried = json.loads(capsys.readouterr().out)["basicsr integration"]
+    if find_spec("basicsr"):
+        assert (quick, tried) == ({"import": "not tried; --imports does"}, {"import": "works"})
+    else:
+        assert "not installed" in quick["basicsr"]
 
 
 def test_compare_prints_the_table_to_stdout_only(photos, capsys):

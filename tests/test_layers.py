@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "runs": {"errors", "output", "loss", "compare"},
     "integrations": {*_CORE, "networks", "registry", "loss", "compare"},
     "teach": {*_SCORING, "output", "critics", "compare", "runs"},
-    "cli": {*_SCORING, "output", "compare", "integrations", "recipes"},
+    "cli": {*_SCORING, "output", "compare", "integrations", "runs"},
 }
 ROOMS = sorted(MAY_IMPORT, key=len, reverse=True)
 FRAMEWORKS = {

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
-from typing import Any
+import sys
+from importlib.util import find_spec
+from typing import Final
 
+from perceptloss.cli.list import known_cards
+from perceptloss.cli.show import weight_places
 from perceptloss.cli.terminal import result, result_json
 from perceptloss.output.tables import text
 
 __all__ = ["add_parser"]
 
-_PACKAGES = ("torch", "numpy", "safetensors", "pillow", "accelerate", "basicsr", "torchvision")
+_PACKAGES: Final = ("torch", "numpy", "safetensors", "pillow", "accelerate", "basicsr", "torchvision")
+_DRIVERS: Final = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, either under Windows
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,6 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "doctor", help="versions, devices, and which critics can be used here", description=__doc__
     )
     parser.add_argument("--json", action="store_true", help="the same as JSON")
+    parser.add_argument("--imports", action="store_true", help="also import BasicSR, which takes seconds")
     parser.set_defaults(run=run)
 
 
@@ -30,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         "devices": _devices(),
         "weights": _folders(),
         "critics": _critics(),
-        "basicsr integration": _basicsr(),
+        "basicsr integration": _basicsr(try_it=args.imports),
     }
     if args.json:
         result_json(findings)
@@ -55,9 +62,11 @@ def _versions() -> dict[str, str]:
 
 
 def _devices() -> dict[str, str]:
+    found = {"cpu": f"{platform.machine()}, {os.cpu_count()} cores"}
+    if not any(map(os.path.exists, _DRIVERS)) and sys.platform == "linux":
+        return found  # without loading torch, which takes longer than everything else
     import torch
 
-    found = {"cpu": f"{platform.machine()}, {torch.get_num_threads()} threads"}
     for index in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(index)
         found[f"cuda:{index}"] = f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB"
@@ -80,28 +89,25 @@ def _folders() -> dict[str, str]:
 
 def _critics() -> dict[str, str]:
     """Usable now without a network, or what is missing; a broken third-party critic breaks no other."""
-    from perceptloss.cli.show import weight_places
-    from perceptloss.registry import _names, get_card
-
-    found: dict[str, str] = {}
-    for name in _names():
-        try:
-            places = weight_places(get_card(name))
-        except Exception as error:
-            found[name] = f"broken: {type(error).__name__}: {error}"
-            continue
+    cards, found = known_cards()
+    for card in cards:
+        places = weight_places(card)
         missing = [file for file, path in places.items() if path is None]
         refused = [f"{file} {path}" for file, path in places.items() if path and path.startswith("refused")]
         if refused:
-            found[name] = "; ".join(refused)
+            found[card.name] = "; ".join(refused)
         elif missing:
-            found[name] = f"weights missing: {', '.join(missing)} (perceptloss weights fetch {name})"
+            found[card.name] = f"weights missing: {', '.join(missing)} (perceptloss weights fetch {card.name})"
         else:
-            found[name] = "ready"
-    return found
+            found[card.name] = "ready"
+    return dict(sorted(found.items()))
 
 
-def _basicsr() -> dict[str, Any]:
+def _basicsr(*, try_it: bool) -> dict[str, str]:
+    if find_spec("basicsr") is None:
+        return {"basicsr": "not installed; it installs on Python 3.10 to 3.12"}
+    if not try_it:
+        return {"import": "not tried; --imports does"}
     try:
         import perceptloss.integrations.basicsr  # noqa: F401
     except Exception as error:

@@ -1,18 +1,24 @@
-"""`perceptloss list`: the critics, from their cards alone."""
+"""`perceptloss list`: the critics, from their cards alone; ours are data, so that torch is not loaded."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import json
+import logging
+import shutil
+import textwrap
+from importlib.metadata import entry_points
+from typing import Final
 
+from perceptloss.card import CARDS, GROUP, Card, shipped_cards
 from perceptloss.cli.terminal import result, result_json
 from perceptloss.errors import ConfigError, near
 from perceptloss.output.tables import markdown, text
 
-if TYPE_CHECKING:
-    from perceptloss.card import Card
+__all__ = ["add_parser", "known_cards"]
 
-__all__ = ["add_parser"]
+_SHORTEST: Final = 32  # characters that the summary keeps at least; other columns go first
+_LEAVING: Final = ("weights", "domains", "from", "licence", "score")  # in this order, where a terminal is narrow
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,16 +33,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--licence", choices=("commercial", "any"), default="any", help="commercial: code and weights allow it"
     )
     parser.add_argument("--weight-free", action="store_true", help="only critics that need no weight file")
+    parser.add_argument("--wide", action="store_true", help="all columns, however wide the terminal is")
     parser.add_argument("--json", action="store_true", help="the cards as a JSON list; short for --format json")
     parser.add_argument("--format", choices=("table", "json", "md"), default="table", help="md: a Markdown table")
+    parser.add_argument("--refresh", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the critics that fit."""
-    from perceptloss.registry import list_critics
-
-    cards = list_critics()
+    if args.refresh:
+        _refresh()
+    cards, broken = known_cards()
+    for name, reason in broken.items():
+        logging.getLogger("perceptloss").warning("critic %r of another package is %s", name, reason)
     domains = sorted({domain for card in cards for domain in card.domains})
     if args.domain is not None and args.domain not in domains:
         hint = near(args.domain, domains) or "."
@@ -49,8 +59,28 @@ def run(args: argparse.Namespace) -> int:
     elif args.json or args.format == "json":
         result_json([card.to_dict() for card in chosen])
     else:
-        result(_table(chosen))
+        result(_table(chosen, None if args.wide else shutil.get_terminal_size().columns))
     return 0
+
+
+def known_cards() -> tuple[list[Card], dict[str, str]]:
+    """Cards of all installed critics, sorted by name, and what is wrong with those of other packages that fail."""
+    cards, broken = shipped_cards(), {}
+    for point in entry_points(group=GROUP):
+        if point.name not in cards:
+            try:
+                cards[point.name] = point.load().card
+            except Exception as error:
+                broken[point.name] = f"broken: {type(error).__name__}: {error}"
+    return [cards[name] for name in sorted(cards)], broken
+
+
+def _refresh() -> None:
+    """Write the data again from the code; for those who change a card."""
+    from perceptloss.registry import list_critics
+
+    facts = [card.to_dict() for card in list_critics()]
+    CARDS.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _fits(card: Card, args: argparse.Namespace) -> bool:
@@ -60,23 +90,27 @@ def _fits(card: Card, args: argparse.Namespace) -> bool:
     return kind and domain and licence and not (args.weight_free and card.weights)
 
 
-def _table(cards: list[Card]) -> str:
-    rows = [("critic", "kind", "score", "from", "domains", "licence", "weights", "measures")]
-    for card in cards:
-        low, high = (f"{bound:g}" for bound in card.bounds)
-        rows.append(
-            (
-                f"{card.name} {card.arrow}",
-                card.kind,
-                f"{low} to {high}",
-                f"{card.min_size} px",
-                ", ".join(sorted(card.domains)),
-                "commercial" if card.is_commercial else "restricted",
-                ", ".join(card.weights) or "none",
-                card.summary,
-            )
-        )
-    return text(rows)
+def _table(cards: list[Card], width: int | None) -> str:
+    """Aligned columns; with a width, as many as leave room for the summary, which is shortened."""
+    columns = {
+        "critic": [f"{card.name} {card.arrow}" for card in cards],
+        "kind": [card.kind for card in cards],
+        "score": [" to ".join(f"{bound:g}" for bound in card.bounds) for card in cards],
+        "from": [f"{card.min_size} px" for card in cards],
+        "domains": [", ".join(sorted(card.domains)) for card in cards],
+        "licence": ["commercial" if card.is_commercial else "restricted" for card in cards],
+        "weights": [", ".join(card.weights) or "none" for card in cards],
+    }
+    wide = {title: max(map(len, (title, *cells))) for title, cells in columns.items()}
+    measures = [card.summary for card in cards]
+    if width is not None:
+        for title in _LEAVING:
+            if width - sum(wide.values()) - 2 * len(wide) < _SHORTEST:
+                del wide[title]
+        room = max(_SHORTEST, width - sum(wide.values()) - 2 * len(wide))
+        measures = [textwrap.shorten(summary, room, placeholder=" …", break_on_hyphens=False) for summary in measures]
+    cells = [*(columns[title] for title in wide), measures]
+    return text([(*wide, "measures"), *zip(*cells, strict=True)])
 
 
 def _markdown(cards: list[Card]) -> str:

@@ -39,6 +39,7 @@ _COMMANDS: Final = {
     "score": "score the images of one system",
     "compare": "score the outputs of several systems on the same images",
     "map": "show where in an image a critic sees what",
+    "recipe": "list, show, copy and run the training recipes",
     "weights": "list, fetch, verify, find and convert weight files",
     "doctor": "versions, devices, and which critics can be used here",
 }
@@ -119,10 +120,10 @@ def _refuse_unknown_flags(parser: argparse.ArgumentParser, given: Sequence[str])
     """Name all flags that do not exist, with hints, before argparse complains about what is missing."""
     known = set(_flags(parser)) | {"--version"}
     words = given[: given.index("--")] if "--" in given else given
-    flags = [word.split("=")[0] for word in words if word.startswith("--")]
+    flags = [word.split("=")[0] for word in words if word.startswith("--") and " " not in word.split("=")[0]]
     problems = [f"unknown flag {flag}{near(flag, known)}" for flag in flags if flag not in known]
     if problems:
-        parser.error("; ".join(problems))
+        parser.error("; ".join(problems) + (parser.get_default("flag_hint") or ""))
 
 
 def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from perceptloss.card import Card, shipped_cards
 from perceptloss.cli.terminal import result, result_json
 from perceptloss.output.tables import text
-
-if TYPE_CHECKING:
-    from perceptloss.card import Card
 
 __all__ = ["add_parser", "signature_pattern", "weight_places"]
 
@@ -42,9 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print the card."""
-    from perceptloss.registry import get_card
-
-    card = get_card(args.name)
+    card = _card(args.name)
     files = weight_places(card)
     if args.json:
         facts = {**card.to_dict(), "signature": signature_pattern(card), "files": files}
@@ -52,6 +48,15 @@ def run(args: argparse.Namespace) -> int:
     else:
         result(_text(card, files))
     return 0
+
+
+def _card(name: str) -> Card:
+    shipped = shipped_cards()
+    if name in shipped:
+        return shipped[name]
+    from perceptloss.registry import get_card
+
+    return get_card(name)
 
 
 def weight_places(card: Card) -> dict[str, str | None]:

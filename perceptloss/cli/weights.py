@@ -19,11 +19,11 @@ from perceptloss.cli.terminal import result
 from perceptloss.errors import ConfigError, UnknownCritic, WeightsError, near
 from perceptloss.output.tables import human, text
 from perceptloss.registry import create_critic, get_card, list_critics, set_direction
-from perceptloss.weights.checkpoints import write_state
+from perceptloss.weights.checkpoints import read_state, write_state
 from perceptloss.weights.convert import convert, load_states
 from perceptloss.weights.download import sha256_of
 from perceptloss.weights.manifest import WeightFile, home, manifest
-from perceptloss.weights.search import fetch, locate, places, read_state, resolve
+from perceptloss.weights.search import fetch, locate, places, resolve
 
 __all__ = ["add_parser", "save_converted"]
 

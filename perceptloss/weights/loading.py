@@ -13,9 +13,9 @@ from torch import Tensor
 from perceptloss.card import Card, Direction
 from perceptloss.critic import Critic
 from perceptloss.errors import MissingWeights, WeightsError
-from perceptloss.weights.checkpoints import plain_tensors, read_facts
+from perceptloss.weights.checkpoints import plain_tensors, read_facts, read_state
 from perceptloss.weights.convert import convert, load_states
-from perceptloss.weights.search import Source, find, get_file, read_state, resolve
+from perceptloss.weights.search import Source, find, get_file, resolve
 
 __all__ = ["direction_in", "load", "load_default"]
 

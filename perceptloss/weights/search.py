@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,18 +18,17 @@ from functools import lru_cache
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import quote
-
-import torch
-from torch import Tensor
 
 from perceptloss.errors import MissingWeights, WeightsError, near
 from perceptloss.output.files import write_atomically
 from perceptloss.output.tables import human
-from perceptloss.weights.checkpoints import read_state
 from perceptloss.weights.download import Wanted, download, sha256_of
 from perceptloss.weights.manifest import WeightFile, home, manifest, shipped
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "Place",
@@ -40,11 +40,10 @@ __all__ = [
     "get_file",
     "locate",
     "places",
-    "read_state",
     "resolve",
 ]
 
-Source = str | PathLike[str] | Mapping[str, Tensor]
+Source = str | PathLike[str] | Mapping[str, "Tensor"]
 Kind = Literal["PERCEPTLOSS_HOME", "shipped", "cache", "torch hub", "package"]
 _REMEMBERED: Final = 1 << 20  # hashes of files from this size on are kept between processes
 
@@ -96,13 +95,21 @@ def places(entry: WeightFile) -> list[Place]:
             found.append(Place("PERCEPTLOSS_HOME", own / f"{entry.name}.safetensors", is_checked=False))
     found.append(Place("shipped", shipped() / entry.file))
     found.append(Place("cache", cache_folder() / entry.file))
-    found.append(Place("torch hub", Path(torch.hub.get_dir()) / "checkpoints" / entry.file))
+    found.append(Place("torch hub", _hub() / "checkpoints" / entry.file))
     if entry.package:
         package, _, inside = entry.package.partition("/")
         spec = find_spec(package)  # does not import it
         folders = (spec and spec.submodule_search_locations) or ()
         found += [Place("package", Path(folder) / inside) for folder in folders]
     return found
+
+
+def _hub() -> Path:
+    """As `torch.hub.get_dir`, which knows more once torch is loaded; looking for files alone does not load it."""
+    if "torch" in sys.modules:
+        return Path(sys.modules["torch"].hub.get_dir())
+    home = os.environ.get("TORCH_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/torch"
+    return Path(home).expanduser() / "hub"
 
 
 def locate(entry: WeightFile, *, rehash: bool = False) -> Place | None:
