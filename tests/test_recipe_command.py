@@ -168,4 +168,5 @@ def test_mistakes_are_told_in_one_sentence(words, part, capsys, monkeypatch):
 def test_what_is_missing_is_named(name, part, capsys, monkeypatch):
     monkeypatch.setattr(recipe, "find_spec", lambda name: None)
     assert main(["recipe", "run", name]) == 2
-    assert f"{name} needs {part}, which is not installed: pip install 'perceptloss[recipes]'" in capsys.readouterr().err
+    told = f"recipe {name!r} needs the package {part}, which is missing: pip install 'perceptloss[recipes]'"
+    assert told in capsys.readouterr().err

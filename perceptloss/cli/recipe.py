@@ -100,7 +100,7 @@ def _run(args: argparse.Namespace) -> int:
     needed = "basicsr" if script.parent.name == "basicsr" else "accelerate"
     if find_spec(needed) is None:
         where = " on Python 3.10 to 3.12, the only ones it installs on" if needed == "basicsr" else ""
-        raise InputError(f"{args.name} needs {needed}, which is not installed: {_INSTALL}{where}.")
+        raise InputError(f"recipe {args.name!r} needs the package {needed}, which is missing: {_INSTALL}{where}.")
     from perceptloss.runs import launcher
 
     if needed == "basicsr":

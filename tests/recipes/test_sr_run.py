@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import recipe_helpers
@@ -293,10 +294,16 @@ def test_bad_images_and_shared_images_stop_the_run_before_training(
         run_here("run", "--data.train", str(photos / "val"))
 
 
-def test_without_basicsr_its_networks_are_named_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "perceptloss.integrations.basicsr", raising=False)
-    monkeypatch.delitem(sys.modules, "basicsr.train", raising=False)
-    monkeypatch.setitem(sys.modules, "basicsr", None)
+@pytest.mark.parametrize("folder", [None, recipe_helpers.RECIPES / "basicsr"], ids=["nothing", "a folder of that name"])
+def test_without_basicsr_its_networks_are_named_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, folder: Path | None
+) -> None:
+    for name in ("perceptloss.integrations.basicsr", "basicsr.archs", "basicsr.train"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    module = None if folder is None else ModuleType("basicsr")
+    if module is not None:
+        module.__path__ = [str(folder)]
+    monkeypatch.setitem(sys.modules, "basicsr", module)
     build_network(sr.Model(options={"num_feat": 4, "num_conv": 1}), 8)
     with pytest.raises(ConfigError, match=r"'RRDBNet' is not one of ours \(Compact and RFDN\), and BasicSR could not"):
         build_network(sr.Model(arch="RRDBNet"), 8)

@@ -36,6 +36,7 @@ from perceptloss.integrations.basicsr import shim
 
 shim.install()
 try:
+    import_module("basicsr.archs")  # first: a mere folder called basicsr, such as that of the recipes, has none
     _train: Any = import_module("basicsr.train")
 except ImportError as error:
     raise ImportError(
