@@ -5,8 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import perceptloss
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 HEAVY = (
     *("torchvision", "scipy", "PIL", "yaml", "piq", "accelerate", "basicsr", "timm", "kornia", "matplotlib"),
@@ -43,3 +52,24 @@ def test_public_names_exist_and_others_do_not():
     for name in perceptloss.__all__:
         assert getattr(perceptloss, name) is not None
     assert not hasattr(perceptloss, "no_such_name")
+
+
+def test_recipes_and_weights_travel_in_the_wheel():
+    carried = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert carried == {"recipes": "perceptloss/_recipes", "weights": "perceptloss/_weights"}
+
+
+def test_every_python_that_is_promised_is_tried():
+    named = [line.rpartition(" ")[2] for line in PROJECT["project"]["classifiers"] if "Python :: 3." in line]
+    assert named == ["3.10", "3.11", "3.12", "3.13", "3.14"]
+    assert PROJECT["project"]["requires-python"] == f">={named[0]}"
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    assert f"for version in {' '.join(named)}; do" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "python: [" + ", ".join(f'"{name}"' for name in named) + "]" in workflow
+    oldest = next(line for line in PROJECT["project"]["dependencies"] if line.startswith("torch"))
+    assert f'"torch=={oldest.partition(">=")[2]}.*"' in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_what_only_basicsr_needs_is_not_asked_for_where_it_does_not_install():
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert all("python_version < '3.13'" in line for line in extras["basicsr"])
