@@ -92,7 +92,7 @@ def _fits(card: Card, args: argparse.Namespace) -> bool:
 
 def _table(cards: list[Card], width: int | None) -> str:
     """Aligned columns; with a width, as many as leave room for the summary, which is shortened."""
-    columns = {
+    columns: dict[str, list[str]] = {
         "critic": [f"{card.name} {card.arrow}" for card in cards],
         "kind": [card.kind for card in cards],
         "score": [" to ".join(f"{bound:g}" for bound in card.bounds) for card in cards],
@@ -109,8 +109,8 @@ def _table(cards: list[Card], width: int | None) -> str:
                 del wide[title]
         room = max(_SHORTEST, width - sum(wide.values()) - 2 * len(wide))
         measures = [textwrap.shorten(summary, room, placeholder=" …", break_on_hyphens=False) for summary in measures]
-    cells = [*(columns[title] for title in wide), measures]
-    return text([(*wide, "measures"), *zip(*cells, strict=True)])
+    table = [[title, *columns[title]] for title in wide]
+    return text(zip(*table, ["measures", *measures], strict=True))
 
 
 def _markdown(cards: list[Card]) -> str:
