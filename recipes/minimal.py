@@ -1,17 +1,17 @@
 """A restorer trained with critics, on one page: x2 super-resolution of photographs that come with scikit-image.
 
-accelerate launch recipes/minimal.py          # seconds on a CPU, offline
+`accelerate launch recipes/minimal.py` takes seconds on a CPU, offline.
 """
 
-from __future__ import annotations
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from skimage import data
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from perceptloss import CriticLoss, create_critic
 from perceptloss.networks.restorers import Compact
@@ -26,28 +26,19 @@ def photograph(name: str) -> Tensor:
     return torch.from_numpy(getattr(data, name)()).permute(2, 0, 1) / 255
 
 
-def shrink(images: Tensor) -> Tensor:
+def patch(photo: Tensor) -> Tensor:
+    """Somewhere in a photograph, (3, PATCH, PATCH)."""
+    top, left = (int(torch.randint(side - PATCH, ())) for side in photo.shape[1:])
+    return photo[:, top : top + PATCH, left : left + PATCH]
+
+
+def shrink(y: Tensor) -> Tensor:
     """(N, 3, H, W) to half of each side."""
-    return F.interpolate(images, scale_factor=0.5, mode="bicubic", antialias=True).clamp(0, 1)
-
-
-class Patches(Dataset[Tensor]):
-    """Random patches of some photographs, (3, PATCH, PATCH); the same ones every time."""
-
-    def __init__(self, *names: str) -> None:
-        self.photographs = [photograph(name) for name in names]
-
-    def __len__(self) -> int:
-        return STEPS * BATCH
-
-    def __getitem__(self, index: int) -> Tensor:
-        photo, dice = self.photographs[index % len(self.photographs)], torch.Generator().manual_seed(index)
-        top, left = (int(torch.randint(side - PATCH, (), generator=dice)) for side in photo.shape[1:])
-        return photo[:, top : top + PATCH, left : left + PATCH]
+    return F.interpolate(y, scale_factor=0.5, mode="bicubic", antialias=True).clamp(0, 1)
 
 
 @torch.no_grad()
-def scores(network: torch.nn.Module, y: Tensor) -> str:
+def scores(network: nn.Module, y: Tensor) -> str:
     """What the judges say of a restored photograph, (1, 3, H, W)."""
     x = network(shrink(y)).clamp(0, 1)
     return "  ".join(f"{name} {create_critic(name).to(y.device)(x, y).item():.4f}" for name in JUDGES)
@@ -57,9 +48,11 @@ def main() -> None:
     """Train, and score a photograph that was not trained on before and after."""
     set_seed(0)
     accelerator = Accelerator()
+    photographs = [photograph(name) for name in ("astronaut", "coffee", "rocket")]
+    patches: Any = [patch(photographs[n % 3]) for n in range(STEPS * BATCH)]  # or a Dataset of your own
+    loader: DataLoader[Tensor] = DataLoader(patches, BATCH)
     network = Compact(num_feat=32, num_conv=4, upscale=2)
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
-    loader = DataLoader(Patches("astronaut", "coffee", "rocket"), BATCH)
     network, optimizer, loader = accelerator.prepare(network, optimizer, loader)
     critics = CriticLoss(CRITICS).to(accelerator.device)  # frozen: not prepared, not saved
     held_out = photograph("chelsea")[None, :, :300, :450].to(accelerator.device)
@@ -70,8 +63,6 @@ def main() -> None:
         accelerator.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
-        if step % 20 == 0:
-            accelerator.print(f"step {step:3}  loss {loss.item():.4f}")
     accelerator.print(f"after   {scores(network, held_out)}")
 
 

@@ -170,3 +170,16 @@ def test_what_is_missing_is_named(name, part, capsys, monkeypatch):
     assert main(["recipe", "run", name]) == 2
     told = f"recipe {name!r} needs the package {part}, which is missing: pip install 'perceptloss[recipes]'"
     assert told in capsys.readouterr().err
+
+
+@needs_accelerate
+@pytest.mark.skipif(recipe.find_spec("skimage") is None, reason="needs scikit-image")
+def test_the_minimal_recipe_improves_what_it_was_not_trained_on(capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(RECIPES))
+    import minimal
+
+    monkeypatch.setattr(minimal, "STEPS", 12)
+    minimal.main()
+    before, after = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert (before[0], after[0], before[1::2]) == ("before", "after", list(minimal.JUDGES))
+    assert float(after[2]) > float(before[2]) + 1  # decibels
