@@ -345,7 +345,7 @@ def test_a_missing_pillow_is_named(photos, capsys, monkeypatch):
 
 
 def test_unexpected_errors_exit_with_1_and_a_trace(photos, capsys, monkeypatch):
-    monkeypatch.setattr("perceptloss.compare.run.read", lambda file: 1 / 0)
+    monkeypatch.setattr("perceptloss.compare.run.read", lambda *file: 1 / 0)
     assert main(["score", "good", "--ref", "gt", "-c", "ssim"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
