@@ -6,7 +6,7 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,12 @@ from typing import Any
 import torch
 
 from benchmarks import reference
-from benchmarks.cases import CASES, images
+from benchmarks.cases import CASES, size_text
+from benchmarks.costs import Row, measure, render
 from benchmarks.critics import measure as measure_critics
 from benchmarks.critics import render as render_critics
-from benchmarks.flops import count
-from benchmarks.memory import footprint
 from benchmarks.precision import CRITICS, table
-from benchmarks.table import Row, render
 from benchmarks.targets import count_checks, time_checks
-from benchmarks.timing import interleaved
 from perceptloss import list_critics
 
 _SIZES = [(4, 192, 192), (1, 512, 512)]
@@ -82,19 +79,6 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def measure(name: str, size: tuple[int, int, int], device: torch.device, repeat: int) -> Iterator[Row]:
-    """All losses of a case at one size."""
-    losses = CASES[name].losses(device)
-    x, y = images(size, device)
-    times = interleaved(losses, x, y, repeat)
-    for label, loss in losses.items():
-        memory, flops, timing = footprint(loss, x, y), count(loss, x, y), times[label]
-        yield Row(
-            name, size, label, memory.held, memory.peak, flops.convolutions, flops.total,
-            timing.seconds, timing.ratio, timing.cpu_ratio, timing.device_peak,
-        )  # fmt: skip
-
-
 def _costs(options: argparse.Namespace) -> dict[str, Any]:
     repeat = 1 if options.quick else options.repeat
     rows: list[Row] = []
@@ -123,7 +107,7 @@ def _precision(options: argparse.Namespace) -> dict[str, Any]:
     sizes = options.size or (_QUICK if options.quick else [(4, 96, 96)])
     found = {}
     for size in sizes:
-        text, found["x".join(map(str, size))] = table(CRITICS, size, options.device)
+        text, found[size_text(size)] = table(CRITICS, size, options.device)
         print(text, flush=True)
     return {"cosines": found}
 

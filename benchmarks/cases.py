@@ -15,7 +15,7 @@ from perceptloss.critic import Precision
 from perceptloss.loss.critic_loss import CriticLoss
 from perceptloss.loss.terms import TermOptions
 
-__all__ = ["CASES", "FIVE", "MODES", "THREE", "Case", "images", "ours"]
+__all__ = ["CASES", "FIVE", "MODES", "THREE", "Case", "images", "ours", "size_text"]
 
 THREE = ("lpips-vgg", "vgg-content", "vgg-style")
 FIVE = (*THREE, "dists", "lpips-squeeze")
@@ -71,6 +71,11 @@ def ours(
         {"critic": name, "weight": 1.0, "weights": None, "precision": precision} for name in terms
     ]
     return CriticLoss(specs, share_every=0, **options).to(device)
+
+
+def size_text(size: tuple[int, int, int]) -> str:
+    """`4x192x192` for N, H, W."""
+    return "x".join(map(str, size))
 
 
 def images(

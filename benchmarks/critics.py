@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +12,8 @@ from torch import Tensor
 
 from benchmarks.cases import images, ours
 from benchmarks.flops import count, count_forward
-from benchmarks.memory import Loss, footprint
-from benchmarks.table import MIB
+from benchmarks.memory import MIB, Loss, footprint
+from benchmarks.timing import clocked
 from perceptloss import Critic, create_critic, get_card
 from perceptloss.card import Card
 from perceptloss.output.tables import text
@@ -26,18 +25,14 @@ _SIDE = 256
 
 @dataclass(frozen=True)
 class CriticRow:
-    """Cost of one critic for one pair, as a loss in mode `fused` unless said otherwise.
+    """Cost of one critic for one pair of square images, as a loss in mode `fused` unless said otherwise.
 
     Attributes:
-        name: Of the critic.
-        side: Of the square images, 256 or the next size that the critic takes.
         parameters: Of the whole critic, trunk included.
         forward: Operations of one score, both images.
         step: Operations of one forward and backward of the loss.
-        held: Bytes held between forward and backward.
-        peak: Most bytes alive at once.
-        held_plain: Bytes held by the same loss in mode `autograd`.
-        peak_lean: Most bytes alive at once with `lean=True`.
+        held: Bytes held between forward and backward; `held_plain` in mode `autograd`.
+        peak: Most bytes alive at once; `peak_lean` with `lean=True`.
         score_seconds: Median time of a score without a graph.
         step_seconds: Median time of forward and backward of the loss.
     """
@@ -103,13 +98,7 @@ def _step(loss: Loss, x: Tensor, y: Tensor) -> None:
 
 
 def _median(run: Callable[[], object], device: torch.device, repeat: int) -> float:
-    seconds = []
-    for _ in range(repeat + 1 if repeat else 0):
-        start = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
+    seconds = [clocked(run, device).seconds for _ in range(repeat + 1 if repeat else 0)]
     return statistics.median(seconds[1:]) if repeat else float("nan")
 
 

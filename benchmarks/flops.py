@@ -48,13 +48,7 @@ class _Operations(TorchDispatchMode):
 
 
 def count(loss: Loss, x: Tensor, y: Tensor) -> Flops:
-    """Count the operations of one forward and backward.
-
-    Args:
-        loss: Maps judged and reference images to a scalar.
-        x: Judged images; a leaf.
-        y: References.
-    """
+    """Count the operations of one forward and backward of a loss of judged images `x` and references `y`."""
     x = x.detach().requires_grad_()
     with _Operations() as operations:
         loss(x, y).backward()
@@ -69,18 +63,15 @@ def count_forward(score: Loss, x: Tensor, y: Tensor) -> int:
     return operations.by_operator.total()
 
 
-def trunk_forward(trunk: PlainTrunk, shape: torch.Size, last: int | None = None) -> int:
+def trunk_forward(trunk: PlainTrunk, shape: torch.Size) -> int:
     """Operations of the convolutions of one forward: 2 N h w (kernel) C_in C_out each, summed.
 
     Args:
         trunk: The trunk; its convolutions must stand in a row (VGG16, AlexNet).
         shape: Of the images, (N, 3, H, W).
-        last: Position of the last layer that runs, the end if left out.
     """
     operations, image = 0, torch.empty(shape, device="meta")
-    for position, layer in enumerate(trunk.features):
-        if last is not None and position > last:
-            break
+    for layer in trunk.features:
         if isinstance(layer, nn.Conv2d):
             weight = torch.empty_like(layer.weight, device="meta")
             image = nn.functional.conv2d(image, weight, None, layer.stride, layer.padding)

@@ -17,7 +17,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["Footprint", "LiveStorage", "Loss", "footprint"]
+__all__ = ["MIB", "Footprint", "LiveStorage", "Loss", "footprint"]
+
+MIB = 2**20
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -73,7 +75,7 @@ def footprint(loss: Loss, x: Tensor, y: Tensor) -> Footprint:
 
     Args:
         loss: Maps judged and reference images to a scalar.
-        x: Judged images; a leaf.
+        x: Judged images.
         y: References.
     """
     x = x.detach().requires_grad_()

@@ -68,11 +68,9 @@ class Published:
             blue; `grey` MATLAB's rounded luma, copied to three channels; `grey-floor` the same, cut off
             instead of rounded; `short-224` shrank the short side to 224; `noise-20` added noise of
             deviation 20 to the reference, as scikit-image's test does.
-        reference: Picture, relative to the folder.
-        distorted: Picture, relative to the folder.
-        value: Published score.
+        reference: Picture, relative to the folder; `distorted` likewise.
+        value: What `source` published.
         tolerance: Largest difference that counts as agreement.
-        source: Who published it.
     """
 
     critic: str

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from benchmarks.memory import Loss
 
-__all__ = ["Timing", "interleaved"]
+__all__ = ["Timing", "clocked", "interleaved"]
 
 
 @dataclass(frozen=True)
@@ -40,49 +41,50 @@ def interleaved(losses: Mapping[str, Loss], x: Tensor, y: Tensor, repeat: int) -
 
     Args:
         losses: What to time; ratios are to the first.
-        x: Judged images; a leaf.
+        x: Judged images.
         y: References.
         repeat: Rounds that count.
     """
     x = x.detach().requires_grad_()
-    rounds: list[dict[str, _Run]] = []
+
+    def step(loss: Loss) -> None:
+        x.grad = None
+        loss(x, y).backward()
+
+    rounds: list[dict[str, Run]] = []
     for turn in range(repeat + 1):
         names = list(losses)[:: 1 if turn % 2 else -1]  # whoever follows a hot loop, not always the same
-        runs = {name: _once(losses[name], x, y) for name in names}
-        if turn:
-            rounds.append(runs)
-    first = next(iter(losses))
-
-    def ratio(name: str, clock: Literal["seconds", "cpu"]) -> float:
-        return statistics.median(getattr(r[name], clock) / getattr(r[first], clock) for r in rounds)
-
+        rounds.append({name: clocked(partial(step, losses[name]), x.device) for name in names})
+    first, rounds = next(iter(losses)), rounds[1:]
     return {
         name: Timing(
-            statistics.median(r[name].seconds for r in rounds),
-            ratio(name, "seconds"),
-            ratio(name, "cpu"),
-            rounds[-1][name].peak if x.is_cuda else None,
+            seconds=statistics.median(r[name].seconds for r in rounds),
+            ratio=statistics.median(r[name].seconds / r[first].seconds for r in rounds),
+            cpu_ratio=statistics.median(r[name].cpu / r[first].cpu for r in rounds),
+            device_peak=rounds[-1][name].peak if x.is_cuda else None,
         )
         for name in losses
     }
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
+    """Wall seconds, processor seconds, and bytes that a GPU's allocator gave out beyond those before."""
+
     seconds: float
     cpu: float
     peak: int
 
 
-def _once(loss: Loss, x: Tensor, y: Tensor) -> _Run:
-    x.grad = None
-    before = 0
-    if x.is_cuda:
+def clocked(run: Callable[[], object], device: torch.device) -> Run:
+    """Call once and wait for the device."""
+    is_cuda, before = device.type == "cuda", 0
+    if is_cuda:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     start = time.perf_counter(), time.process_time()
-    loss(x, y).backward()
-    if x.is_cuda:
+    run()
+    if is_cuda:
         torch.cuda.synchronize()
     seconds, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
-    return _Run(seconds, cpu, torch.cuda.max_memory_allocated() - before if x.is_cuda else 0)
+    return Run(seconds, cpu, torch.cuda.max_memory_allocated() - before if is_cuda else 0)

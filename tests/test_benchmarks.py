@@ -11,9 +11,11 @@ from torch import nn
 from benchmarks import cases, flops, peers, targets, timing
 from benchmarks.__main__ import main
 from benchmarks.cases import FIVE, MODES, THREE, images, ours
-from benchmarks.memory import LiveStorage, footprint
+from benchmarks.costs import Row, render
+from benchmarks.flops import Flops
+from benchmarks.memory import Footprint, LiveStorage, footprint
 from benchmarks.precision import cosine
-from benchmarks.table import Row, render
+from benchmarks.timing import Timing
 from perceptloss import create_critic
 
 CPU = torch.device("cpu")
@@ -169,7 +171,7 @@ def test_bf16_gradients_turn_most_near_the_reference():
 
 def test_promises_about_seconds_are_read_from_the_table():
     def row(case, label, ratio):
-        return Row(case, (4, 192, 192), label, 0, 0, 0, 1, 1.0, ratio, ratio, None)
+        return Row(case, (4, 192, 192), label, Footprint(0, 0), Flops(0, 1), Timing(1.0, ratio, ratio, None))
 
     rows = [row("lpips-vgg", "fused", 0.7), row("lpips-vgg", "fused bf16", 0.5)]
     rows += [row("three-terms", "fused", 0.6), row("three-terms", "fused, lpips-vgg alone", 0.5)]
@@ -177,8 +179,10 @@ def test_promises_about_seconds_are_read_from_the_table():
     assert list(targets.time_checks([])) == []
     assert str(next(targets.time_checks(rows))).startswith("PASS  seconds of lpips-vgg, fused")
 
-    cpu = render([Row("c", (1, 2, 3), "l", 2**20, 2**21, 0, 10**9, 0.5, 1.0, 1.0, None)])
-    gpu = render([Row("c", (1, 2, 3), "l", 2**20, 2**21, 0, 10**9, 0.5, 1.0, 1.0, 2**22)])
+    memory, operations = Footprint(2**20, 2**21), Flops(0, 10**9)
+    cpu, gpu = (
+        render([Row("c", (1, 2, 3), "l", memory, operations, Timing(0.5, 1.0, 1.0, peak))]) for peak in (None, 2**22)
+    )
     assert cpu.startswith("c at 1x2x3\n")
     assert "500.00" in gpu
     assert "allocator" in gpu
