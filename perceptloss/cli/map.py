@@ -13,7 +13,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from perceptloss.cli.options import add_computing, add_inputs, one_system, plan_of
+from perceptloss.cli.options import add_computing, add_inputs, no_folder, one_system, plan_of
 from perceptloss.cli.terminal import result
 from perceptloss.errors import ConfigError
 from perceptloss.output.progress import bar
@@ -75,7 +75,9 @@ def run(args: argparse.Namespace) -> int:
     if problems:
         raise ConfigError(problems, "the command line")
     plan = plan_of(args, one_system(args.images))
-    _check_count(args, plan)
+    count = len(plan.images) * len(plan.asked)
+    if _is_one_file(args) and count != 1:
+        raise ConfigError([f"--output {args.output!r} is one file for {count} maps: give a folder"], "the command line")
     from perceptloss.compare.maps import write_maps
     from perceptloss.compare.panel import build
 
@@ -83,20 +85,15 @@ def run(args: argparse.Namespace) -> int:
     _check_range(args, plan, scorers)
     targets = [[_target(args, record.key, scorer, form) for record in plan.images] for scorer in scorers]
     _check_targets(args, plan, [path for row in targets for path in row])
-    for remark in _remarks(plan):
-        _log.warning("%s", remark)
+    for flag in plan.flags:
+        _log.warning("%s", flag.text)
+    for key, names in plan.left_out.items():
+        _log.warning("%r was left out (not in %s)", key, ", ".join(names))
     code = 0
     for scorer, row in zip(scorers, targets, strict=True):
         with bar(f"maps of {scorer.label}", len(row), show=False if args.quiet else None) as shown:
-            found = write_maps(
-                plan,
-                scorer,
-                row,
-                form,
-                overlay=args.overlay,
-                value_range=args.range,
-                progress=shown.update,
-            )
+            choices = {"overlay": args.overlay, "value_range": args.range}
+            found = write_maps(plan, scorer, row, form, **choices, progress=shown.update)
         result(_describe(found))
         for key in found.not_finite:
             _log.error("%s: the map of %r is not finite and was not written", scorer.label, key)
@@ -117,9 +114,7 @@ def _form(args: argparse.Namespace) -> tuple[Form, list[str]]:
         problems.append("--overlay draws, and --format npy holds numbers: leave one of them out")
     if args.range and form == "npy":
         problems.append("--range is about colours, and --format npy holds numbers: leave one of them out")
-    if args.output and not Path(args.output).parent.is_dir():
-        problems.append(f"--output: there is no folder {str(Path(args.output).parent)!r}")
-    return form, problems
+    return form, problems + no_folder(args.output)
 
 
 def _is_one_file(args: argparse.Namespace) -> bool:
@@ -133,13 +128,6 @@ def _wrong_range(args: argparse.Namespace) -> list[str]:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         return [f"--range must be two numbers, the smaller one first, got {low:g} {high:g}"]
     return [] if len(args.critic) == 1 else ["--range is for one critic: every critic has values of its own"]
-
-
-def _check_count(args: argparse.Namespace, plan: Plan) -> None:
-    count = len(plan.images) * len(plan.asked)
-    if _is_one_file(args) and count != 1:
-        problem = f"--output {args.output!r} is one file for {count} maps: give a folder"
-        raise ConfigError([problem], "the command line")
 
 
 def _target(args: argparse.Namespace, key: str, scorer: Scorer, form: str) -> Path:
@@ -174,12 +162,6 @@ def _check_range(args: argparse.Namespace, plan: Plan, scorers: list[Scorer]) ->
             f"--range of an attribution must have 0 in its middle, such as {-high:g} {high:g}, got {low:g} {high:g}"
         )
         raise ConfigError([problem], scorers[0].label)
-
-
-def _remarks(plan: Plan) -> list[str]:
-    remarks = [flag.text for flag in plan.flags]
-    remarks += [f"{key!r} was left out (not in {', '.join(names)})" for key, names in plan.left_out.items()]
-    return remarks
 
 
 def _describe(found: MapSet) -> str:

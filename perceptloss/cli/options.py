@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,13 +17,19 @@ from perceptloss.output.tables import counted, text
 if TYPE_CHECKING:
     from perceptloss.compare.pairing import Images
     from perceptloss.compare.plan import Plan
-    from perceptloss.compare.results import Results
     from perceptloss.compare.thresholds import Threshold
 
-__all__ = ["add_common", "add_computing", "add_inputs", "execute", "one_system", "plan_of"]
+__all__ = ["SOURCES", "add_common", "add_computing", "add_inputs", "execute", "no_folder", "one_system", "plan_of"]
 
 NOT_FINITE, THRESHOLD = 1, 4
 _log = logging.getLogger("perceptloss.compare")
+SOURCES: Final = "a folder, image, .txt list or .csv of image,path"
+_READING: Final = (
+    ("--colour", ("rgb", "y"), "y: BT.601 luma, as in BasicSR's evaluation"),
+    ("--resize", ("never", "to-ref"), "to-ref: bicubic, clamped to [0, 1]"),
+    ("--exif", ("refuse", "apply"), "images with a rotation in EXIF"),
+    ("--grey", ("refuse", "replicate"), "images with one channel"),
+)
 EXIT_CODES: Final = (
     "exit codes: 0 fine; 1 internal error, or a score that is not finite; 2 usage or pairing; 3 weights unavailable; "
     "4 a --fail-if threshold was met"
@@ -41,7 +48,21 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     scoring.add_argument(
         "--cache", metavar="FOLDER", help="keep scores there as they come, and do not compute them twice"
     )
-    _add_output(parser.add_argument_group("output"))
+    output = parser.add_argument_group("output")
+    formats = ("table", "csv", "json", "md", "latex")
+    output.add_argument("--format", choices=formats, default="table", help="of what is printed")
+    output.add_argument(
+        "--output", metavar="FILE", help="also write everything (.json) or every score (.csv) to a file"
+    )
+    output.add_argument(
+        "--fail-if",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="exit with 4 if a mean meets it: 'lpips-vgg > 0.2'; signed, '> +0.005', its difference to the baseline",
+    )
+    output.add_argument("--dry-run", action="store_true", help="print the pairs and the amount of work, score nothing")
+    output.add_argument("--quiet", action="store_true", help="errors only on stderr")
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
@@ -56,33 +77,23 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         help="a critic, perhaps with weight files of its own, or NAME-y on luma; may be repeated",
     )
     critics.add_argument("--random-weights", action="store_true", help="untrained networks, to try things out only")
-    _add_pairing(parser.add_argument_group("pairing"))
-    _add_reading(parser.add_argument_group("images"))
-
-
-def _add_pairing(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--ref", metavar="PATH", help="the references: a folder, image, .txt list or .csv of image,path")
-    group.add_argument(
+    pairing = parser.add_argument_group("pairing")
+    pairing.add_argument("--ref", metavar="PATH", help=f"the references: {SOURCES}")
+    pairing.add_argument(
         "--strip",
         action="append",
         default=[],
         metavar="REGEX",
         help="an ending to remove from names before pairing, such as x4 or _SwinIR; may be repeated",
     )
-    group.add_argument("--recursive", action="store_true", help="search folders below; relative paths are paired")
-    group.add_argument("--allow-missing", action="store_true", help="compare the images that all sets have, and say so")
-
-
-def _add_reading(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--crop-border", type=int, default=0, metavar="N", help="pixels to remove from every side")
-    group.add_argument(
-        "--colour", choices=("rgb", "y"), default="rgb", help="y: BT.601 luma, as in BasicSR's evaluation"
+    pairing.add_argument("--recursive", action="store_true", help="search folders below; relative paths are paired")
+    pairing.add_argument(
+        "--allow-missing", action="store_true", help="compare the images that all sets have, and say so"
     )
-    group.add_argument(
-        "--resize", choices=("never", "to-ref"), default="never", help="to-ref: bicubic, clamped to [0, 1]"
-    )
-    group.add_argument("--exif", choices=("refuse", "apply"), default="refuse", help="images with a rotation in EXIF")
-    group.add_argument("--grey", choices=("refuse", "replicate"), default="refuse", help="images with one channel")
+    reading = parser.add_argument_group("images")
+    reading.add_argument("--crop-border", type=int, default=0, metavar="N", help="pixels to remove from every side")
+    for flag, choices, about in _READING:
+        reading.add_argument(flag, choices=choices, default=choices[0], help=about)
 
 
 def add_computing(group: argparse._ArgumentGroup, tile: str) -> None:
@@ -92,21 +103,6 @@ def add_computing(group: argparse._ArgumentGroup, tile: str) -> None:
     group.add_argument(
         "--precision", choices=("fp32", "bf16"), default="fp32", help="of the networks, where cards allow it"
     )
-
-
-def _add_output(group: argparse._ArgumentGroup) -> None:
-    formats = ("table", "csv", "json", "md", "latex")
-    group.add_argument("--format", choices=formats, default="table", help="of what is printed")
-    group.add_argument("--output", metavar="FILE", help="also write everything (.json) or every score (.csv) to a file")
-    group.add_argument(
-        "--fail-if",
-        action="append",
-        default=[],
-        metavar="CONDITION",
-        help="exit with 4 if a mean meets it: 'lpips-vgg > 0.2'; signed, '> +0.005', its difference to the baseline",
-    )
-    group.add_argument("--dry-run", action="store_true", help="print the pairs and the amount of work, score nothing")
-    group.add_argument("--quiet", action="store_true", help="errors only on stderr")
 
 
 def _count(*words: str) -> Callable[[str], str | int]:
@@ -156,13 +152,7 @@ def execute(args: argparse.Namespace, systems: Mapping[str, Images], baseline: s
     failures = check_thresholds(results, thresholds)
     for failure in failures:
         _log.error("%s", failure)
-    return _exit_code(results, failed=bool(failures))
-
-
-def _exit_code(results: Results, *, failed: bool) -> int:
-    if results.has_gaps:
-        return NOT_FINITE
-    return THRESHOLD if failed else 0
+    return NOT_FINITE if results.has_gaps else THRESHOLD if failures else 0
 
 
 def _check(
@@ -172,7 +162,10 @@ def _check(
     from perceptloss.compare.panel import parse_critics
     from perceptloss.compare.thresholds import parse_thresholds
 
-    wrong = _wrong_output(args)
+    wrong = []
+    if args.output is not None and Path(args.output).suffix.lower() not in (".json", ".csv"):
+        wrong.append(f"--output must end in .json or .csv, got {args.output!r}")
+    wrong += no_folder(args.output)
     if wrong:
         raise ConfigError(wrong, "the command line")
     names = [entry.name for entry in parse_critics(args.critic)]
@@ -191,32 +184,16 @@ def plan_of(args: argparse.Namespace, systems: Mapping[str, Images], baseline: s
     from perceptloss.compare.plan import make_plan
     from perceptloss.compare.settings import Pairing, Settings
 
-    settings = Settings(
-        crop_border=args.crop_border,
-        colour=args.colour,
-        resize=args.resize,
-        exif=args.exif,
-        grey=args.grey,
-        tile=args.tile,
-        precision=args.precision,
-        batch=args.batch,
-        device=args.device,
-    )
+    settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
     pick_device(args.device)
     rules = Pairing(strip=tuple(args.strip), recursive=args.recursive, allow_missing=args.allow_missing)
     return make_plan(systems, args.ref, args.critic, baseline=baseline, rules=rules, settings=settings)
 
 
-def _wrong_output(args: argparse.Namespace) -> list[str]:
-    if args.output is None:
-        return []
-    path = Path(args.output)
-    problems = []
-    if path.suffix.lower() not in (".json", ".csv"):
-        problems.append(f"--output must end in .json or .csv, got {args.output!r}")
-    if not path.parent.is_dir():
-        problems.append(f"--output: there is no folder {str(path.parent)!r}")
-    return problems
+def no_folder(output: str | None) -> list[str]:
+    """The problem that there is no folder for what `--output` names, if it is one."""
+    folder = Path(output or "").parent
+    return [] if folder.is_dir() else [f"--output: there is no folder {str(folder)!r}"]
 
 
 def _describe(plan: Plan) -> str:

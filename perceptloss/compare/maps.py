@@ -15,9 +15,8 @@ from perceptloss.compare.panel import Scorer, pick_device
 from perceptloss.compare.pixels import in_colour
 from perceptloss.compare.plan import Plan
 from perceptloss.compare.run import file_jobs
-from perceptloss.compare.scoring import Job, true_fp32
+from perceptloss.compare.scoring import Job, true_fp32, within_memory
 from perceptloss.critic import Critic
-from perceptloss.errors import PerceptlossError
 from perceptloss.maps.colours import Scale, draw
 from perceptloss.maps.drawn import Kind, WrittenMap, facts_of, kind_of, map_of, save_picture, save_values, scale_for
 from perceptloss.maps.tiles import tiled
@@ -100,15 +99,9 @@ def _computed(scorer: Scorer, job: Job, plan: Plan, device: torch.device, kind: 
     x, y = (None if image is None else in_colour(scorer.colour, image[None].to(device)) for image in loaded)
     assert x is not None
     critic, side = scorer.critic, plan.settings.tile_side
-    try:
-        with true_fp32(device):
-            values = map_of(critic, x, y, side)[0, 0].float().cpu()
-            difference = _difference(critic, x, y, side) if kind == "attribution" and y is not None else None
-    except torch.cuda.OutOfMemoryError as error:
-        raise PerceptlossError(
-            f"{scorer.label} ran out of memory on an image of {x.shape[-2]}x{x.shape[-1]} ({job.text}). "
-            "Try --tile auto, --precision bf16 or --device cpu."
-        ) from error
+    with within_memory(scorer, [job], "--tile auto"), true_fp32(device):
+        values = map_of(critic, x, y, side)[0, 0].float().cpu()
+        difference = _difference(critic, x, y, side) if kind == "attribution" and y is not None else None
     return values, difference
 
 

@@ -6,7 +6,7 @@ import csv
 import logging
 import re
 import shlex
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -14,7 +14,8 @@ from pathlib import Path
 
 from perceptloss.compare.images import SUFFIXES
 from perceptloss.compare.settings import Pairing
-from perceptloss.errors import PairingError, some
+from perceptloss.errors import PairingError, points, some
+from perceptloss.output.tables import counted
 
 __all__ = ["REFERENCE", "ImageSet", "Images", "Matched", "find_images", "match", "refuse", "same_source"]
 
@@ -55,9 +56,8 @@ class Matched:
 def refuse(problems: Sequence[str]) -> None:
     """Raise `PairingError` listing all problems, if there are any."""
     if problems:
-        count = len(problems)
-        lines = "\n".join(f"  - {problem}" for problem in problems)
-        raise PairingError(f"{count} problem{'s' if count != 1 else ''} in the images to compare:\n{lines}")
+        count = counted(len(problems), "problem")
+        raise PairingError(f"{count} in the images to compare:\n{points(problems, len(problems))}")
 
 
 def find_images(name: str, source: Images, rules: Pairing) -> tuple[ImageSet, list[str]]:
@@ -104,12 +104,8 @@ def _from_folder(name: str, folder: Path, rules: Pairing) -> tuple[ImageSet, lis
         return ImageSet(name, folder.as_posix(), {}), [problem]
     if folders and not rules.recursive:
         _log.warning("%s: folders inside are not searched without --recursive: %s", folder, some(folders))
-    keyed = [(_key(p, folder, rules), p) for p in images]
+    keyed = [((p.relative_to(folder).parent / "_").as_posix()[:-1] + _stem(p, rules), p) for p in images]
     return _from_paths(name, folder.as_posix(), keyed, rules)
-
-
-def _key(path: Path, folder: Path, rules: Pairing) -> str:
-    return (path.relative_to(folder).parent / "_").as_posix()[:-1] + _stem(path, rules)
 
 
 def _from_list(name: str, path: Path, rules: Pairing) -> tuple[ImageSet, list[str]]:
@@ -211,16 +207,11 @@ def _hint(images: ImageSet, left_out: Mapping[str, tuple[str, ...]]) -> str:
 
 def same_source(sets: Sequence[ImageSet]) -> list[str]:
     """Problems where one folder, list or file was given twice."""
-    resolved = {images.name: _identity(images) for images in sets}
-    counts = Counter(resolved.values())
-    problems = []
-    for source in sorted((s for s, n in counts.items() if n > 1), key=str):
-        names = [name for name, own in resolved.items() if own == source]
-        problems.append(
-            f"{' and '.join(names)} are the same files: {next(s.source for s in sets if s.name == names[0])}"
-        )
-    return problems
-
-
-def _identity(images: ImageSet) -> tuple[Path, ...]:
-    return tuple(path.resolve() for path in images.files.values()) or (Path(images.source).resolve(),)
+    same: dict[tuple[Path, ...], list[ImageSet]] = defaultdict(list)
+    for images in sets:
+        same[tuple(path.resolve() for path in images.files.values()) or (Path(images.source).resolve(),)].append(images)
+    return [
+        f"{' and '.join(images.name for images in twins)} are the same files: {twins[0].source}"
+        for _, twins in sorted(same.items(), key=lambda item: str(item[0]))
+        if len(twins) > 1
+    ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import torch
 
 from perceptloss.card import Card
 from perceptloss.compare.results import Column
@@ -13,13 +15,10 @@ from perceptloss.compare.settings import Settings
 from perceptloss.critic import Critic
 from perceptloss.errors import ConfigError, UnknownCritic, WeightsError
 from perceptloss.networks.trunks import TrunkCritic
-from perceptloss.registry import create_critic, get_card
+from perceptloss.registry import DEFAULT, Default, Weights, create_critic, get_card
 from perceptloss.weights.convert import fingerprint
 
-if TYPE_CHECKING:
-    import torch
-
-__all__ = ["Asked", "Scorer", "build", "describe", "parse_critics", "pick_device", "signature", "unfit", "with_choice"]
+__all__ = ["Asked", "Scorer", "build", "parse_critics", "pick_device", "signature", "unfit", "with_choices"]
 
 Colour = Literal["rgb", "y"]
 _ON_LUMA: Final = "-y"  # ending of a critic's name
@@ -153,38 +152,30 @@ def build(asked: Sequence[Asked], settings: Settings, *, random_weights: bool = 
             critics.append(_build(entry, settings, random_weights))
         except WeightsError as error:
             problems.append(error)
-    if len(problems) == 1:
-        raise problems[0]
     if problems:
-        raise WeightsError("\n".join(str(error) for error in problems))
+        raise problems[0] if len(problems) == 1 else WeightsError("\n".join(map(str, problems)))
     names = [entry.name for entry in asked]
     scorers = []
     for entry, critic in zip(asked, critics, strict=True):
         colour = entry.colour or settings.colour
         label = entry.name if names.count(entry.name) == 1 else f"{entry.name}@{_weights_id(critic)}"
         scorers.append(Scorer(label, critic, signature(critic, settings, colour), colour))
-    return _with_unique_labels(scorers)
+    labels = [scorer.label for scorer in scorers]
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise ConfigError([f"{label} is there twice, with the same weights" for label in twice], "critics")
+    return scorers
 
 
 def _build(entry: Asked, settings: Settings, random_weights: bool) -> Critic:
     if entry.critic is not None:
         return entry.critic
     card = entry.card
-    precision = settings.precision if card.low_precision else "fp32"
-    if entry.weights:
-        return create_critic(card.name, list(entry.weights), precision=precision).as_published()
-    if random_weights and card.weights:
+    weights: Weights | Default = list(entry.weights) or DEFAULT
+    if random_weights and card.weights and not entry.weights:
         _log.warning("%s has random weights: its scores mean nothing", card.name)
-        return create_critic(card.name, None, precision=precision).as_published()
-    return create_critic(card.name, precision=precision).as_published()
-
-
-def _with_unique_labels(scorers: list[Scorer]) -> list[Scorer]:
-    labels = [scorer.label for scorer in scorers]
-    if len(set(labels)) < len(labels):
-        twice = sorted({label for label in labels if labels.count(label) > 1})
-        raise ConfigError([f"{label} is there twice, with the same weights" for label in twice], "critics")
-    return scorers
+        weights = None
+    precision = settings.precision if card.low_precision else "fp32"
+    return create_critic(card.name, weights, precision=precision).as_published()
 
 
 def _weights_id(critic: Critic) -> str:
@@ -203,16 +194,13 @@ def signature(critic: Critic, settings: Settings, colour: Colour) -> str:
     extra = list(settings.choices)
     if isinstance(critic, TrunkCritic) and critic.precision != "fp32" and not any(critic.precision in p for p in parts):
         extra.insert(0, f"trunk:{critic.precision}")
-    return "|".join([*parts[:-1], *extra, parts[-1]])
+    return with_choices("|".join(parts), extra)
 
 
-def with_choice(columns: Sequence[Column], choice: str) -> tuple[Column, ...]:
-    """Columns whose signatures name one more choice."""
-    found = []
-    for column in columns:
-        *parts, version = column.signature.split("|")
-        found.append(replace(column, signature="|".join([*parts, choice, version])))
-    return tuple(found)
+def with_choices(signature: str, choices: Sequence[str]) -> str:
+    """The signature with more choices before the version."""
+    *parts, version = signature.split("|")
+    return "|".join([*parts, *choices, version])
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -221,8 +209,6 @@ def pick_device(name: str | None) -> torch.device:
     Raises:
         ConfigError: if it does not exist here.
     """
-    import torch
-
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -232,10 +218,3 @@ def pick_device(name: str | None) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigError([f"device {name!r} cannot be used: {reason}"], "settings") from error
     return device
-
-
-def describe(device: torch.device) -> str:
-    """Name of the device for provenance."""
-    import torch
-
-    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from perceptloss.compare.panel import describe
-
 if TYPE_CHECKING:
     from perceptloss.compare.plan import Plan
 
@@ -48,7 +46,7 @@ def provenance(device: torch.device, command: Sequence[str], inputs: Mapping[str
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": list(command),
-        "device": describe(device),
+        "device": f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device),
         "platform": platform.platform(),
         "versions": versions,
         "inputs": dict(inputs or {}),

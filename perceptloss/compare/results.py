@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
@@ -69,15 +68,11 @@ class ImageRecord:
         key: What pairs it: its stem, with folders where those were searched.
         outputs: The judged file of each system, in their order; None for images from memory.
         reference: The reference file, if there is one.
-        source: The degraded input of the systems, if it was given.
-        group: Scene, video or patient it belongs to, if that was given.
     """
 
     key: str
     outputs: tuple[ImageFile | None, ...]
     reference: ImageFile | None = None
-    source: ImageFile | None = None
-    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -242,15 +237,4 @@ def _record(facts: Mapping[str, Any]) -> ImageRecord:
     def file(entry: Mapping[str, Any] | None) -> ImageFile | None:
         return None if entry is None else ImageFile(**entry)
 
-    return ImageRecord(
-        key=facts["key"],
-        outputs=tuple(file(entry) for entry in facts["outputs"]),
-        reference=file(facts["reference"]),
-        source=file(facts["source"]),
-        group=facts["group"],
-    )
-
-
-def finite(value: float) -> float | None:
-    """The value, or None if it is not a number or infinite."""
-    return value if math.isfinite(value) else None
+    return ImageRecord(facts["key"], tuple(map(file, facts["outputs"])), file(facts["reference"]))

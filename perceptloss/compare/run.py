@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from perceptloss.compare.images import ImageFile, Pixels, read
 from perceptloss.compare.pairing import Images
-from perceptloss.compare.panel import Scorer, build, parse_critics, pick_device, unfit, with_choice
+from perceptloss.compare.panel import build, parse_critics, pick_device, unfit, with_choices
 from perceptloss.compare.pixels import as_tensor, resize
 from perceptloss.compare.plan import Plan, make_plan
 from perceptloss.compare.provenance import describe_inputs, provenance
-from perceptloss.compare.results import Column, Flag, ImageRecord, Results, finite
+from perceptloss.compare.results import Flag, ImageRecord, Results
 from perceptloss.compare.scoring import Job, Slot, score_jobs
 from perceptloss.compare.settings import Pairing, Settings
 from perceptloss.compare.store import Store
@@ -170,29 +171,22 @@ def run_plan(
         for store in stores:
             store.close()
     values, flags = _tabulate(found, plan.systems, [s.label for s in scorers], plan.images)
+    columns = tuple(scorer.column for scorer in scorers)
+    if plan.left_out:
+        share = f"images:{len(plan.images)}of{len(plan.images) + len(plan.left_out)}"
+        columns = tuple(replace(c, signature=with_choices(c.signature, [share])) for c in columns)
+    rules = {**asdict(plan.rules), "strip": list(plan.rules.strip)}
     return Results(
         systems=plan.systems,
-        critics=_columns(plan, scorers),
+        critics=columns,
         images=plan.images,
         values=values,
         baseline=plan.baseline,
         left_out=plan.left_out,
         flags=(*plan.flags, *flags),
-        settings={**plan.settings.to_dict(), **_rules(plan), "sources": dict(plan.sources)},
+        settings={**plan.settings.to_dict(), **rules, "sources": dict(plan.sources)},
         provenance=provenance(device, command, describe_inputs(plan)),
     )
-
-
-def _columns(plan: Plan, scorers: Sequence[Scorer]) -> tuple[Column, ...]:
-    columns = [scorer.column for scorer in scorers]
-    if not plan.left_out:
-        return tuple(columns)
-    return with_choice(columns, f"images:{len(plan.images)}of{len(plan.images) + len(plan.left_out)}")
-
-
-def _rules(plan: Plan) -> dict[str, Any]:
-    rules = plan.rules
-    return {"strip": list(rules.strip), "recursive": rules.recursive, "allow_missing": rules.allow_missing}
 
 
 def file_jobs(plan: Plan) -> Iterator[Job]:
@@ -237,13 +231,13 @@ def _memory_jobs(pairs: Iterable[Pair], keys: dict[str, None], settings: Setting
         if key in keys:
             raise ConfigError([f"{key!r} is there twice"], "the images")
         keys[key] = None
-        x = _seen(_single(key, x), settings)
-        y = None if y is None else _seen(_single(key, y), settings)
-        yield Job(0, index, (x.shape[-2], x.shape[-1]), partial(_give, x, y), key, y is not None)
+        yield _memory_job(
+            index, key, _seen(_single(key, x), settings), y if y is None else _seen(_single(key, y), settings)
+        )
 
 
-def _give(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    return x, y
+def _memory_job(image: int, key: str, x: Tensor, y: Tensor | None) -> Job:
+    return Job(0, image, (x.shape[-2], x.shape[-1]), lambda: (x, y), key, y is not None)
 
 
 def _single(key: str, image: Tensor) -> Tensor:
@@ -258,19 +252,14 @@ def _tabulate(
     found: Mapping[Slot, float], systems: Sequence[str], critics: Sequence[str], images: Sequence[ImageRecord]
 ) -> tuple[tuple[tuple[tuple[float | None, ...], ...], ...], list[Flag]]:
     """Scores as nested tuples, with None and a flag where one is not finite."""
+    kept = {slot: value if math.isfinite(value) else None for slot, value in found.items()}
     values = tuple(
-        tuple(tuple(finite(found[s, c, i]) for i in range(len(images))) for c in range(len(critics)))
+        tuple(tuple(kept[s, c, i] for i in range(len(images))) for c in range(len(critics)))
         for s in range(len(systems))
     )
-    flags = [
-        Flag(
-            "not-finite",
-            f"{systems[s]}: {critics[c]} gives {value} for {images[i].key!r}",
-            systems[s],
-            images[i].key,
-            critics[c],
-        )
-        for (s, c, i), value in sorted(found.items())
-        if finite(value) is None
-    ]
+    flags = []
+    for s, c, i in sorted(slot for slot, value in kept.items() if value is None):
+        system, critic, key = systems[s], critics[c], images[i].key
+        text = f"{system}: {critic} gives {found[s, c, i]} for {key!r}"
+        flags.append(Flag("not-finite", text, system, key, critic))
     return values, flags

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,8 +18,9 @@ from perceptloss.compare.settings import Settings
 from perceptloss.compare.store import Key, Store
 from perceptloss.errors import PerceptlossError
 from perceptloss.maps.tiles import tiled
+from perceptloss.output.tables import counted
 
-__all__ = ["Job", "Progress", "Slot", "score_jobs", "true_fp32"]
+__all__ = ["Job", "Progress", "Slot", "score_jobs", "true_fp32", "within_memory"]
 
 Slot = tuple[int, int, int]  # system, critic, image
 Progress = Callable[[int], None]
@@ -80,8 +81,7 @@ def score_jobs(
             scorer.critic.to(device)
         with torch.no_grad(), true_fp32(device):
             for batch, todo in _batches(_open_jobs(jobs, group, stores, found, report), group, settings, device):
-                _score_batch(batch, [(c, s) for c, s in group if c in todo], settings, device, found)
-                _keep(batch, todo, stores, found)
+                _score_batch(batch, [(c, s) for c, s in group if c in todo], settings, device, stores, found)
                 report(len(batch) * len(todo))
         if len(groups) > 1:
             for critic in guests:
@@ -166,6 +166,7 @@ def _score_batch(
     todo: Sequence[tuple[int, Scorer]],
     settings: Settings,
     device: torch.device,
+    stores: Sequence[Store],
     found: dict[Slot, float],
 ) -> None:
     loaded = [job.load() for job in batch]
@@ -176,20 +177,26 @@ def _score_batch(
     for critic, scorer in todo:
         card, (image, reference) = scorer.critic.card, seen[scorer.colour]
         given = reference if card.needs_reference else None
-        try:
+        with within_memory(scorer, batch, "--batch 1, --tile auto"):
             scores = tiled(scorer.critic, image, given, settings.tile_side, card.multiple_of)
-        except torch.cuda.OutOfMemoryError as error:
-            raise PerceptlossError(
-                f"{scorer.label} ran out of memory on {len(batch)} images of {x.shape[-2]}x{x.shape[-1]} "
-                f"({batch[0].text}). Try --batch 1, --tile auto, --precision bf16 or --device cpu."
-            ) from error
         for job, score in zip(batch, scores.tolist(), strict=True):
             found[job.system, critic, job.image] = score
-
-
-def _keep(batch: Sequence[Job], todo: Sequence[int], stores: Sequence[Store], found: Mapping[Slot, float]) -> None:
-    for critic in todo if stores else ():
-        for job in batch:
-            score = found[job.system, critic, job.image]
-            if job.hashes is not None and math.isfinite(score):
+            if stores and job.hashes is not None and math.isfinite(score):
                 stores[critic].put(job.hashes, score)
+
+
+@contextmanager
+def within_memory(scorer: Scorer, batch: Sequence[Job], advice: str) -> Iterator[None]:
+    """Say what to do where the device runs out of memory.
+
+    Raises:
+        PerceptlossError: instead of torch's own error.
+    """
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        images = "{} of {}x{}".format(counted(len(batch), "image"), *batch[0].size)
+        raise PerceptlossError(
+            f"{scorer.label} ran out of memory on {images} ({batch[0].text}). "
+            f"Try {advice}, --precision bf16 or --device cpu."
+        ) from error

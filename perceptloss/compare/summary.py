@@ -65,53 +65,37 @@ def summarise(
         counted: Which critics count for ranks and wins; none given: all.
     """
     signs = [1 if higher else -1 for higher in higher_better]
-    complete = [_complete([system[critic] for system in values]) for critic in range(len(signs))]
+    critics = [_complete([system[critic] for system in values]) for critic in range(len(signs))]
     voters = counted or [True] * len(signs)
-    return Summary(tuple(_standing(values, signs, system, base, complete, voters) for system in range(len(values))))
+    standings = []
+    for system in range(len(values)):
+        rival = None if base == system else base
+        cells, ranks, votes = [], [], [0] * len(values[0][0])
+        for scores, sign, votes_too in zip(critics, signs, voters, strict=True):
+            mean = _mean([row[system] for row in scores.values()])
+            if votes_too:
+                ranks += [_rank([sign * score for score in row], system) for row in scores.values()]
+            if rival is None:
+                cells.append(Cell(len(scores), mean))
+                continue
+            gains = {image: row[system] - row[rival] for image, row in scores.items()}
+            better, worse = ({image for image, gain in gains.items() if s * gain > 0} for s in (sign, -sign))
+            cells.append(Cell(len(scores), mean, _mean(list(gains.values())), len(better), len(worse)))
+            for image in scores if votes_too else ():
+                votes[image] += (image in better) - (image in worse)
+        wins = None if rival is None else sum(vote > 0 for vote in votes)
+        standings.append(Standing(tuple(cells), _mean(ranks), wins))
+    return Summary(tuple(standings))
 
 
-def _complete(rows: Sequence[Sequence[float | None]]) -> list[int]:
-    """Images for which every system has a score by one critic."""
-    return [image for image in range(len(rows[0])) if all(row[image] is not None for row in rows)]
-
-
-def _standing(
-    values: Values,
-    signs: Sequence[int],
-    system: int,
-    base: int | None,
-    complete: Sequence[Sequence[int]],
-    voters: Sequence[bool],
-) -> Standing:
-    cells, ranks, votes = [], [], [0] * len(values[0][0])
-    for critic, sign in enumerate(signs):
-        images = complete[critic]
-        rows = [[sign * _number(rows[critic][i]) for i in images] for rows in values]
-        if voters[critic]:
-            ranks += [_rank([row[n] for row in rows], system) for n in range(len(images))]
-        if base is None or base == system:
-            cells.append(_cell(rows[system], sign))
-            continue
-        cells.append(_cell(rows[system], sign, rows[base]))
-        for n, image in enumerate(images if voters[critic] else ()):
-            votes[image] += _compare(rows[system][n], rows[base][n])
-    wins = None if base is None or base == system else sum(vote > 0 for vote in votes)
-    return Standing(tuple(cells), _mean(ranks), wins)
-
-
-def _cell(scores: Sequence[float], sign: int, base: Sequence[float] | None = None) -> Cell:
-    """Cell from scores oriented such that more is better, in natural units again."""
-    mean = _mean([sign * s for s in scores])
-    if base is None:
-        return Cell(len(scores), mean)
-    pairs = list(zip(scores, base, strict=True))
-    return Cell(
-        count=len(scores),
-        mean=mean,
-        difference=_mean([sign * (own - other) for own, other in pairs]),
-        wins=sum(own > other for own, other in pairs),
-        losses=sum(own < other for own, other in pairs),
-    )
+def _complete(rows: Sequence[Sequence[float | None]]) -> dict[int, list[float]]:
+    """Scores of every system by one critic, for each image that has them all."""
+    found = {}
+    for image, column in enumerate(zip(*rows, strict=True)):
+        scores = [score for score in column if score is not None]
+        if len(scores) == len(rows):
+            found[image] = scores
+    return found
 
 
 def _rank(scores: Sequence[float], system: int) -> float:
@@ -121,15 +105,5 @@ def _rank(scores: Sequence[float], system: int) -> float:
     return better + (equal + 1) / 2
 
 
-def _compare(own: float, other: float) -> int:
-    return (own > other) - (own < other)
-
-
 def _mean(values: Sequence[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
-
-
-def _number(value: float | None) -> float:
-    if value is None:
-        raise ValueError("a missing score has no number")
-    return value

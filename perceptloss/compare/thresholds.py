@@ -26,14 +26,11 @@ _FORM: Final = re.compile(
 
 @dataclass(frozen=True)
 class Threshold:
-    """A condition under which a run fails.
+    """A condition, as given in `text`, under which a run fails.
 
     Attributes:
-        text: As given.
         critic: Name of the critic, as asked for; all of that name where weights differ.
-        sign: `>`, `>=`, `<` or `<=`.
-        limit: For the mean score, or for its difference to the baseline.
-        is_difference: Whether the limit has a sign (`+0.005`): then it is for the difference.
+        limit: For the mean score, or, where it was given a sign (`+0.005`), for its difference to the baseline.
     """
 
     text: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Final, Literal
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from perceptloss.critic import Critic
 from perceptloss.maps.attribution import attribution, sensitivity
 from perceptloss.maps.colours import DIVERGING, Scale
-from perceptloss.maps.tiles import edges
+from perceptloss.maps.tiles import parts
 
 __all__ = ["Kind", "WrittenMap", "facts_of", "kind_of", "map_of", "save_picture", "save_values", "scale_for"]
 
@@ -31,10 +30,7 @@ class WrittenMap:
         key: Of the image.
         path: Of the file.
         shape: Rows and columns of cells.
-        low: Smallest value.
-        high: Largest value.
-        mean: Over cells.
-        total: Sum over cells.
+        low: Smallest value of a cell; `high` the largest, `mean` and `total` over all.
         typical: Size that all but a few of the cells stay below.
         difference: Of the scores of image and reference, which an attribution adds up to.
         beyond: Cells drawn in the colour of an end because they are beyond it.
@@ -76,14 +72,10 @@ def map_of(critic: Critic, x: Tensor, y: Tensor | None, side: int | None = None)
     if side is None or max(height, width) <= side:
         return _whole(critic, x, y)
     found = x.new_zeros(len(x), 1, height, width)
-    rows, columns = (edges(length, side, critic.card.multiple_of) for length in (height, width))
-    for top, bottom in pairwise(rows):
-        for left, right in pairwise(columns):
-            part = (..., slice(top, bottom), slice(left, right))
-            size = (bottom - top, right - left)
-            share = 1.0 if critic.has_maps else size[0] * size[1] / (height * width)
-            tile = _whole(critic, x[part], None if y is None else y[part])
-            found[part] = share * F.interpolate(tile, size, mode="nearest-exact")
+    for area, place in parts(height, width, side, critic.card.multiple_of):
+        share = 1.0 if critic.has_maps else area / (height * width)
+        tile = _whole(critic, x[place], None if y is None else y[place])
+        found[place] = share * F.interpolate(tile, x[place].shape[-2:], mode="nearest-exact")
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from types import EllipsisType
 
 import torch
 from torch import Tensor
@@ -12,9 +13,10 @@ from torch import Tensor
 from perceptloss.critic import Critic
 from perceptloss.errors import InputError
 
-__all__ = ["edges", "score_tiled", "tiled"]
+__all__ = ["edges", "parts", "score_tiled", "tiled"]
 
 Score = Callable[[Tensor, Tensor | None], Tensor]
+Place = tuple[EllipsisType, slice, slice]
 
 
 def edges(length: int, side: int, multiple: int = 1) -> list[int]:
@@ -52,12 +54,15 @@ def tiled(score: Score, x: Tensor, y: Tensor | None, side: int | None, multiple:
     if side is None or max(height, width) <= side:
         return score(x, y)
     total = torch.zeros(len(x), dtype=torch.float64)
-    rows, columns = (_spans(length, side, multiple, overlap) for length in (height, width))
-    for tall, row in rows:
-        for wide, column in columns:
-            part = (..., row, column)
-            total += tall * wide * score(x[part], None if y is None else y[part]).cpu().double()
+    for area, place in parts(height, width, side, multiple, overlap):
+        total += area * score(x[place], None if y is None else y[place]).cpu().double()
     return total / (height * width)
+
+
+def parts(height: int, width: int, side: int, multiple: int = 1, overlap: int = 0) -> list[tuple[int, Place]]:
+    """Tiles as in `tiled`: pixels between the cuts, and the place that is looked at for them."""
+    rows, columns = (_spans(length, side, multiple, overlap) for length in (height, width))
+    return [(tall * wide, (..., row, column)) for tall, row in rows for wide, column in columns]
 
 
 def _spans(length: int, side: int, multiple: int, overlap: int) -> list[tuple[int, slice]]:
