@@ -35,7 +35,6 @@ from perceptloss.runs import loop
 from perceptloss.runs.config import option
 from perceptloss.runs.launch import claim, make_accelerator, on_main, resume_point, run_as_script, use_threads
 from perceptloss.runs.options import Log, Train
-from perceptloss.runs.schedule import learning_rate
 from perceptloss.runs.state import Ema, StopSignal, read_progress
 from perceptloss.teach.run.checks import option_problems
 from perceptloss.teach.run.critic import Place, Reader, build_critic, parameter_groups, quality_of, settle
@@ -163,7 +162,7 @@ def teach(t: Trainee, material: Material, stop: StopSignal) -> None:
     for step in loop.steps(t, config.critic.name):
         take_step(t, tally)
         if loop.is_due(t, config.log.every):
-            place = {"draws": t.draws, "skipped_steps": t.skipped, "lr": learning_rate(config.train, step)}
+            place = {"draws": t.draws, "skipped_steps": t.skipped, "lr": loop.learning_rate(config.train, step)}
             loop.write(t, "train", place | tally.summary())
         with tally.paused():
             if loop.is_due(t, config.val.every or config.train.steps):

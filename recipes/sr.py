@@ -49,7 +49,6 @@ from perceptloss.runs.launch import (
 )
 from perceptloss.runs.meters import Meter
 from perceptloss.runs.options import Data, Log, Loss, Model, Train, Val
-from perceptloss.runs.schedule import learning_rate
 from perceptloss.runs.state import Ema, StopSignal, read_progress
 
 Images = tuple[Sequence[Pair], Sequence[Pair]]  # to train on, to validate on
@@ -210,7 +209,7 @@ def train(t: Trainee, images: Images, jury: Jury, stop: StopSignal) -> None:
         take_step(t, meter)
         if is_logged:
             place = {"epoch": (t.samples - 1) // len(images[0]), "samples": t.samples, "skipped_steps": t.skipped}
-            loop.write(t, "train", {**place, "lr": learning_rate(config.train, step), **meter.summary()})
+            loop.write(t, "train", {**place, "lr": loop.learning_rate(config.train, step), **meter.summary()})
         with meter.paused():
             if config.val.every and loop.is_due(t, config.val.every):
                 loop.write(t, "val", validate(t, images[1], jury))

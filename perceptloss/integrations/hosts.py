@@ -85,7 +85,10 @@ class HostLoss(nn.Module):
         self.step: int | None = None
         self._is_proven = False
         terms, options, problems = self._read(critics, options)
-        problems += self._weight_problems(loss_weight)
+        is_number = isinstance(loss_weight, (int, float)) and not isinstance(loss_weight, bool)
+        sign = "" if self.weighs == "host" else "positive "
+        if not (is_number and math.isfinite(loss_weight) and (loss_weight if sign else abs(loss_weight)) > 0):
+            problems.append(f"loss_weight must be a {sign}number other than 0, got {loss_weight!r}")
         try:
             self.criterion = CriticLoss(terms, **options)
         except ConfigError as error:
@@ -108,14 +111,6 @@ class HostLoss(nn.Module):
             problems.append(f"'critics' goes with type CriticLoss; {type(self).__name__} is {self.critic!r} alone")
         term = {key: options[key] for key in options if key in _TERM_OPTIONS}
         return [{"critic": self.critic, "weight": 1.0, **term}], rest, problems
-
-    def _weight_problems(self, weight: Any) -> list[str]:
-        is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool) and math.isfinite(weight)
-        if is_number and (weight > 0 or (weight < 0 and self.weighs == "host")):
-            return []
-        return [
-            f"loss_weight must be a {'' if self.weighs == 'host' else 'positive '}number other than 0, got {weight!r}"
-        ]
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor | tuple[Tensor, None]:
         """The loss of restored images.

@@ -10,14 +10,7 @@ from torch import Tensor
 
 from perceptloss.loss.critic_loss import CriticLoss
 
-__all__ = ["legal_side", "probe"]
-
-
-def legal_side(loss: CriticLoss, at_least: int = 64) -> int:
-    """Smallest side in pixels, from `at_least` on, that every term accepts."""
-    step = math.lcm(*(term.critic.card.multiple_of for term in loss.terms))
-    need = max(at_least, *(max(term.critic.card.min_size, term.spec.crop or 0) for term in loss.terms))
-    return math.ceil(need / step) * step
+__all__ = ["probe"]
 
 
 def probe(loss: CriticLoss, device: torch.device, side: int | None = None) -> tuple[Tensor, Tensor]:
@@ -29,13 +22,17 @@ def probe(loss: CriticLoss, device: torch.device, side: int | None = None) -> tu
     Args:
         loss: The loss to be proven.
         device: Where to put the images.
-        side: Their side in pixels; the smallest legal one if left out.
+        side: Their side in pixels; the smallest one from 64 on that every term accepts if left out.
 
     Returns:
         x and y, (2, 3, side, side).
     """
-    side = legal_side(loss) if side is None else side
-    channels = max(term.critic.card.channels for term in loss.terms)
+    cards = [term.critic.card for term in loss.terms]
+    if side is None:
+        step = math.lcm(*(card.multiple_of for card in cards))
+        least = max(64, *(card.min_size for card in cards), *(term.spec.crop or 0 for term in loss.terms))
+        side = math.ceil(least / step) * step
+    channels = max(card.channels for card in cards)
     generator = torch.Generator("cpu").manual_seed(0)
     coarse = torch.rand(1, channels, 9, 9, generator=generator, device="cpu")
     clean = 0.1 + 0.8 * F.interpolate(coarse, size=(side, side), mode="bicubic", align_corners=False).clamp(0, 1)

@@ -144,7 +144,14 @@ def _convert(value: Any, hint: Any, problems: list[str]) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        return _convert_union(value, [a for a in args if a is not type(None)], problems)
+        options = [a for a in args if a is not type(None)]
+        for option_hint in options:
+            found: list[str] = []
+            converted = _convert(value, option_hint, found)
+            if not found:
+                return converted
+        problems.append(f"expected {' or '.join(map(_type_name, options))}, got {value!r}")
+        return value
     if origin is Literal:
         if value is False and "no" in args:  # YAML 1.1 reads an unquoted `no` as false
             return "no"
@@ -159,16 +166,6 @@ def _convert(value: Any, hint: Any, problems: list[str]) -> Any:
         return _convert_number(value, hint, problems)
     elif not isinstance(value, hint):
         problems.append(f"expected {_type_name(hint)}, got {value!r}")
-    return value
-
-
-def _convert_union(value: Any, options: list[Any], problems: list[str]) -> Any:
-    for hint in options:
-        found: list[str] = []
-        converted = _convert(value, hint, found)
-        if not found:
-            return converted
-    problems.append(f"expected {' or '.join(map(_type_name, options))}, got {value!r}")
     return value
 
 
@@ -239,37 +236,26 @@ def help_text(cls: type[Any], usage: str) -> str:
             lines += ["", f"[{section}]"]
         limits = _limit_text(spec.metadata.get("limits", {}))
         kind = _type_name(hint) + (f", {limits}" if limits else "")
-        lines += [f"--{key}  ({kind}; default {_one_line(default[key])})", f"    {spec.metadata['help']}"]
+        text = yaml.safe_dump(default[key], default_flow_style=True, sort_keys=False, width=10**6)
+        text = text.strip().removesuffix("...").strip()
+        lines += [f"--{key}  ({kind}; default {text})", f"    {spec.metadata['help']}"]
     return "\n".join(lines)
-
-
-def _one_line(value: Any) -> str:
-    return (
-        yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).strip().removesuffix("...").strip()
-    )
 
 
 def flatten(config: Any) -> dict[str, Any]:
     """Dotted key to plain value, mappings of options kept whole."""
-    flat: dict[str, Any] = {}
-    for spec in fields(config):
-        value = getattr(config, spec.name)
-        if is_dataclass(value):
-            flat |= {f"{spec.name}.{key}": inner for key, inner in flatten(value).items()}
-        else:
-            flat[spec.name] = list(value) if isinstance(value, tuple) else value
-    return flat
+    return {key: _plain(operator.attrgetter(key)(config)) for key, _, _ in _leaves(type(config))}
 
 
 def dump(config: Any) -> str:
     """The whole configuration as YAML that `--config` reads back."""
+    return yaml.safe_dump(_plain(config), sort_keys=False, default_flow_style=None, width=120)
 
-    def plain(value: Any) -> Any:
-        if is_dataclass(value):
-            return {spec.name: plain(getattr(value, spec.name)) for spec in fields(value)}
-        return list(value) if isinstance(value, tuple) else value
 
-    return yaml.safe_dump(plain(config), sort_keys=False, default_flow_style=None, width=120)
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {spec.name: _plain(getattr(value, spec.name)) for spec in fields(value)}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def differences(old: Any, new: Any, ignored: Sequence[str] = ()) -> list[str]:

@@ -17,7 +17,6 @@ from perceptloss.errors import NonFiniteLoss
 from perceptloss.output.progress import bar
 from perceptloss.runs.meters import flat_numbers
 from perceptloss.runs.options import Log, Train
-from perceptloss.runs.schedule import learning_rate
 from perceptloss.runs.state import Ema, RunLog, StopSignal, load_checkpoint, save_checkpoint
 
 __all__ = [
@@ -27,6 +26,7 @@ __all__ = [
     "close",
     "is_due",
     "keep_or_stop",
+    "learning_rate",
     "restore",
     "set_rate",
     "steps",
@@ -106,6 +106,14 @@ def steps(run: Run, name: str) -> Iterator[int]:
 def is_due(run: Run, every: int) -> bool:
     """Whether it is the turn of what is done every so many steps, and at the end."""
     return run.step % every == 0 or run.step == run.config.train.steps
+
+
+def learning_rate(train: Train, step: int) -> float:
+    """Linear warm-up, then half a cosine; steps count from 1, so that there is no scheduler to restore."""
+    if step <= train.warmup:
+        return train.lr * step / train.warmup
+    progress = (step - train.warmup) / (train.steps - train.warmup)
+    return train.lr_end + (train.lr - train.lr_end) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def set_rate(run: Run) -> None:

@@ -96,14 +96,11 @@ class RunLog:
     """
 
     def __init__(self, path: Path, through: int) -> None:
-        kept = [line for line in self._whole_lines(path) if json.loads(line)["step"] <= through]
+        whole = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+        kept = [line for line in whole if json.loads(line)["step"] <= through]
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, "".join(f"{line}\n" for line in kept))
         self._file = path.open("a", encoding="utf-8")
-
-    @staticmethod
-    def _whole_lines(path: Path) -> list[str]:
-        return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record; numbers that are not finite become null."""
@@ -191,10 +188,11 @@ def save_checkpoint(
         (partial / "progress.json").write_text(json.dumps(progress, indent=1), encoding="utf-8")
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        _sync(partial)
+        for path in (*partial.rglob("*"), partial):
+            _sync(path)
         os.replace(partial, final)
         _point(folder / "last", final.name)
-        _sync_one(folder)
+        _sync(folder)
         for old in checkpoints(folder)[:-keep]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
@@ -248,12 +246,7 @@ def _set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-def _sync(folder: Path) -> None:
-    for path in (*folder.rglob("*"), folder):
-        _sync_one(path)
-
-
-def _sync_one(path: Path) -> None:
+def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

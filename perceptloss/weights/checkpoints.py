@@ -215,8 +215,7 @@ def plain_tensors(content: object, where: str) -> dict[str, Tensor]:
         wrapper = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if wrapper is None:
             break
-        beside = ", ".join(repr(key) for key in content if key != wrapper)
-        logger.info("%s: reading %r%s", where, wrapper, f", leaving out {beside}" if beside else "")
+        _tell(where, [wrapper], content)
         content = content[wrapper]
     if isinstance(content, Mapping):
         content = _joined(content, where)
@@ -241,10 +240,14 @@ def _joined(content: Mapping[object, object], where: str) -> Mapping[object, obj
     ]
     if not parts:
         return content
-    beside = ", ".join(repr(key) for key in content if key not in parts)
-    logger.info("%s: reading %s%s", where, " and ".join(parts), f", leaving out {beside}" if beside else "")
+    _tell(where, parts, content)
     states = {part.removesuffix(_PART): plain_tensors(content[part], f"{where}, {part!r},") for part in parts}
     return {f"{name}.{key}": tensor for name, state in states.items() for key, tensor in state.items()}
+
+
+def _tell(where: str, read: list[str], content: Mapping[object, object]) -> None:
+    beside = ", ".join(repr(key) for key in content if key not in read)
+    logger.info("%s: reading %s%s", where, " and ".join(map(repr, read)), f", leaving out {beside}" if beside else "")
 
 
 def _is_entry(key: object, value: object) -> bool:

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -112,16 +112,22 @@ def _hub() -> Path:
     return Path(home).expanduser() / "hub"
 
 
-def locate(entry: WeightFile, *, rehash: bool = False) -> Place | None:
+def locate(entry: WeightFile, *, rehash: bool = False, passing: Collection[Kind] = ()) -> Place | None:
     """The first place that has the file, after checking it there; None if none has it.
 
     Raises:
-        WeightsError: if the file there is not the right one.
+        WeightsError: if the file there is not the right one; where `passing` allows, this is a warning.
     """
     for place in places(entry):
         if os.path.isfile(place.path):  # unlike Path.is_file, False in a folder that is not ours to read
-            check(entry, place, rehash=rehash)
-            return place
+            try:
+                check(entry, place, rehash=rehash)
+            except WeightsError as error:
+                if place.kind not in passing:
+                    raise
+                logger.warning("%s", error)
+            else:
+                return place
     return None
 
 
@@ -145,18 +151,8 @@ def fetch(name: str, *, progress: bool | None = None) -> Path:
         progress: A progress bar on stderr; None shows it on a terminal only.
     """
     entry = get_file(name)
-    for place in places(entry):
-        if not os.path.isfile(place.path):
-            continue
-        try:
-            check(entry, place)
-        except WeightsError as error:
-            if place.kind not in ("cache", "torch hub"):
-                raise
-            logger.warning("%s", error)
-        else:
-            return place.path
-    return _download(entry, progress)
+    place = locate(entry, passing=("cache", "torch hub"))
+    return _download(entry, progress) if place is None else place.path
 
 
 def resolve(source: str | PathLike[str]) -> Path:
@@ -224,7 +220,9 @@ def _hash(path: Path, rehash: bool) -> str:
         if state.st_size < _REMEMBERED:
             return sha256_of(path)
         memory = cache_folder() / "hashes.json"
-        known = _read_memory(memory)
+        known: dict[str, object] = {}
+        with suppress(OSError, ValueError, TypeError):  # it only saves time
+            known = dict(json.loads(memory.read_text(encoding="utf-8")))
         stamp = [state.st_size, state.st_mtime_ns]
         key = str(path.resolve())
         entry = known.get(key)
@@ -233,23 +231,11 @@ def _hash(path: Path, rehash: bool) -> str:
         digest = sha256_of(path)
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
-    _write_memory(memory, {**known, key: [*stamp, digest]})
-    return digest
-
-
-def _read_memory(path: Path) -> dict[str, object]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # it only saves time
-    return content if isinstance(content, dict) else {}
-
-
-def _write_memory(path: Path, content: dict[str, object]) -> None:
-    kept = {key: value for key, value in content.items() if Path(key).is_file()}
+    kept = {own: value for own, value in known.items() if Path(own).is_file()}
     with suppress(OSError):  # a read-only cache costs a hash per start, nothing else
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(kept, indent=1))
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(memory, json.dumps({**kept, key: [*stamp, digest]}, indent=1))
+    return digest
 
 
 def _download(entry: WeightFile, progress: bool | None = None) -> Path:

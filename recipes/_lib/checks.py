@@ -30,7 +30,11 @@ def option_problems(data: Data, model: Model, loss: Loss, train: Train, val: Val
     for name in ("train", "val"):
         if getattr(data, f"{name}_lq") and not getattr(data, name):
             problems.append(f"data.{name}_lq needs data.{name}")
-    terms = _terms(loss, problems)
+    terms: list[TermSpec] = []
+    try:
+        terms = parse_terms(loss.critics, "loss.critics") if loss.critics else []
+    except ConfigError as error:
+        problems += error.problems
     for term in terms:
         side = term.crop or data.patch
         if side > data.patch or side < term.card.min_size or side % term.card.multiple_of:
@@ -41,16 +45,6 @@ def option_problems(data: Data, model: Model, loss: Loss, train: Train, val: Val
         if term.card.channels != 3:
             problems.append(f"loss.critics: {term.label!r} judges stereo pairs")
     return problems + _judge_problems(val, {term.card.name for term in terms})
-
-
-def _terms(loss: Loss, problems: list[str]) -> list[TermSpec]:
-    if not loss.critics:
-        return []
-    try:
-        return parse_terms(loss.critics, "loss.critics")
-    except ConfigError as error:
-        problems += error.problems
-        return []
 
 
 def _judge_problems(val: Val, trained: set[str]) -> list[str]:
@@ -78,7 +72,7 @@ def _judge_problems(val: Val, trained: set[str]) -> list[str]:
 def find_images(
     data: Data, scale: int, photos: tuple[Sequence[str], Sequence[str]], least: int, accelerator: Accelerator
 ) -> tuple[list[Pair], list[Pair]]:
-    """Training and validation pairs, every file checked.
+    """Training and validation pairs, every file checked, shared out over the processes.
 
     Args:
         data: Where the images are.
@@ -88,7 +82,7 @@ def find_images(
         accelerator: Of the run.
 
     Raises:
-        ConfigError: listing everything that is wrong with them.
+        ConfigError: on all processes, listing everything that is wrong with them.
     """
     training = find_pairs(data.train, data.train_lq, scale, "data.train") if data.train else bundled(photos[0])
     validation = find_pairs(data.val, data.val_lq, scale, "data.val") if data.val else bundled(photos[1])
@@ -96,31 +90,11 @@ def find_images(
     shared = [f"{pair.gt} is trained on and validated on" for pair in validation if pair.gt.resolve() in seen]
     if shared:
         raise ConfigError(shared, "data")
-    sets = (("data.train", training, data.patch), ("data.val", validation, least))
-    _check_images(accelerator, sets, scale, decode=data.check)
-    return training, validation
-
-
-def _check_images(
-    accelerator: Accelerator, sets: Sequence[tuple[str, Sequence[Pair], int]], scale: int, *, decode: bool
-) -> None:
-    """Look at every image, shared out over the processes.
-
-    Args:
-        accelerator: Of the run.
-        sets: Name, pairs and least side of each set.
-        scale: Ground-truth pixels per low-quality pixel.
-        decode: Read whole files.
-
-    Raises:
-        ConfigError: on all processes, with the problems that any of them found.
-    """
-    rank, world = accelerator.process_index, accelerator.num_processes
-    found = [
-        f"{name}: {p}"
-        for name, pairs, side in sets
-        for p in check(pairs[rank::world], POLICY, side, scale, decode=decode)
-    ]
+    share = slice(accelerator.process_index, None, accelerator.num_processes)
+    found = []
+    for name, pairs, side in (("data.train", training, data.patch), ("data.val", validation, least)):
+        found += [f"{name}: {p}" for p in check(pairs[share], POLICY, side, scale, decode=data.check)]
     found = gather_object(found)
     if found:
         raise ConfigError(sorted(found), "images; remove or repair them")
+    return training, validation

@@ -41,7 +41,8 @@ def picture(results: Results, path: Path, *, side: int = 64, zoom: int = 4) -> N
         zoom: Each pixel becomes a square of this side.
     """
     records = results.images[:_ROWS]
-    side = min(side, *(length for record in records for length in _file(record.reference).size))
+    references = [record.reference for record in records if record.reference is not None]
+    side = min(side, *(length for file in references for length in file.size))
     head, foot, gap, left = 34, 28, 8, 8
     tile = side * zoom
     width = left * 2 + (len(results.systems) + 1) * (tile + gap) - gap
@@ -72,10 +73,6 @@ def _columns(results: Results, record: ImageRecord, index: int) -> Iterator[tupl
 
 
 def _pixels(file: ImageFile | None) -> Tensor:
-    return as_tensor(read(Path(_file(file).path), Policy()))
-
-
-def _file(file: ImageFile | None) -> ImageFile:
     if file is None:
         raise ValueError("images from memory cannot be drawn")
-    return file
+    return as_tensor(read(Path(file.path), Policy()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +17,7 @@ __all__ = ["Plan", "patch_size", "read_plan"]
 _BLOCKS = ("critics", "critic_opt")
 _EXTRAS = ("score", "share")
 _GENERATOR = ("pix", "percep", "style", "gan", "ldl", "feat", "path")
-_RESERVED = {
-    "pix",
-    "percep",
-    "style",
-    "d_real",
-    "d_fake",
-    *(f"g_{part}" for part in _GENERATOR),
-}  # BasicSR's own l_<name>
+_RESERVED = {"pix", "percep", "style", "d_real", "d_fake", *(f"g_{part}" for part in _GENERATOR)}  # l_<name> of BasicSR
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,15 @@ def read_plan(opt: Mapping[str, Any]) -> Plan | None:
         ConfigError: with every problem, among them keys that BasicSR would ignore in silence.
     """
     train = opt.get("train") or {}
-    problems = [*_misplaced(opt), *_misspelt(train)]
+    problems = [
+        f"{key!r} stands at the top level, where BasicSR ignores it; {meant!r} belongs under train:"
+        for key, meant in _like_ours(opt)
+    ]
+    problems += [
+        f"train.{key} would be ignored by BasicSR; did you mean {meant!r}?"
+        for key, meant in _like_ours(train)
+        if key not in _BLOCKS
+    ]
     critics, options = train.get("critics"), dict(train.get("critic_opt") or {})
     if "critics" not in train and "critic_opt" in train:
         problems.append("train.critic_opt is given without train.critics")
@@ -84,41 +86,22 @@ def _build(critics: Any, options: dict[str, Any], problems: list[str]) -> Critic
     return None
 
 
-def _misplaced(opt: Mapping[str, Any]) -> Iterator[str]:
-    for key in opt:
-        if _is_like_ours(key):
-            yield f"{key!r} stands at the top level, where BasicSR ignores it; {_meant(key)!r} belongs under train:"
-
-
-def _misspelt(train: Mapping[str, Any]) -> Iterator[str]:
-    for key in train:
-        if key not in _BLOCKS and _is_like_ours(key):
-            yield f"train.{key} would be ignored by BasicSR; did you mean {_meant(key)!r}?"
-
-
-def _is_like_ours(key: str) -> bool:
-    lower = str(key).lower()
-    return lower.startswith("critic") or bool(difflib.get_close_matches(lower, _BLOCKS, cutoff=0.75))
-
-
-def _meant(key: str) -> str:
-    return "critic_opt" if "opt" in str(key).lower() else "critics"
+def _like_ours(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Keys that look like one of ours, each with the one that is meant."""
+    for key in options:
+        lower = str(key).lower()
+        if lower.startswith("critic") or difflib.get_close_matches(lower, _BLOCKS, cutoff=0.75):
+            yield key, "critic_opt" if "opt" in lower else "critics"
 
 
 def _numbers_as_text(critics: Any) -> Iterator[str]:
     rows = critics.values() if isinstance(critics, Mapping) else critics if isinstance(critics, list) else ()
     for row in rows:
         for key, value in row.items() if isinstance(row, Mapping) else (("weight", row),):
-            if key in ("weight", "tolerance") and isinstance(value, str) and _is_number(value):
-                yield f"YAML reads {value} as text: write {key}: !!float {value}"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+            if key in ("weight", "tolerance") and isinstance(value, str):
+                with suppress(ValueError):
+                    float(value)
+                    yield f"YAML reads {value} as text: write {key}: !!float {value}"
 
 
 def _extras(value: Any, problems: list[str]) -> tuple[str, ...]:
