@@ -21,6 +21,7 @@ from benchmarks.critics import render as render_critics
 from benchmarks.precision import CRITICS, table
 from benchmarks.targets import count_checks, time_checks
 from perceptloss import list_critics
+from perceptloss.output.versions import versions
 
 _SIZES = [(4, 192, 192), (1, 512, 512)]
 _QUICK = [(2, 64, 64)]
@@ -64,12 +65,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def environment(device: torch.device) -> dict[str, Any]:
     """What the seconds depend on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    return {
-        "torch": torch.__version__,
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-    }
+    return {**versions("torch"), "device": name, "threads": torch.get_num_threads()}
 
 
 def _processor() -> str:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    from PIL.Image import Exif, Image
+    from PIL.Image import Image
 
-__all__ = ["SWAPS", "bits", "has_plain_rows", "is_srgb", "orientation", "rgb16", "upright"]
+__all__ = ["INTERLACED", "ORIENTATION", "SWAPS", "bits", "is_srgb", "rgb16", "upright"]
 
 SWAPS: Final = 5  # the first of the four orientations that swap rows and columns
-_ORIENTATION: Final = 0x0112
+ORIENTATION: Final = 0x0112  # the tag of EXIF: 1 to 8; 1 is upright
+INTERLACED: Final = 28  # place in the header of a PNG; 0 where its rows are plain
 _BITS_PER_SAMPLE: Final = 258
 
 
@@ -26,25 +27,10 @@ def bits(image: Image, data: bytes) -> int:
         tags: Any = image
         return int(max(tags.tag_v2.get(_BITS_PER_SAMPLE, (1,))))
     if image.format == "PPM":
-        maxval = _ppm_maxval(data)
-        return 8 if maxval == 255 else 16 if maxval == 65535 else 0
+        words = b" ".join(line.split(b"#")[0] for line in data[:4096].split(b"\n")).split()
+        largest = int(words[3]) if words[0] in (b"P5", b"P6", b"P2", b"P3") else 255
+        return 8 if largest == 255 else 16 if largest == 65535 else 0
     return 8
-
-
-def _ppm_maxval(data: bytes) -> int:
-    lines = [line.split(b"#")[0] for line in data[:4096].split(b"\n")]
-    words = b" ".join(lines).split()
-    return int(words[3]) if words[0] in (b"P5", b"P6", b"P2", b"P3") else 255
-
-
-def has_plain_rows(png: bytes) -> bool:
-    """Whether a PNG is not interlaced."""
-    return png[28] == 0
-
-
-def orientation(exif: Exif) -> int:
-    """How EXIF says that a picture is turned, 1 to 8; 1 is upright."""
-    return int(exif.get(_ORIENTATION, 1) or 1)
 
 
 def upright(pixels: np.ndarray, turned: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from perceptloss.compare.formats import SWAPS, bits, has_plain_rows, is_srgb, orientation, rgb16, upright
+from perceptloss.compare.formats import INTERLACED, ORIENTATION, SWAPS, bits, is_srgb, rgb16, upright
 from perceptloss.errors import InputError, PerceptlossError
 
 __all__ = ["SUFFIXES", "ImageFile", "Pixels", "Policy", "inspect", "inspect_all", "read", "require_pillow"]
@@ -175,7 +175,8 @@ class _Opened:
         if least is not None:
             self.image.draft(self.image.mode, (least, least))
         # a PNG may hold EXIF behind its pixels, and then is decoded for it
-        self.turned = orientation(self.image.getexif() if whole else Pillow.Image.getexif(self.image))
+        exif = self.image.getexif() if whole else Pillow.Image.getexif(self.image)
+        self.turned = int(exif.get(ORIENTATION, 1) or 1)
         self.still_turned = self.turned
         if self.image.format == "TIFF" and self.turned != 1:
             self.image.load()  # which turns it
@@ -220,7 +221,7 @@ class _Opened:
             return "grey8" if image.mode == "1" else "rgb8", ""
         if image.mode in _GREY and (image.mode, image.format) != ("I", "TIFF") and depth in (2, 4, 8, 16):
             return f"grey{max(depth, 8)}", ""
-        is_deep = depth == 16 and image.format == "PNG" and has_plain_rows(self.data)
+        is_deep = depth == 16 and image.format == "PNG" and self.data[INTERLACED] == 0
         if image.mode == "RGB" and (depth == 8 or is_deep):
             return f"rgb{depth}", ""
         if has_alpha and depth == 8:

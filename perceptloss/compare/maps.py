@@ -31,8 +31,6 @@ class MapSet:
     """The maps of one critic.
 
     Attributes:
-        scorer: The critic.
-        kind: What the maps are.
         scale: Their colours, the same for all images; None if they were written as numbers.
         maps: Those written, in order.
         not_finite: Keys of images whose map holds NaN or infinity and was not written.

@@ -8,7 +8,7 @@ import re
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def find_images(name: str, source: Images, rules: Pairing) -> tuple[ImageSet, li
     if path.suffix.lower() in (".txt", ".csv"):
         return _from_list(name, path, rules)
     found, problems = _from_paths(name, path.as_posix(), [(None, path)], rules)
-    return ImageSet(found.name, found.source, found.files, is_file=True), problems
+    return replace(found, is_file=True), problems
 
 
 def _from_folder(name: str, folder: Path, rules: Pairing) -> tuple[ImageSet, list[str]]:

@@ -32,15 +32,11 @@ class Plan:
     """A comparison that can be run.
 
     Attributes:
-        systems: Names.
-        baseline: One of them, or None for a single system.
-        asked: The critics.
-        images: What is paired.
+        baseline: One of the systems, or None for a single one.
         sizes: Height and width that the critics will see, per image and system.
         left_out: Keys that are not compared, and the sets that lack them.
         flags: What a reader must know already now.
         sources: Where each set comes from, by its name.
-        settings: How to read and score.
         rules: How files were paired.
     """
 

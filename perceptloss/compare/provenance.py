@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from perceptloss.output.versions import versions
+
 if TYPE_CHECKING:
     from perceptloss.compare.plan import Plan
 
@@ -33,21 +35,11 @@ def describe_inputs(plan: Plan) -> dict[str, Any]:
 
 def provenance(device: torch.device, command: Sequence[str], inputs: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Time, command, device, platform, versions and inputs of a run, as plain JSON types."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    from perceptloss import __version__
-
-    versions = {"perceptloss": __version__, "python": platform.python_version(), "torch": torch.__version__}
-    for package in ("numpy", "pillow"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": list(command),
         "device": f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device),
         "platform": platform.platform(),
-        "versions": versions,
+        "versions": {**versions("torch", "numpy", "pillow"), "torch": torch.__version__},
         "inputs": dict(inputs or {}),
     }

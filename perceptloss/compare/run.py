@@ -144,15 +144,7 @@ def run_plan(
     progress: Progress | None = None,
     command: Sequence[str] = (),
 ) -> Results:
-    """Score what was planned.
-
-    Args:
-        plan: From `make_plan`.
-        random_weights: As in `compare`.
-        cache: As in `compare`.
-        progress: As in `compare`.
-        command: The command line, for provenance.
-    """
+    """Score what `make_plan` planned, as `compare` does; `command` is the command line, for provenance."""
     device = pick_device(plan.settings.device)
     scorers = build(plan.asked, plan.settings, random_weights=random_weights)
     folder = None if cache is None else Path(cache)

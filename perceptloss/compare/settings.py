@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, get_args, get_type_hints
 
 from perceptloss.compare.images import Policy
@@ -75,28 +75,20 @@ class Settings:
     device: str | None = None
 
     def __post_init__(self) -> None:
-        problems = [*self._wrong_words(), *self._wrong_numbers()]
-        if problems:
-            raise ConfigError(problems, "settings")
-
-    def _wrong_words(self) -> list[str]:
-        hints = get_type_hints(type(self))
-        return [
-            f"{field.name} must be one of {', '.join(get_args(hints[field.name]))}, got {getattr(self, field.name)!r}"
-            for field in fields(self)
-            if field.name in ("colour", "resize", "exif", "grey", "precision")
-            and getattr(self, field.name) not in get_args(hints[field.name])
-        ]
-
-    def _wrong_numbers(self) -> list[str]:
         problems = []
+        hints = get_type_hints(type(self))
+        for name in ("colour", "resize", "exif", "grey", "precision"):
+            value, words = getattr(self, name), get_args(hints[name])
+            if value not in words:
+                problems.append(f"{name} must be one of {', '.join(words)}, got {value!r}")
         if not _is_int(self.crop_border) or self.crop_border < 0:
             problems.append(f"crop_border must be a number of pixels, 0 or more, got {self.crop_border!r}")
         if self.tile not in ("never", "auto") and not (_is_int(self.tile) and int(self.tile) > 0):
             problems.append(f"tile must be 'never', 'auto' or a side in pixels, got {self.tile!r}")
         if self.batch != "auto" and not (_is_int(self.batch) and int(self.batch) > 0):
             problems.append(f"batch must be 'auto' or a number of images, got {self.batch!r}")
-        return problems
+        if problems:
+            raise ConfigError(problems, "settings")
 
     @property
     def policy(self) -> Policy:

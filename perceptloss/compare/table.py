@@ -99,7 +99,13 @@ def _grid(results: Results) -> _Grid:
     else:
         header += ["rank", "wins"]
         rows = _system_rows(results, summary.standings)
-        notes += _explanations(results, len(results.images))
+        evidence = sum(column.is_evidence for column in results.critics)
+        over = f"{counted(len(results.images), 'image')} and {counted(evidence, 'critic')}"
+        notes += [
+            "beside a score: its mean difference to the baseline, image by image; means alone: a small one may be "
+            "chance",
+            f"rank: mean over {over}, 1 is best; wins: images on which more critics prefer the system to the baseline",
+        ]
     signatures = tuple(column.signature for column in results.critics)
     return _Grid(title, tuple(header), tuple(rows), tuple(notes), signatures)
 
@@ -124,14 +130,6 @@ def _system_rows(results: Results, standings: Sequence[Standing]) -> list[tuple[
         wins = "—" if standing.wins is None else f"{standing.wins}/{len(results.images)}"
         rows.append((name, *cells, _number(standing.rank, 2), wins))
     return rows
-
-
-def _explanations(results: Results, images: int) -> list[str]:
-    over = f"{counted(images, 'image')} and {counted(sum(column.is_evidence for column in results.critics), 'critic')}"
-    return [
-        "beside a score: its mean difference to the baseline, image by image; means alone: a small one may be chance",
-        f"rank: mean over {over}, 1 is best; wins: images on which more critics prefer the system to the baseline",
-    ]
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -176,8 +174,8 @@ def _markdown(grid: _Grid) -> str:
 
 
 def _latex(grid: _Grid) -> str:
-    comments = [f"% {line}" for line in (grid.title, *grid.notes, *grid.signatures)]
-    return _lines(comments) + latex(grid.header, ([_joined(cell) for cell in row] for row in grid.rows))
+    comments = _lines(f"% {line}" for line in (grid.title, *grid.notes, *grid.signatures))
+    return comments + latex(grid.header, ([_joined(cell) for cell in row] for row in grid.rows))
 
 
 def _lines(lines: Iterable[str]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -67,8 +66,9 @@ def attribution(critic: Critic, x: Tensor, y: Tensor | None = None, *, steps: in
         return sensitivity(critic, x)
     reference = start if critic.card.needs_reference else None
     difference, total = x - start, torch.zeros_like(x)
+    places, shares = leggauss(steps)  # on [-1, 1]
     with _exact(critic):
-        for place, share in _nodes(steps):
+        for place, share in zip(((places + 1) / 2).tolist(), (shares / 2).tolist(), strict=True):
             total += share * _slope(critic, lambda point: critic(point, reference), start + place * difference)
     return (difference * total).sum(1, keepdim=True)
 
@@ -119,13 +119,6 @@ def _exact(critic: Critic) -> Iterator[None]:
         yield
     finally:
         critic.hold_weights = held
-
-
-@lru_cache(maxsize=8)
-def _nodes(steps: int) -> tuple[tuple[float, float], ...]:
-    """Places in (0, 1) and their shares of the integral, which sum to 1."""
-    places, weights = leggauss(steps)
-    return tuple((float(p + 1) / 2, float(w) / 2) for p, w in zip(places, weights, strict=True))
 
 
 def _spread(values: Tensor) -> Tensor:

@@ -9,12 +9,12 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
 
 from perceptloss.errors import ConfigError, near
-from perceptloss.runs.yamlfile import parse_yaml, read_yaml
 
 __all__ = [
     "HelpRequested",
@@ -263,3 +263,36 @@ def differences(old: Any, new: Any, ignored: Sequence[str] = ()) -> list[str]:
     before, after = flatten(old), flatten(new)
     changed = [key for key in after if before.get(key) != after[key] and not key.startswith(tuple(ignored))]
     return [f"{key}: {before.get(key)!r} -> {after[key]!r}" for key in changed]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a repeated key is an error, not the last one wins."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str) -> Any:
+    """The value that a YAML text means."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: if it cannot be read, is no mapping, or repeats a key.
+    """
+    try:
+        content = parse_yaml(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError([str(error)], f"file {path}") from None
+    if content is not None and not isinstance(content, dict):
+        raise ConfigError([f"expected a mapping of options, got {type(content).__name__}"], f"file {path}")
+    return content or {}

@@ -32,22 +32,13 @@ def bundled(names: Iterable[str]) -> list[Pair]:
     """
     spec = find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(
-            [
-                "the default photographs come with scikit-image, which is not installed: "
-                "`pip install scikit-image`, or give your own with --data.train and --data.val"
-            ],
-            "data",
-        )
+        advice = "`pip install scikit-image`, or give your own with --data.train and --data.val"
+        raise ConfigError([f"the default photographs come with scikit-image, which is not installed: {advice}"], "data")
     folder = Path(spec.submodule_search_locations[0]) / "data"
     pairs = [Pair(folder / name, None, Path(name).stem) for name in names]
-    missing = [
-        f"scikit-image has no {pair.gt}; give your own images with --data.train"
-        for pair in pairs
-        if not pair.gt.is_file()
-    ]
+    missing = [f"scikit-image has no {pair.gt}" for pair in pairs if not pair.gt.is_file()]
     if missing:
-        raise ConfigError(missing, "data")
+        raise ConfigError([*missing, "give your own images with --data.train"], "data")
     return pairs
 
 

@@ -17,7 +17,6 @@ from perceptloss.errors import ConfigError, PerceptlossError
 from perceptloss.output.files import write_atomically
 from perceptloss.runs import config as options
 from perceptloss.runs.state import checkpoints
-from perceptloss.runs.yamlfile import read_yaml
 
 __all__ = [
     "RunOptions",
@@ -104,7 +103,7 @@ def claim(config: RunOptions, folder: Path, free: Sequence[str] = ()) -> bool:
             shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
     saved, is_finished = folder / "config.yaml", (folder / "results.json").exists()
     if is_finished or any(checkpoints(home / "checkpoints") for home in (folder, folder / "l1")):
-        before = options.from_mapping(type(config), read_yaml(saved), str(saved))
+        before = options.from_mapping(type(config), options.read_yaml(saved), str(saved))
         if changed := options.differences(before, config, (*_FREE_TO_CHANGE, *free)):
             hint = "give another --output, or --overwrite to replace that run"
             raise ConfigError([*changed, hint], f"{folder}, which holds a run with other options")

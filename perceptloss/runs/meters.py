@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import accelerate
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from perceptloss import CriticLoss, __version__
+from perceptloss import CriticLoss
+from perceptloss.output.versions import versions
 
 __all__ = ["Clock", "Meter", "flat_numbers", "peak_memory_mb", "run_facts"]
 
@@ -81,19 +81,16 @@ class Meter(Clock):
         labels = list(self._reports[0])
         if not labels:
             return {}
-        cells = [[[_number(r[label][c]) for c in _COLUMNS] for label in labels] for r in self._reports]
+        rows = [[[report[label][c] for c in _COLUMNS] for label in labels] for report in self._reports]
+        cells = [[[math.nan if cell is None else cell for cell in row] for row in report] for report in rows]
         means = self._mean(torch.tensor(cells, device=self.accelerator.device).mean(0)).tolist()
         counts = torch.tensor([self._reports[-1][label]["skipped"] for label in labels], device=self.accelerator.device)
         skipped = self.accelerator.reduce(counts, "sum").tolist()
-        rows = [dict(zip(_COLUMNS, row, strict=True)) for row in means]
-        return {label: {**row, "skipped": n} for label, row, n in zip(labels, rows, skipped, strict=True)}
+        named = [dict(zip(_COLUMNS, row, strict=True)) for row in means]
+        return {label: {**row, "skipped": n} for label, row, n in zip(labels, named, skipped, strict=True)}
 
     def _mean(self, values: Tensor) -> Tensor:
         return self.accelerator.reduce(values, "mean")
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def peak_memory_mb() -> float:
@@ -117,14 +114,10 @@ def flat_numbers(record: dict[str, Any], prefix: str = "") -> dict[str, float]:
 
 def run_facts(accelerator: Accelerator) -> dict[str, Any]:
     """On what a run ran."""
-    is_gpu = accelerator.device.type == "cuda"
+    is_gpu, cpu = accelerator.device.type == "cuda", f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     return {
-        "perceptloss": __version__,
-        "torch": torch.__version__,
-        "accelerate": accelerate.__version__,
-        "device": torch.cuda.get_device_name()
-        if is_gpu
-        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
+        **versions("torch", "accelerate"),
+        "device": torch.cuda.get_device_name() if is_gpu else cpu,
         "num_processes": accelerator.num_processes,
         "distributed_type": accelerator.distributed_type.value,
         "mixed_precision": accelerator.mixed_precision,

@@ -81,7 +81,9 @@ def read_state(path: str | PathLike[str]) -> dict[str, Tensor]:
     if suffix in READERS:
         return plain_tensors(READERS[suffix](file), str(file))
     content = _read_safetensors(file) if suffix == ".safetensors" else _read_pickle(file, head)
-    return plain_tensors(_numbered(content), str(file))
+    if isinstance(content, (list, tuple)) and content and all(isinstance(value, Tensor) for value in content):
+        content = {str(position): value for position, value in enumerate(content)}
+    return plain_tensors(content, str(file))
 
 
 def read_facts(path: str | PathLike[str]) -> dict[str, object]:
@@ -116,13 +118,6 @@ def write_state(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, obj
             save_file(tensors, draft, {"perceptloss": json.dumps(facts, sort_keys=True)})
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"cannot write {path}: {error}") from error
-
-
-def _numbered(content: object) -> object:
-    """Tensors saved in a row, under their positions; anything else as it is."""
-    if isinstance(content, (list, tuple)) and content and all(isinstance(value, Tensor) for value in content):
-        return {str(position): value for position, value in enumerate(content)}
-    return content
 
 
 def _check_head(file: Path, head: bytes) -> None:

@@ -163,7 +163,12 @@ def _transfer(url: str, part: Path, wanted: Wanted, tell: Tell) -> None:
         with urlopen(Request(url, headers=headers), timeout=wanted.timeout) as response:
             _copy(response, part, _start(response, part, have, wanted.size), wanted.size, tell)
     except HTTPError as error:
-        raise _http_problem(error, part) from error
+        error.close()
+        state = f"HTTP {error.code} {error.reason}".rstrip()
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.unlink(missing_ok=True)
+            raise _RetryError(f"{state}; starting again from the first byte") from error
+        raise (_RetryError if error.code in _PASSING else _UrlError)(state) from error
     except URLError as error:
         if isinstance(error.reason, (ssl.SSLCertVerificationError, FileNotFoundError)):
             raise _UrlError(_text(error.reason)) from error
@@ -172,15 +177,6 @@ def _transfer(url: str, part: Path, wanted: Wanted, tell: Tell) -> None:
         raise _UrlError(f"not a usable URL: {error}") from error
     except (http.client.HTTPException, OSError) as error:
         raise _RetryError(f"connection lost after {_size(part)} of {wanted.size} bytes: {_text(error)}") from error
-
-
-def _http_problem(error: HTTPError, part: Path) -> _UrlError | _RetryError:
-    state = f"HTTP {error.code} {error.reason}".rstrip()
-    error.close()
-    if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-        part.unlink(missing_ok=True)
-        return _RetryError(f"{state}; starting again from the first byte")
-    return _RetryError(state) if error.code in _PASSING else _UrlError(state)
 
 
 def _start(response: HTTPResponse, part: Path, have: int, size: int) -> int:

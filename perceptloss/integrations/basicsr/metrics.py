@@ -81,8 +81,8 @@ def _device(options: Mapping[str, Any]) -> str:
 
 def _critic(options: Mapping[str, Any]) -> Critic:
     weights = options.get("weights", DEFAULT)
-    key = tuple(weights) if isinstance(weights, list) else weights
-    return _built(options["critic"], key, options.get("precision", "fp32"), _device(options))
+    weights = tuple(weights) if isinstance(weights, list) else weights
+    return _built(options["critic"], weights, options.get("precision", "fp32"), _device(options))
 
 
 @cache
@@ -181,11 +181,10 @@ def prepare_metrics(opt: dict[str, Any]) -> None:
 
 
 def _without_reference(card: Card, opt: Mapping[str, Any]) -> list[str]:
-    blind = [
-        phase
+    return [
+        f"critic {card.name!r} compares with a reference, but {phase} (SingleImageDataset) has none"
         for phase, dataset in (opt.get("datasets") or {}).items()
-        if phase.split("_")[0] in ("val", "test") and dataset.get("type") == "SingleImageDataset"
+        if card.needs_reference
+        and phase.split("_")[0] in ("val", "test")
+        and dataset.get("type") == "SingleImageDataset"
     ]
-    if not (card.needs_reference and blind):
-        return []
-    return [f"critic {card.name!r} compares with a reference, but {', '.join(blind)} (SingleImageDataset) has none"]

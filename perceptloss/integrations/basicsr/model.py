@@ -40,12 +40,6 @@ class _Forward(logging.Handler):
             logger.handle(record)
 
 
-def _forward_log() -> None:
-    ours = logging.getLogger("perceptloss")
-    if not any(isinstance(handler, _Forward) for handler in ours.handlers):
-        ours.addHandler(_Forward())
-
-
 class Guest:
     """The critics of one BasicSR model: reads its options, takes a slot, stands before two methods.
 
@@ -80,7 +74,9 @@ class Guest:
             ConfigError: if the model has no pixel loss, or a loss type stands in a wrong slot.
             GradientError: naming each critic that sends none.
         """
-        _forward_log()
+        ours = logging.getLogger("perceptloss")
+        if not any(isinstance(handler, _Forward) for handler in ours.handlers):
+            ours.addHandler(_Forward())
         if self.plan is not None:
             self._take_slot(self.plan)
         problems = []
