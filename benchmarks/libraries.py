@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from kornia.geometry import transform
 from torch import Tensor
 
+from benchmarks.timing import clocked
 from perceptloss.compare.pixels import turned
 from perceptloss.output.tables import text
 from perceptloss.teach.degradations import get_degradation
@@ -73,12 +73,6 @@ def _pairs(x: Tensor) -> Iterator[tuple[str, Call, Call]]:
     yield "mirror", lambda: turned(x[0], 1), lambda: transform.hflip(x[0])
 
 
-def _seconds(call: Call) -> float:
-    start = time.process_time()
-    call()
-    return time.process_time() - start
-
-
 @torch.no_grad()
 def table(size: tuple[int, int, int], repeat: int) -> str:
     """Largest difference and time of theirs by ours, best of `repeat` runs taken in turns, one line each."""
@@ -86,7 +80,7 @@ def table(size: tuple[int, int, int], repeat: int) -> str:
     lines = [("operation", "difference", "ours ms", "kornia / ours")]
     for name, ours, theirs in _pairs(x):
         difference = (ours() - theirs()).abs().max()
-        runs = [(_seconds(ours), _seconds(theirs)) for _ in range(repeat)]
+        runs = [(clocked(ours, x.device).cpu, clocked(theirs, x.device).cpu) for _ in range(repeat)]
         mine, other = (min(column) for column in zip(*runs, strict=True))
         lines.append((name, f"{difference:.1e}", f"{1e3 * mine:.2f}", f"{other / max(mine, 1e-9):.1f}"))
     return text(lines, "lr", rule=True)

@@ -13,6 +13,7 @@ from perceptloss.cli.list import known_cards
 from perceptloss.cli.show import weight_places
 from perceptloss.cli.terminal import result, result_json
 from perceptloss.output.tables import text
+from perceptloss.output.versions import versions
 
 __all__ = ["add_parser"]
 
@@ -33,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Print the findings; always 0, as this is a question and not a check."""
     findings = {
-        "versions": _versions(),
+        "versions": versions(*_PACKAGES),
         "devices": _devices(),
         "weights": _folders(),
         "critics": _critics(),
@@ -45,20 +46,6 @@ def run(args: argparse.Namespace) -> int:
     for title, facts in findings.items():
         result(f"{title}\n" + text((f"  {name}", value) for name, value in facts.items()))
     return 0
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    from perceptloss import __version__
-
-    found = {"perceptloss": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def _devices() -> dict[str, str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from os import PathLike
 
-from perceptloss.errors import WeightsError
+from perceptloss.errors import WeightsError, some
 from perceptloss.networks.restorers.base import SuperResolver
 from perceptloss.networks.restorers.carn import CARNM
 from perceptloss.networks.restorers.compact import Compact
@@ -15,7 +14,6 @@ from perceptloss.weights.checkpoints import read_state
 __all__ = ["CARNM", "RFDN", "Compact", "SuperResolver", "load_sr"]
 
 _KINDS: tuple[type[SuperResolver], ...] = (RFDN, CARNM, Compact)
-_SHOWN = 8
 
 
 def load_sr(path: str | PathLike[str]) -> SuperResolver:
@@ -34,15 +32,12 @@ def load_sr(path: str | PathLike[str]) -> SuperResolver:
             break
     else:
         known = ", ".join(f"{kind.__name__} (has {kind.KEY!r})" for kind in _KINDS)
-        raise WeightsError(f"{path} holds no known super-resolution network; expected {known}, got {_some(state)}.")
+        raise WeightsError(
+            f"{path} holds no known super-resolution network; expected {known}, got {some(sorted(state), 8)}."
+        )
     try:
         network = kind.like(state)
         network.load_state_dict(state, strict=True)
     except (RuntimeError, KeyError, ValueError, ArithmeticError, IndexError) as error:
         raise WeightsError(f"{path} looks like {kind.__name__} but does not fit: {error}") from error
     return network.eval().requires_grad_(False)
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = sorted(names)
-    return ", ".join(listed[:_SHOWN]) + (f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else "")
