@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from perceptloss.cli.options import add_common, execute
+from perceptloss.cli.options import SOURCES, add_common, execute
 from perceptloss.errors import ConfigError
 
 __all__ = ["add_parser"]
@@ -14,9 +14,7 @@ __all__ = ["add_parser"]
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
     parser = subparsers.add_parser("compare", help="score the outputs of several systems", description=__doc__)
-    parser.add_argument(
-        "systems", nargs="+", metavar="NAME=PATH", help="a system: a folder, image, .txt list or .csv of image,path"
-    )
+    parser.add_argument("systems", nargs="+", metavar="NAME=PATH", help=f"a system: {SOURCES}")
     parser.add_argument(
         "--baseline", metavar="NAME", help="the system that others are compared with (default: the first)"
     )

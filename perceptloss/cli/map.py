@@ -92,8 +92,9 @@ def run(args: argparse.Namespace) -> int:
     code = 0
     for scorer, row in zip(scorers, targets, strict=True):
         with bar(f"maps of {scorer.label}", len(row), show=False if args.quiet else None) as shown:
-            choices = {"overlay": args.overlay, "value_range": args.range}
-            found = write_maps(plan, scorer, row, form, **choices, progress=shown.update)
+            found = write_maps(
+                plan, scorer, row, form, overlay=args.overlay, value_range=args.range, progress=shown.update
+            )
         result(_describe(found))
         for key in found.not_finite:
             _log.error("%s: the map of %r is not finite and was not written", scorer.label, key)
