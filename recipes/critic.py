@@ -36,9 +36,9 @@ from perceptloss.runs.config import option
 from perceptloss.runs.launch import claim, make_accelerator, on_main, resume_point, run_as_script, use_threads
 from perceptloss.runs.options import Log, Train
 from perceptloss.runs.state import Ema, StopSignal, read_progress
+from perceptloss.teach.exams.evaluate import default_best, exam_problems, examine, look_up
 from perceptloss.teach.run.checks import option_problems
 from perceptloss.teach.run.critic import Place, Reader, build_critic, parameter_groups, quality_of, settle
-from perceptloss.teach.run.evaluate import default_best, exam_problems, examine, look_up
 from perceptloss.teach.run.export import Origin, conclude
 from perceptloss.teach.run.options import CardText, CriticOptions, Val
 from perceptloss.teach.run.peers import build_peers, size_problems

@@ -16,8 +16,8 @@ from torch import Tensor
 from perceptloss import create_critic, get_card
 from perceptloss.compare.statistics.measures import srcc
 from perceptloss.errors import ConfigError
+from perceptloss.teach.exams.evaluate import choose_rows, exam_problems, figures, look_up
 from perceptloss.teach.run.critic import Reader, build_critic, parameter_groups, quality_of, settle
-from perceptloss.teach.run.evaluate import choose_rows, exam_problems, figures, look_up
 from perceptloss.teach.run.export import card_problems
 from perceptloss.teach.run.judged import Judged
 from perceptloss.teach.run.objectives import OBJECTIVES

@@ -15,8 +15,8 @@ from parity.parity import fill_state
 from scipy.stats import kendalltau, pearsonr, spearmanr
 from torch import Tensor
 
+from perceptloss.compare.statistics.pairs import pairwise_accuracy
 from perceptloss.errors import ConfigError, InputError
-from perceptloss.teach.exams.protocol import pairwise_accuracy
 from perceptloss.teach.objectives import comparison, correlation, listwise, regression
 
 PARITY = Path(__file__).parents[1] / "parity"

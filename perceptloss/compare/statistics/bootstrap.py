@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -12,7 +12,7 @@ import numpy as np
 
 from perceptloss.compare.statistics.paired import Array, Evaluate, ProtocolError, codes_of, labels, paired
 
-__all__ = ["Interval", "bootstrap", "by_counts", "evaluator", "intervals"]
+__all__ = ["Interval", "bootstrap", "by_counts", "evaluator"]
 
 _CELLS: Final = 500_000  # counts that are held at once; the logistic fits hold about fifteen numbers for each
 _TOLERATED: Final = 0.1  # share of resamples that may be undefined
@@ -110,33 +110,22 @@ def bootstrap(
         ProtocolError: if the statistic is not defined on all images or on more than a tenth of the resamples.
     """
     x, y = paired(pred, mos)
-    named = {"statistic": evaluator(statistic, x, y)}
-    return intervals(named, x.size, groups=groups, rounds=rounds, seed=seed, level=level)["statistic"]
-
-
-def intervals(
-    evaluators: Mapping[str, Evaluate],
-    count: int,
-    *,
-    groups: object | None = None,
-    rounds: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> dict[str, Interval]:
-    """Intervals of several statistics of the same images from the same draws; see `bootstrap`."""
     if not (rounds >= 1 and 0 < level < 1):
         raise ProtocolError(f"expected rounds of at least 1 and a level between 0 and 1, got {rounds} and {level}.")
-    values = {name: float(evaluate(np.ones((1, count)))[0]) for name, evaluate in evaluators.items()}
-    undefined = [name for name, value in values.items() if math.isnan(value)]
-    if undefined:
+    evaluate = evaluator(statistic, x, y)
+    value = float(evaluate(np.ones((1, x.size)))[0])
+    if math.isnan(value):
+        raise ProtocolError("not defined on these images, because a side is constant or no pair is left.")
+    drawn = np.concatenate([evaluate(counts) for counts in _draws(x.size, groups, rounds, seed)])
+    found = drawn[~np.isnan(drawn)]
+    undefined = drawn.size - found.size
+    if undefined > _TOLERATED * drawn.size:
         raise ProtocolError(
-            f"not defined on these images, because a side is constant or no pair is left: {', '.join(undefined)}."
+            f"a side is constant, or no pair is left, in {undefined} of {drawn.size} resamples; there are too few "
+            "images, contents or distinct values for an interval."
         )
-    drawn: dict[str, list[Array]] = {name: [] for name in evaluators}
-    for counts in _draws(count, groups, rounds, seed):
-        for name, evaluate in evaluators.items():
-            drawn[name].append(evaluate(counts))
-    return {name: _interval(name, values[name], np.concatenate(drawn[name]), level) for name in evaluators}
+    low, high = np.quantile(found, ((1 - level) / 2, (1 + level) / 2))
+    return Interval(value, float(low), float(high), undefined)
 
 
 def _draws(count: int, groups: object | None, rounds: int, seed: int) -> Iterator[Array]:
@@ -152,15 +141,3 @@ def _draws(count: int, groups: object | None, rounds: int, seed: int) -> Iterato
         draws = generator.integers(0, units, (size, units)) + units * np.arange(size)[:, None]
         counts = np.bincount(draws.reshape(-1), minlength=size * units).reshape(size, units)
         yield counts.astype(np.float64)[:, codes]
-
-
-def _interval(name: str, value: float, drawn: Array, level: float) -> Interval:
-    found = drawn[~np.isnan(drawn)]
-    undefined = drawn.size - found.size
-    if undefined > _TOLERATED * drawn.size:
-        raise ProtocolError(
-            f"{name}: a side is constant, or no pair is left, in {undefined} of {drawn.size} resamples; there are "
-            "too few images, contents or distinct values for an interval."
-        )
-    low, high = np.quantile(found, ((1 - level) / 2, (1 + level) / 2))
-    return Interval(value, float(low), float(high), undefined)

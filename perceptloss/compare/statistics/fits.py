@@ -1,34 +1,27 @@
-"""Curves between predictions and labels: the logistic functions of VQEG, and the cubic of the NTIRE challenges.
+"""The logistic curve of VQEG between predictions and labels, (b1 - b2) / (1 + exp(-(x - b3) / |b4|)) + b2.
 
-    logistic4   (b1 - b2) / (1 + exp(-(x - b3) / |b4|)) + b2
-    logistic5   b1 (1/2 - 1 / (1 + exp(b2 (x - b3)))) + b4 x + b5
-    poly3       b1 x^3 + b2 x^2 + b3 x + b4
-
-All minimise the squared error over the images. The logistic ones are, in common form, `a tanh((k (x - o) - d) / 2)`
-and a linear part. d and log k are found by Levenberg-Marquardt, for many resamples at once, with the linear parameters
-solved for at each step (variable projection; Kaufman, BIT 15, 1975), which walks straight down the valleys where a
-logistic is nearly a line, a step or an exponential. The error has several minima: the search starts from all those of
-a grid of places o and slopes k, and from the grid's best points.
-Sources: VQEG's final reports (2000, 2003); Sheikh, Sabir and Bovik, IEEE TIP 15(11), 2006; NTIRE 2021 and 2022.
+It minimises the squared error over the images. In another form it is a level plus `a tanh((k (x - o) - d) / 2)`.
+d and log k are found by Levenberg-Marquardt, for many resamples at once, with level and height solved for at each
+step (variable projection; Kaufman, BIT 15, 1975), which walks straight down the valleys where a logistic is nearly a
+line, a step or an exponential. The error has several minima: the search starts from all those of a grid of places o
+and slopes k, and from the grid's best points.
+Sources: VQEG's final reports (2000, 2003); Sheikh, Sabir and Bovik, IEEE TIP 15(11), 2006.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perceptloss.compare.statistics.paired import Array, ProtocolError, paired
-from perceptloss.errors import near
+from perceptloss.compare.statistics.paired import Array, ProtocolError
 
-__all__ = ["FORMS", "Curve", "Form", "fit_curve", "fitted"]
+__all__ = ["fitted"]
 
-Form: TypeAlias = Literal["logistic4", "logistic5", "poly3"]
-FORMS: Final[tuple[Form, ...]] = get_args(Form)
-_PARAMETERS: Final = {"logistic4": 4, "logistic5": 5, "poly3": 4}
+_PARAMETERS: Final = 4
 _STEPS: Final = 100
 _FOLLOWED: Final = 6
 _ENOUGH: Final = 1e-13  # relative gain in squared error at which the search ends
@@ -39,81 +32,23 @@ _LOWEST: Final = np.array([-12.0, -5.0])
 _HIGHEST: Final = np.array([12.0, 16.0])
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A fitted curve.
-
-    Attributes:
-        form: Which of `FORMS`.
-        parameters: b1, b2, ..., in the units of predictions and labels.
-    """
-
-    form: Form
-    parameters: tuple[float, ...]
-
-    def __call__(self, x: Array) -> Array:
-        """Labels that the curve expects of predictions, any shape."""
-        b = self.parameters
-        if self.form == "poly3":
-            return ((b[0] * x + b[1]) * x + b[2]) * x + b[3]
-        if self.form == "logistic4":
-            return (b[0] - b[1]) * _logistic((x - b[2]) / abs(b[3])) + b[1]
-        return b[0] * (_logistic(b[1] * (x - b[2])) - 0.5) + b[3] * x + b[4]
-
-
-def fit_curve(pred: object, mos: object, form: Form) -> Curve:
-    """The curve of a form that comes closest to the labels.
-
-    Raises:
-        ProtocolError: for an unknown form, unusable numbers, or no more images than parameters.
-    """
-    x, y = paired(pred, mos)
-    _check(form, x.size)
-    (x, middle, spread), (y, level, size) = _standard(x), _standard(y)
-    if form == "poly3":
-        inner = np.poly1d(np.linalg.lstsq(np.vander(x, 4), y, rcond=None)[0])
-        cubic = np.polyadd(size * inner(np.poly1d([1 / spread, -middle / spread])).coeffs, [level])
-        return Curve(form, tuple(float(b) for b in np.pad(cubic, (4 - cubic.size, 0))))
-    basis = _basis(x, form)
-    theta = _best(x, y, basis)[None]
-    (d, t, o), (a, *linear) = theta[0].tolist(), _solve(theta, x, y, basis, np.ones((1, x.size))).linear[0].tolist()
-    k = float(np.exp(t))
-    centre, height = (o + d / k) * spread + middle, a / k * size
-    if form == "logistic4":
-        low = linear[0] * size + level - height / 2
-        return Curve(form, (float(low + height), float(low), float(centre), spread / k))
-    slope = linear[1] * size / spread
-    return Curve(form, (float(height), k / spread, float(centre), slope, linear[0] * size + level - slope * middle))
-
-
-def fitted(pred: Array, mos: Array, form: Form) -> Callable[[Array], Array]:
+def fitted(pred: Array, mos: Array) -> Callable[[Array], Array]:
     """Fit of every resample: a function of counts, (R, n), that gives the curve at every prediction, (R, n).
 
     Raises:
-        ProtocolError: for an unknown form, or no more images than parameters.
+        ProtocolError: for no more images than parameters.
     """
-    _check(form, pred.size)
-    (x, _, _), (y, level, size) = _standard(pred), _standard(mos)
-    if form == "poly3":
-        columns, singular, _ = np.linalg.svd(np.vander(x, 4), full_matrices=False)
-        columns = columns[:, singular > singular[0] * x.size * np.finfo(np.float64).eps]
-        return lambda counts: level + size * (_linear(columns, y, counts) @ columns.T)
-    basis = _basis(x, form)
-    start = _best(x, y, basis)
+    if pred.size <= _PARAMETERS:
+        raise ProtocolError(
+            f"fit logistic4 has {_PARAMETERS} parameters and needs more images than that, got {pred.size}."
+        )
+    x, (y, level, size) = _standard(pred)[0], _standard(mos)
+    start = _best(x, y)
 
     def curves(counts: Array) -> Array:
-        return level + size * _search(np.repeat(start[None], len(counts), axis=0), x, y, basis, counts)[1].values
+        return level + size * _search(np.repeat(start[None], len(counts), axis=0), x, y, counts)[1].values
 
     return curves
-
-
-def _check(form: str, count: int) -> None:
-    if form not in FORMS:
-        raise ProtocolError(f"unknown fit {form!r}; expected none, {', '.join(FORMS)}{near(form, FORMS)}.")
-    if count <= _PARAMETERS[form]:
-        raise ProtocolError(
-            f"fit {form} has {_PARAMETERS[form]} parameters and needs more images than that, got {count}."
-        )
 
 
 def _standard(values: Array) -> tuple[Array, float, float]:
@@ -124,30 +59,15 @@ def _standard(values: Array) -> tuple[Array, float, float]:
     return (values - mean) / spread, mean, spread
 
 
-def _basis(x: Array, form: Form) -> Array:
-    return np.stack([np.ones_like(x), x]) if form == "logistic5" else np.ones((1, x.size))
-
-
-def _logistic(z: Array) -> Array:
-    return 0.5 * (1 + np.tanh(z / 2))
-
-
-def _linear(columns: Array, y: Array, counts: Array) -> Array:
-    """Least squares of each resample on columns, (n, P), orthonormal over all images: (R, P)."""
-    weighed = columns.T * counts[:, None]
-    solution: Array = (np.linalg.pinv(weighed @ columns, hermitian=True) @ (weighed @ y)[..., None])[..., 0]
-    return solution
-
-
 @dataclass
 class _State:
-    """Resamples with d, log k and o given: best linear parameters (R, P), curves (R, n) and squared errors (R,)."""
+    """Resamples with d, log k and o given: best height and level (R, 2), curves (R, n) and squared errors (R,)."""
 
     linear: Array
     values: Array
     error: Array
-    columns: Array  # (R, P, n), the logistic one first, to mean 0 and deviation 1
-    inverse: Array  # of the columns' Gram matrix, (R, P, P)
+    columns: Array  # (R, 2, n), the logistic one first, to mean 0 and deviation 1
+    inverse: Array  # of the columns' Gram matrix, (R, 2, 2)
 
     def put(self, rows: NDArray[np.intp], other: _State, chosen: NDArray[np.bool_]) -> None:
         """Replace rows by the chosen ones of another state."""
@@ -155,13 +75,13 @@ class _State:
             mine[rows] = new[chosen]
 
 
-def _solve(theta: Array, x: Array, y: Array, basis: Array, counts: Array) -> _State:
+def _solve(theta: Array, x: Array, y: Array, counts: Array) -> _State:
     d, k, o = theta[:, :1], np.exp(theta[:, 1:2]), theta[:, 2:]
     part = np.tanh((k * (x - o) - d) / 2) / (2 * k)
     middle, spread = part.mean(axis=1, keepdims=True), part.std(axis=1, keepdims=True)
     spread = np.where(spread > 0, spread, 1)
     part = (part - middle) / spread  # far from its centre, a logistic is a small rise on a large constant
-    columns = np.concatenate([part[:, None], np.broadcast_to(basis, (len(part), *basis.shape))], axis=1)
+    columns = np.stack([part, np.ones_like(part)], axis=1)
     weighed = columns * counts[:, None]
     inverse = np.linalg.pinv(weighed @ np.swapaxes(columns, 1, 2), hermitian=True)
     linear = (inverse @ (weighed @ y)[..., None])[..., 0]
@@ -179,26 +99,26 @@ def _recentre(theta: Array, x: Array) -> None:
     theta[:, 0] = k * (centre - theta[:, 2])
 
 
-def _best(x: Array, y: Array, basis: Array) -> Array:
+def _best(x: Array, y: Array) -> Array:
     """The best d, log k and o for all images, (3,)."""
     places = np.quantile(x, np.linspace(0.01, 0.99, 15))
     slopes = np.log((0.25, 0.5, 1, 2, 4, 8, 16, 32))
     grid = np.stack(np.meshgrid(slopes, places, indexing="ij"), axis=-1).reshape(-1, 2)
     grid = np.pad(grid, ((0, 0), (1, 0)))
     ones = np.ones((1, x.size))
-    errors = np.array([_solve(point[None], x, y, basis, ones).error[0] for point in grid])
+    errors = np.array([_solve(point[None], x, y, ones).error[0] for point in grid])
     around = np.pad(errors.reshape(slopes.size, places.size), 1, constant_values=np.inf)
     lowest = np.lib.stride_tricks.sliding_window_view(around, (3, 3)).min(axis=(2, 3)).reshape(-1)
     starts = grid[(errors <= lowest) | (errors <= np.sort(errors)[_FOLLOWED])]
-    theta, state = _search(starts, x, y, basis, np.repeat(ones, len(starts), axis=0))
+    theta, state = _search(starts, x, y, np.repeat(ones, len(starts), axis=0))
     best: Array = theta[int(np.argmin(state.error))]
     return best
 
 
-def _search(start: Array, x: Array, y: Array, basis: Array, counts: Array) -> tuple[Array, _State]:
+def _search(start: Array, x: Array, y: Array, counts: Array) -> tuple[Array, _State]:
     """Levenberg-Marquardt for each resample on its own: d, log k and o, (R, 3), and what follows from them."""
     theta, damping = start.copy(), np.full(len(start), 1e-3)
-    state = _solve(theta, x, y, basis, counts)
+    state = _solve(theta, x, y, counts)
     exact = _EXACT * counts @ y**2
     active = np.flatnonzero(state.error > exact)
     for _ in range(_STEPS):
@@ -211,7 +131,7 @@ def _search(start: Array, x: Array, y: Array, basis: Array, counts: Array) -> tu
         trial = here.copy()
         trial[:, :2] = np.clip(here[:, :2] + np.clip(step, -_STRIDE, _STRIDE), _LOWEST, _HIGHEST)
         _recentre(trial, x)
-        new = _solve(trial, x, y, basis, weights)
+        new = _solve(trial, x, y, weights)
         gain = state.error[active] - new.error
         better = gain > 0
         theta[active[better]] = trial[better]

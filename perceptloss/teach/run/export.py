@@ -23,8 +23,8 @@ from perceptloss.runs.meters import run_facts
 from perceptloss.runs.state import finite
 from perceptloss.teach.cards.facts import DataSource, Figure, ModelCard, metadata
 from perceptloss.teach.cards.markdown import write
+from perceptloss.teach.exams.evaluate import examine
 from perceptloss.teach.run.critic import build_critic, quality_of
-from perceptloss.teach.run.evaluate import examine
 from perceptloss.teach.run.options import CardText, CriticOptions, Val
 from perceptloss.teach.run.saving import stamp
 from perceptloss.teach.run.setup import Material

@@ -141,7 +141,7 @@ class Exam:
         images: Rows to images of one size and their references, uint8, (N, C, H, W).
         batch: Images that may be asked for at once; 1 where sizes differ.
         about: A sentence for people: what is in it, and how the targets arose.
-        fit: Curve before PLCC; see `perceptloss.teach.exams.protocol.plcc`.
+        fit: Curve before PLCC; see `perceptloss.compare.statistics.measures.plcc`.
     """
 
     name: str
