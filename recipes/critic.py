@@ -237,7 +237,8 @@ def main(argv: Sequence[str]) -> None:
             teach(trainee, material, stop)
         digest = sha256_of(folder / "config.yaml")
         origin = Origin.of(argv, digest, config.train.seed, trainee.progress, accelerator)
-    text = conclude(accelerator, folder, file, config, peers, material, origin)
+    rounds = config.val.rounds
+    text = conclude(accelerator, folder, file, config.critic, config.card, rounds, peers, material, origin)
     accelerator.print(f"\n{text}\nEverything is in {folder}.")
     accelerator.end_training()
 

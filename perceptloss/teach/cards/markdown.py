@@ -4,53 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from os import PathLike
-from pathlib import Path
 
-from perceptloss.compare.statistics.bootstrap import Interval
-from perceptloss.errors import WeightsError
-from perceptloss.output.files import write_atomically
 from perceptloss.output.tables import markdown
-from perceptloss.teach.cards.facts import DataSource, Figure, ModelCard, check_file
+from perceptloss.teach.cards.facts import Figure, ModelCard
 
-__all__ = ["render", "write"]
-
-
-def write(card: ModelCard, path: str | PathLike[str]) -> Path:
-    """Write the card as Markdown; replaces the file at once or not at all.
-
-    Args:
-        card: The facts.
-        path: The Markdown file, or the weight file that it is to lie beside, which is then checked first.
-
-    Returns:
-        Path of the Markdown file.
-
-    Raises:
-        WeightsError: if the weight file is not the one of the card, or the card cannot be written.
-    """
-    target = Path(path).expanduser()
-    if target.suffix == ".safetensors":
-        check_file(card, target)
-        target = target.with_suffix(".md")
-    try:
-        write_atomically(target, render(card))
-    except OSError as error:
-        raise WeightsError(f"cannot write {target}: {error.strerror or error}") from error
-    return target
+__all__ = ["render"]
 
 
 def render(card: ModelCard) -> str:
-    """The card as Markdown, equal for equal facts; ends in a new line.
-
-    Raises:
-        ConfigError: if the card is not complete.
-    """
-    card.check_complete()
+    """The card as Markdown, equal for equal facts; ends in a new line."""
     blocks = [
         f"# {card.name}\n\n{card.summary.strip()}\n",
         _facts(card),
-        "## Data\n\n" + _data(card.data),
+        "## Data\n\n" + _bullets([f"{s.name}: {s.use}. {s.licence}. {s.attribution}" for s in card.data]),
         "## Training\n\n" + _training(card),
         "## Agreement\n\n" + _figures(card.name, card.figures),
         "## Held out\n\n"
@@ -77,10 +43,6 @@ def _facts(card: ModelCard) -> str:
     return markdown(["fact", "value"], rows, "l")
 
 
-def _data(data: Sequence[DataSource]) -> str:
-    return _bullets([f"{source.name}: {source.use}. {source.licence}. {source.attribution}" for source in data])
-
-
 def _training(card: ModelCard) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in sorted(card.versions.items()))
     facts = [
@@ -96,24 +58,10 @@ def _training(card: ModelCard) -> str:
 def _figures(name: str, figures: Sequence[Figure]) -> str:
     peers = list(dict.fromkeys(peer for figure in figures for peer in figure.peers))
     rows = [
-        [
-            figure.data,
-            figure.measure,
-            str(figure.count),
-            str(figure.value),
-            *(_peer(figure.peers.get(peer)) for peer in peers),
-        ]
-        for figure in figures
+        [f.data, f.measure, str(f.count), str(f.value), *(str(f.peers.get(peer, "—")) for peer in peers)]
+        for f in figures
     ]
-    table = markdown(["set", "measure", "n", name, *peers], rows)
-    note = "In brackets: bootstrap intervals. A figure without brackets is quoted, not measured here."
-    return f"{table}\n{note}\n" if any(isinstance(p, float) for f in figures for p in f.peers.values()) else table
-
-
-def _peer(value: Interval | float | None) -> str:
-    if value is None:
-        return "—"
-    return str(value) if isinstance(value, Interval) else f"{value:.3f}".replace("-", "−")
+    return markdown(["set", "measure", "n", name, *peers], rows)
 
 
 def _bullets(lines: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +22,10 @@ from perceptloss.output.tables import markdown
 from perceptloss.runs.meters import run_facts
 from perceptloss.runs.state import finite
 from perceptloss.teach.cards.facts import DataSource, Figure, ModelCard, metadata
-from perceptloss.teach.cards.markdown import write
+from perceptloss.teach.cards.markdown import render
 from perceptloss.teach.exams.evaluate import examine
 from perceptloss.teach.run.critic import build_critic, quality_of
-from perceptloss.teach.run.options import CardText, CriticOptions, Val
+from perceptloss.teach.run.options import CardText, CriticOptions
 from perceptloss.teach.run.saving import stamp
 from perceptloss.teach.run.setup import Material
 from perceptloss.weights.checkpoints import read_facts
@@ -77,17 +77,6 @@ class Origin:
         return None if facts is None else cls(**facts)
 
 
-class ExportOptions(Protocol):
-    """What is read of a configuration."""
-
-    @property
-    def critic(self) -> CriticOptions: ...
-    @property
-    def val(self) -> Val: ...
-    @property
-    def card(self) -> CardText: ...
-
-
 def card_problems(card: CardText) -> list[str]:
     """What a model card would lack; found before the first step rather than after."""
     if not card.write:
@@ -126,7 +115,9 @@ def conclude(
     accelerator: Accelerator,
     folder: Path,
     file: Path,
-    config: ExportOptions,
+    own: CriticOptions,
+    card: CardText,
+    rounds: int,
     peers: Mapping[str, Critic],
     material: Material,
     origin: Origin | None,
@@ -135,8 +126,7 @@ def conclude(
 
     Call on all processes.
     """
-    own, card = config.critic, config.card
-    options = {"limit": 0, "seed": 0, "rounds": config.val.rounds}
+    options = {"limit": 0, "seed": 0, "rounds": rounds}
     critic = build_critic(replace(own, weights=str(file), fixed=()), 0).freeze().to(accelerator.device)
     systems = {own.name: critic, **{n: p for n, p in peers.items() if n != own.name}}
     found = {n: examine(accelerator, partial(quality_of, c), material.exams, **options) for n, c in systems.items()}
@@ -165,7 +155,8 @@ def conclude(
     }
     text = table(exams)
     if card.write and origin is not None:
-        write(_complete(_card(critic, file, origin, card, material), file, exams, material.teachers), file)
+        described = _complete(_card(critic, file, origin, card, material), file, exams, material.teachers)
+        write_atomically(file.with_suffix(".md"), render(described))
     elif card.write:
         text += f"\nNo model card: {folder} holds no results.json that says how the weights came about.\n"
     write_atomically(folder / "results.md", text)

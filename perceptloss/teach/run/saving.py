@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,10 @@ def export(critic: Critic, path: Path, facts: Mapping[str, Any]) -> None:
         _check(critic, path)
 
 
-def stamp(path: Path, metadata: Mapping[str, str]) -> None:
+def stamp(path: Path, known: Mapping[str, Any]) -> None:
     """Make the facts of a model card part of a file's own; the file changes only if they are not."""
     facts = read_facts(path)
-    wanted = {**facts, **json.loads(metadata["perceptloss"])}
+    wanted = {**facts, **known}
     if wanted != facts:
         write_state(path, load_file(path), wanted)
 
