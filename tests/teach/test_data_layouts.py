@@ -26,7 +26,6 @@ def test_a_release_is_read(layout, tmp_path):
     higher_better, scale, rows = EXPECTED[layout]
     assert (opinions.higher_better, opinions.range, opinions.name) == (higher_better, scale, layout)
     assert sorted(table(opinions, tmp_path), key=str) == sorted(_floats(rows), key=str)
-    assert {opinion.dataset for opinion in opinions} == {layout}
     opinions.check()
 
 
@@ -171,9 +170,8 @@ def test_broken_and_wrong_workbooks(tmp_path):
         read_opinions("csiq", tmp_path)
 
 
-def test_stereo_pairs_have_opinions_of_each_view(tmp_path):
+def test_stereo_pairs_lie_side_by_side_in_one_file(tmp_path):
     pairs = read_opinions("waterloo3d", fake.waterloo3d(tmp_path))
-    assert [(o.mos_left, o.mos_right) for o in pairs] == [(97, 96), (62, 96), (None, None)]
     assert all(o.image_right == o.image and o.reference_right == o.reference for o in pairs)
     assert pairs.contents == ("N0001", "N0001", "N0003")
 

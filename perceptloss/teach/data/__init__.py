@@ -2,7 +2,6 @@
 
     opinions = read_opinions("kadid10k", "path/to/kadid10k")
     parts = opinions.split({"train": 0.8, "val": 0.2}, seed=0)
-    x, y = load(parts["train"][0])
 
 Layouts: `csv`, `tid2013`, `kadid10k`, `live`, `csiq`, `pipal`, `koniq10k`, `spaq`, `clive`, `waterloo3d`, `uieb-ranks`.
 What files each reads is in the docstring of its reader. Nothing is downloaded.
@@ -18,16 +17,14 @@ from typing import Any, Final
 
 from perceptloss.errors import near
 from perceptloss.teach.data.csv_file import read_csv
-from perceptloss.teach.data.full_reference import read_csiq, read_kadid10k, read_pipal, read_tid2013
+from perceptloss.teach.data.full_reference import read_csiq, read_kadid10k, read_pipal, read_tid2013, read_waterloo3d
 from perceptloss.teach.data.live import read_live
 from perceptloss.teach.data.no_reference import read_clive, read_koniq10k, read_spaq
 from perceptloss.teach.data.opinion import Opinion, OpinionsError
 from perceptloss.teach.data.opinions import OpinionSet
-from perceptloss.teach.data.pictures import load
 from perceptloss.teach.data.ranks import read_ranks
-from perceptloss.teach.data.stereo import read_waterloo3d
 
-__all__ = ["LAYOUTS", "Opinion", "OpinionSet", "OpinionsError", "load", "read_opinions"]
+__all__ = ["LAYOUTS", "Opinion", "OpinionSet", "OpinionsError", "read_opinions"]
 
 LAYOUTS: Final[Mapping[str, Callable[..., OpinionSet]]] = MappingProxyType(
     {

@@ -21,7 +21,7 @@ def read_csv(
     """Opinions from a CSV file in UTF-8 whose first line names the columns.
 
     Columns `image` and `mos` must be there. These may be, and their cells may be empty: `reference`, `std`, `content`,
-    `distortion`, `level`, and for stereo pairs `image_right`, `reference_right`, `mos_left`, `mos_right`.
+    `distortion`, `level`, and for stereo pairs `image_right`, `reference_right`.
     Paths are relative to the folder of the file. Without `content`, the reference names the content, or the image
     where there is none. A picture that is a row of its own and the reference of others has their content.
 
@@ -43,7 +43,7 @@ def read_csv(
         row.cells["reference"]: row.cells["content"] for row in rows if {"reference", "content"} <= row.cells.keys()
     }
     name = name or path.stem
-    opinions = [_opinion(row, path.parent, name, shared, problems) for row in rows]
+    opinions = [_opinion(row, path.parent, shared, problems) for row in rows]
     problems += [
         f"{row.where}: {file} is missing"
         for row, opinion in zip(rows, opinions, strict=True)
@@ -52,11 +52,11 @@ def read_csv(
     ]
     if problems:
         raise OpinionsError(problems, str(path))
-    scores = [mos for o in opinions for mos in (o.mos, o.mos_left, o.mos_right) if mos is not None]
+    scores = [opinion.mos for opinion in opinions]
     return OpinionSet(name, opinions, higher_better, range or (min(scores), max(scores)))
 
 
-def _opinion(row: Row, folder: Path, name: str, shared: dict[str, str], problems: list[str]) -> Opinion:
+def _opinion(row: Row, folder: Path, shared: dict[str, str], problems: list[str]) -> Opinion:
     cells = row.cells
     image = row.text("image", problems)
     level = row.optional("level", problems)
@@ -74,11 +74,8 @@ def _opinion(row: Row, folder: Path, name: str, shared: dict[str, str], problems
         content=cells.get("content") or cells.get("reference") or shared.get(image, image),
         distortion=cells.get("distortion"),
         level=None if level is None else int(level),
-        dataset=name,
         image_right=file("image_right"),
         reference_right=file("reference_right"),
-        mos_left=row.optional("mos_left", problems),
-        mos_right=row.optional("mos_right", problems),
     )
 
 

@@ -1,4 +1,4 @@
-"""TID2013, KADID-10k, CSIQ and PIPAL: distorted pictures with their originals."""
+"""TID2013, KADID-10k, CSIQ, PIPAL and Waterloo-IVC 3D: distorted pictures, or stereo pairs, with their originals."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Final
 from perceptloss.teach.data.opinion import Opinion
 from perceptloss.teach.data.opinions import OpinionSet
 from perceptloss.teach.data.release import Release
-from perceptloss.teach.data.tables import Row, number, read_lines, read_rows, whole
+from perceptloss.teach.data.tables import number, read_lines, read_rows, whole
 
-__all__ = ["read_csiq", "read_kadid10k", "read_pipal", "read_tid2013"]
+__all__ = ["read_csiq", "read_kadid10k", "read_pipal", "read_tid2013", "read_waterloo3d"]
 
 _NUMBERED: Final = re.compile(r"(i\d+)_(\d+)_(\d+)\.\w+", re.IGNORECASE)  # content, distortion, level
 _CSIQ_FOLDERS: Final = {"noise": "awgn", "jpeg 2000": "jpeg2000"}  # the others are named like the distortion
@@ -40,26 +40,16 @@ def read_tid2013(root: str | Path) -> OpinionSet:
         if len(deviations) != len(scored):
             release.problems.append(f"mos_std.txt has {len(deviations)} lines, but mos_with_names.txt {len(scored)}")
             release.stop()
-    opinions = []
     for (where, words), std in zip(scored, deviations, strict=True):
         name = _NUMBERED.fullmatch(words[-1])
         if len(words) != 2 or name is None:
             release.problems.append(f"{where}: expected a MOS and a name like i01_02_3.bmp, got {' '.join(words)!r}")
             continue
         content, distortion, level = name.groups()
-        opinions.append(
-            Opinion(
-                image=distorted.get(words[1]),
-                reference=originals.get(f"{content}.bmp"),
-                mos=number(words[0], where, release.problems),
-                std=std,
-                content=content.upper(),
-                distortion=distortion,
-                level=int(level),
-                dataset="tid2013",
-            )
-        )
-    return release.finish(opinions, higher_better=True, range=(0, 9))
+        mos = number(words[0], where, release.problems)
+        image, reference = distorted.get(words[1]), originals.get(f"{content}.bmp")
+        release.opinions.append(Opinion(image, mos, content.upper(), reference, std, distortion, int(level)))
+    return release.finish((0, 9))
 
 
 def read_kadid10k(root: str | Path) -> OpinionSet:
@@ -76,7 +66,6 @@ def read_kadid10k(root: str | Path) -> OpinionSet:
     release = Release("kadid10k", root)
     table, images = release.file("dmos.csv"), release.folder("images")
     release.stop()
-    opinions = []
     for row in read_rows(table, ("dist_img", "ref_img", "dmos", "var")):
         image, original = (row.text(column, release.problems) for column in ("dist_img", "ref_img"))
         name = _NUMBERED.fullmatch(image)
@@ -86,19 +75,10 @@ def read_kadid10k(root: str | Path) -> OpinionSet:
         elif variance < 0:
             release.problems.append(f"{row.where}: var is {variance}, expected 0 or more")
         else:
-            opinions.append(
-                Opinion(
-                    image=images.get(image),
-                    reference=images.get(original),
-                    mos=row.number("dmos", release.problems),
-                    std=variance**0.5,
-                    content=Path(original).stem.upper(),
-                    distortion=name[2],
-                    level=int(name[3]),
-                    dataset="kadid10k",
-                )
-            )
-    return release.finish(opinions, higher_better=True, range=(1, 5))
+            mos, content = row.number("dmos", release.problems), Path(original).stem.upper()
+            files, std = (images.get(image), images.get(original)), variance**0.5
+            release.opinions.append(Opinion(files[0], mos, content, files[1], std, name[2], int(name[3])))
+    return release.finish((1, 5))
 
 
 def read_csiq(root: str | Path) -> OpinionSet:
@@ -118,25 +98,16 @@ def read_csiq(root: str | Path) -> OpinionSet:
     distorted, originals = release.folder("dst_imgs", deep=True), release.folder("src_imgs")
     release.stop()
 
-    def opinion(row: Row) -> Opinion:
+    sheet = "all_by_image" if table.suffix.lower() == ".xlsx" else None
+    for row in read_rows(table, ("image", "dst_type", "dst_lev", "dmos_std", "dmos"), sheet):
         name = whole(row.text("image", release.problems))
         kind = row.text("dst_type", release.problems).lower()
         kind = _CSIQ_FOLDERS.get(kind, kind)
         level = int(row.number("dst_lev", release.problems))
-        return Opinion(
-            image=distorted.get(f"{name}.{kind}.{level}.png"),
-            reference=originals.get(f"{name}.png"),
-            mos=row.number("dmos", release.problems),
-            std=row.number("dmos_std", release.problems),
-            content=name,
-            distortion=kind,
-            level=level,
-            dataset="csiq",
-        )
-
-    sheet = "all_by_image" if table.suffix.lower() == ".xlsx" else None
-    rows = read_rows(table, ("image", "dst_type", "dst_lev", "dmos_std", "dmos"), sheet)
-    return release.finish([opinion(row) for row in rows], higher_better=False, range=(0, 1))
+        mos, std = (row.number(column, release.problems) for column in ("dmos", "dmos_std"))
+        image, reference = distorted.get(f"{name}.{kind}.{level}.png"), originals.get(f"{name}.png")
+        release.opinions.append(Opinion(image, mos, name, reference, std, kind, level))
+    return release.finish((0, 1), higher_better=False)
 
 
 def read_pipal(root: str | Path) -> OpinionSet:
@@ -155,27 +126,46 @@ def read_pipal(root: str | Path) -> OpinionSet:
     labels, originals = release.folder("Train_Label"), release.folder("Train_Ref")
     distorted = release.folder("Train_Dist", deep=True)
     release.stop()
-    opinions = []
     for where, words in (line for file in labels for line in read_lines(file)):
         name = re.fullmatch(r"(\w+?)_(\d+_\d+)\.\w+", words[0])
         if len(words) != 2 or name is None:
             found = ",".join(words)
             release.problems.append(f"{where}: expected a name like A0001_00_00.bmp and a rating, got {found!r}")
             continue
-        opinions.append(
-            Opinion(
-                image=distorted.get(words[0]),
-                reference=originals.get(f"{name[1]}.bmp"),
-                mos=number(words[1], where, release.problems),
-                std=None,
-                content=name[1],
-                distortion=name[2],
-                level=None,
-                dataset="pipal",
-            )
-        )
-    if not opinions:
+        rating = number(words[1], where, release.problems)
+        reference = originals.get(f"{name[1]}.bmp")
+        release.opinions.append(Opinion(distorted.get(words[0]), rating, name[1], reference, distortion=name[2]))
+    if not release.opinions:
         release.problems.append(f"{labels.path} has no .txt file with ratings")
-    ratings = [opinion.mos for opinion in opinions]
     release.stop()
-    return release.finish(opinions, higher_better=True, range=(min(ratings), max(ratings)))
+    ratings = [opinion.mos for opinion in release.opinions]
+    return release.finish((min(ratings), max(ratings)))
+
+
+def read_waterloo3d(root: str | Path) -> OpinionSet:
+    """Waterloo-IVC 3D, phase I or II (Wang et al., 2015): stereo pairs, symmetric and not; MOS 0..100, higher better.
+
+    Files: the pictures of the stereo session, `3D/Session3DIQ/` or `Session3DIQ/`, numbered `N0001.png` and so on, the
+    two views side by side, left one first; and `mos.csv`, which is not part of the release: put its scores into these
+    columns,
+        image, reference    numbers of the judged pair and of its undistorted original, such as N0002 and N0001, with
+                            or without .png
+        stereo              MOS of the pair
+        std, distortion     of the pair; both columns may be absent
+    The content is the original.
+
+    Raises:
+        OpinionsError: listing all problems.
+    """
+    release = Release("waterloo3d", root)
+    table = release.file("mos.csv")
+    images = release.folder("3D/Session3DIQ", "Session3DIQ")
+    release.stop()
+    for row in read_rows(table, ("image", "reference", "stereo")):
+        names = (row.text(column, release.problems) for column in ("image", "reference"))
+        image, reference = (images.get(f"{name.lower().removesuffix('.png')}.png") for name in names)
+        mos, std = row.number("stereo", release.problems), row.optional("std", release.problems)
+        kind, content = row.cells.get("distortion"), reference.stem.upper()
+        pair = Opinion(image, mos, content, reference, std, kind, image_right=image, reference_right=reference)
+        release.opinions.append(pair)
+    return release.finish((0, 100))

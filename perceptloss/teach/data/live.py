@@ -51,22 +51,11 @@ def read_live(root: str | Path, *, realigned: bool = False, originals: bool = Fa
         release.problems.append(f"there are {len(places)} numbered pictures ({sizes}), but the vectors have {lengths}")
         release.stop()
     _compare_with_info(release, folders, dict(zip(places, shown, strict=True)))
-    opinions = [
-        Opinion(
-            image=folders[kind].get(f"img{n}.bmp"),
-            reference=references.get(original),
-            mos=mos,
-            std=std,
-            content=Path(original).stem.lower(),
-            distortion=kind,
-            level=None,
-            dataset="live",
-        )
-        for (kind, n), original, mos, std, flag in zip(places, shown, scores, deviations, flags, strict=True)
-        if originals or not flag
-    ]
-    release.stop()
-    return release.finish(opinions, higher_better=False, range=(min(0, *scores), max(100, *scores)))
+    for (kind, n), original, mos, std, flag in zip(places, shown, scores, deviations, flags, strict=True):
+        if originals or not flag:
+            image, reference = folders[kind].get(f"img{n}.bmp"), references.get(original)
+            release.opinions.append(Opinion(image, mos, Path(original).stem.lower(), reference, std, kind))
+    return release.finish((min(0, *scores), max(100, *scores)), higher_better=False)
 
 
 def _count(folder: Folder) -> int:

@@ -47,12 +47,12 @@ def read_koniq10k(
     table = release.file(f"{_KONIQ}.csv", f"{_KONIQ}/{_KONIQ}.csv")
     images = release.folder(size, f"koniq10k_{size}/{size}")
     release.stop()
-    opinions = []
     for row in read_rows(table, ("image_name", "SD", scores)):
         image = images.get(row.text("image_name", release.problems))
         std = row.number("sd", release.problems) if scores == "MOS" else None
-        opinions.append(_opinion(image, row.number(scores.lower(), release.problems), std, "koniq10k"))
-    return release.finish(opinions, higher_better=True, range=(1, 5) if scores == "MOS" else (0, 100))
+        mos = row.number(scores.lower(), release.problems)
+        release.opinions.append(Opinion(image, mos, image.stem, std=std))
+    return release.finish((1, 5) if scores == "MOS" else (0, 100))
 
 
 def read_spaq(root: str | Path) -> OpinionSet:
@@ -68,13 +68,10 @@ def read_spaq(root: str | Path) -> OpinionSet:
     table = release.file(f"Annotations/{_SPAQ}.xlsx", f"Annotations/{_SPAQ}.csv")
     images = release.folder("TestImage")
     release.stop()
-    opinions = [
-        _opinion(
-            images.get(row.text("image name", release.problems)), row.number("mos", release.problems), None, "spaq"
-        )
-        for row in read_rows(table, ("Image name", "MOS"))
-    ]
-    return release.finish(opinions, higher_better=True, range=(0, 100))
+    for row in read_rows(table, ("Image name", "MOS")):
+        image = images.get(row.text("image name", release.problems))
+        release.opinions.append(Opinion(image, row.number("mos", release.problems), image.stem))
+    return release.finish((0, 100))
 
 
 def read_clive(root: str | Path, *, training: bool = False) -> OpinionSet:
@@ -102,14 +99,8 @@ def read_clive(root: str | Path, *, training: bool = False) -> OpinionSet:
             f"{names[0]} has {listed.size} entries, {names[1]} {scores.size}, {names[2]} {deviations.size}"
         )
         release.stop()
-    opinions = [
-        _opinion(images.get(name), mos, std, "clive")
-        for name, mos, std in zip(texts(listed), numbers(scores), numbers(deviations), strict=True)
-        if training or name.lower() not in _TRAINING
-    ]
-    return release.finish(opinions, higher_better=True, range=(0, 100))
-
-
-def _opinion(image: Path, mos: float, std: float | None, dataset: str) -> Opinion:
-    """A photograph of its own content."""
-    return Opinion(image, None, mos, std, image.stem, None, None, dataset)
+    for name, mos, std in zip(texts(listed), numbers(scores), numbers(deviations), strict=True):
+        if training or name.lower() not in _TRAINING:
+            image = images.get(name)
+            release.opinions.append(Opinion(image, mos, image.stem, std=std))
+    return release.finish((0, 100))

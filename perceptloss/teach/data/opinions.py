@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
@@ -78,7 +80,7 @@ class OpinionSet(Sequence[Opinion]):
         if self.higher_better:
             return self
         total = sum(self.range)
-        flipped = [opinion.with_scores(lambda mos: total - mos) for opinion in self]
+        flipped = [replace(opinion, mos=total - opinion.mos) for opinion in self]
         return OpinionSet(self.name, flipped, True, self.range)
 
     def split(self, fractions: Mapping[str, float], seed: int = 0) -> dict[str, OpinionSet]:
@@ -112,12 +114,6 @@ class OpinionSet(Sequence[Opinion]):
         if problems:
             raise OpinionsError(problems, self.name)
 
-    def unreadable(self) -> list[str]:
-        """Decode every file, and say what is wrong with each; also where a picture is not as large as its reference."""
-        from perceptloss.teach.data.pictures import unreadable
-
-        return unreadable(self)
-
     def files(self) -> tuple[Path, ...]:
         """Every file of the set once."""
         return tuple(dict.fromkeys(path for opinion in self for path in opinion.files))
@@ -126,9 +122,7 @@ class OpinionSet(Sequence[Opinion]):
         return OpinionSet(self.name, opinions, self.higher_better, self.range)
 
     def _owners(self, fractions: Mapping[str, float], seed: int) -> dict[str, str]:
-        sizes: dict[str, int] = {}
-        for content in self.contents:
-            sizes[content] = sizes.get(content, 0) + 1
+        sizes = Counter(self.contents)
         problems = [
             f"{part}: a fraction must be positive, got {share}" for part, share in fractions.items() if share <= 0
         ]
@@ -158,7 +152,10 @@ class OpinionSet(Sequence[Opinion]):
         seen: set[tuple[Path | None, ...]] = set()
         shows: dict[Path, str] = {}
         for o in self._opinions:
-            problems += [f"{o.image}: {wrong}" for wrong in _wrong_numbers(o, low, high)]
+            if not low <= o.mos <= high:
+                problems.append(f"{o.image}: mos is {o.mos}, expected a number in {low:g}..{high:g}")
+            if o.std is not None and not 0 <= o.std < math.inf:
+                problems.append(f"{o.image}: std is {o.std}, expected 0 or more")
             key = (o.image, o.image_right, o.reference, o.reference_right)
             if key in seen:
                 problems.append(f"{o.image} comes more than once")
@@ -167,15 +164,3 @@ class OpinionSet(Sequence[Opinion]):
                 if shows.setdefault(path, o.content) != o.content:
                     problems.append(f"{path} is of content {shows[path]!r} and of {o.content!r}")
         return list(dict.fromkeys(problems))
-
-
-def _wrong_numbers(opinion: Opinion, low: float, high: float) -> list[str]:
-    scores = {"mos": opinion.mos, "mos_left": opinion.mos_left, "mos_right": opinion.mos_right}
-    wrong = [
-        f"{name} is {mos}, expected a number in {low:g}..{high:g}"
-        for name, mos in scores.items()
-        if mos is not None and not low <= mos <= high
-    ]
-    if opinion.std is not None and not (opinion.std >= 0 and math.isfinite(opinion.std)):
-        wrong.append(f"std is {opinion.std}, expected 0 or more")
-    return wrong

@@ -50,31 +50,27 @@ def read_ranks(root: str | Path, *, name: str = "uieb-ranks") -> OpinionSet:
     scenes: dict[str, list[_Version]] = {}
     for version in versions:
         scenes.setdefault(version.scene, []).append(version)
-    opinions: list[Opinion] = []
     for scene, ranked in scenes.items():
         if len({version.rank for version in ranked}) < 2:
             release.problems.append(f"scene {scene}: {len(ranked)} versions at one rank; two ranks at least are needed")
         else:
-            opinions += _opinions(ranked, name)
+            release.opinions += _opinions(ranked)
     if not versions:
         release.problems.append(f"expected ranks.csv or pictures ({', '.join(sorted(_SUFFIXES))}), found none")
-    return release.finish(opinions, higher_better=True, range=(0, 1))
+    return release.finish((0, 1))
 
 
-def _opinions(ranked: list[_Version], name: str) -> list[Opinion]:
+def _opinions(ranked: list[_Version]) -> list[Opinion]:
     ranks = sorted(version.rank for version in ranked)
     places = {rank: ranks.index(rank) + (ranks.count(rank) - 1) / 2 for rank in ranks}
     best, worst = places[ranks[0]], places[ranks[-1]]
     return [
         Opinion(
-            image=version.image,
-            reference=None,
-            mos=(worst - places[version.rank]) / (worst - best),
-            std=None,
-            content=version.scene,
+            version.image,
+            (worst - places[version.rank]) / (worst - best),
+            version.scene,
             distortion=version.method,
             level=version.rank,
-            dataset=name,
         )
         for version in ranked
     ]

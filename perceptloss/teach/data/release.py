@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from perceptloss.errors import some
@@ -23,6 +23,7 @@ class Release:
         name: As given.
         root: As given.
         problems: Found so far; `stop` and `finish` raise them together.
+        opinions: Found so far.
 
     Raises:
         OpinionsError: if there is no such folder.
@@ -31,6 +32,7 @@ class Release:
     def __init__(self, name: str, root: str | Path) -> None:
         self.name, self.root = name, Path(root)
         self.problems: list[str] = []
+        self.opinions: list[Opinion] = []
         if not self.root.is_dir():
             raise OpinionsError([f"{root} is not a folder"], name)
 
@@ -58,11 +60,10 @@ class Release:
         if self.problems:
             raise OpinionsError(dict.fromkeys(self.problems), f"{self.name} at {self.root}")
 
-    def finish(self, opinions: Iterable[Opinion], *, higher_better: bool, range: tuple[float, float]) -> OpinionSet:
+    def finish(self, range: tuple[float, float], *, higher_better: bool = True) -> OpinionSet:
         """The set of opinions, or the problems that were met in making them."""
-        made = tuple(opinions)
         self.stop()
-        return OpinionSet(self.name, made, higher_better, range)
+        return OpinionSet(self.name, self.opinions, higher_better, range)
 
     def _find(self, place: str) -> Path | None:
         path = self.root
