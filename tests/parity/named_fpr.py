@@ -105,7 +105,7 @@ def _teach(critic: Critic, case: NamedCase, images: Mapping[str, Tensor]) -> Los
     }
     for own, other in (("dist", "ref"), ("ref", "dist")):
         three = (found[name] for name in (f"f_{own}", f"fake_{own}", f"f_{other}"))
-        losses[f"loss_triplet_{own}"] = triplet_margin(*three, margin=0.5, weight=20)
+        losses[f"loss_triplet_{own}"] = 20 * triplet_margin(*three, margin=0.5)
     return losses | {"loss_total": torch.stack(list(losses.values())).sum()}
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from perceptloss.errors import ConfigError, InputError
+from perceptloss.errors import ConfigError
 from perceptloss.teach.objectives.anchors import (
     assignment_cost,
     class_proxies,
@@ -78,28 +78,25 @@ def test_a_procrustes_step_is_orthogonal_and_never_worse():
 @pytest.mark.parametrize(("classes", "bits"), [(2, 1), (4, 2), (8, 3), (16, 4), (12, 6), (30, 20)])
 def test_hash_consistent_codes(classes, bits):
     proxies = large_margin_proxies(classes, bits)
-    rotation, codes, trace = hash_consistent(proxies)
-    assert torch.allclose(rotation.T @ rotation, torch.eye(bits, dtype=torch.float64), atol=1e-6)
+    codes = hash_consistent(proxies)
     assert codes.abs().eq(1).all()
     assert len(codes.T.unique(dim=0)) == classes
-    assert all(later <= earlier for earlier, later in itertools.pairwise(trace))
-    turned = rotation @ proxies * math.sqrt(bits)
-    assert trace[-1] == pytest.approx(float((turned - turned.sign()).square().sum(0).mean()), abs=1e-9)
 
 
 def test_turning_makes_binary_what_can_be():
     corners = torch.tensor([[1.0, 1, -1, -1], [1, -1, 1, -1]], dtype=torch.float64) / math.sqrt(2)
     angle = torch.tensor(0.7)
     away = torch.tensor([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]], dtype=torch.float64) @ corners
-    _, codes, trace = hash_consistent(away)
-    assert trace[-1] == pytest.approx(0, abs=1e-12)
+    codes = hash_consistent(away)
+    apart = (2 - codes.T @ codes) / 2
+    assert torch.allclose(apart, 1 - away.T @ away, atol=1e-6)  # nothing is lost
     assert len(codes.T.unique(dim=0)) == 4
 
 
 def test_codes_that_coincide_are_parted_by_the_bits_nearest_to_their_threshold():
     # three directions close together: no rotation alone gives them different signs, whatever it is
     near = F.normalize(torch.tensor([[1.0, 1, 1, 1], [0, 1e-3, 0, 1e-3], [0, 0, 1e-3, 2e-3]]).double(), dim=0)
-    _, codes, _ = hash_consistent(near)
+    codes = hash_consistent(near)
     assert len(codes.T.unique(dim=0)) == 4
 
 
@@ -116,8 +113,6 @@ def test_too_many_classes():
         class_proxies(9, 3)
     with pytest.raises(ConfigError, match="2 or more classes"):
         large_margin_proxies(1, 3)
-    with pytest.raises(ConfigError, match="needs 4 dimensions, got 3"):
-        simplex_proxies(5, 3)
 
 
 @pytest.mark.parametrize("count", [3, 5, 6])
@@ -143,27 +138,11 @@ def test_no_swap_of_two_improves_an_assignment():
         assert assignment_cost(similarity, proxies, other) >= cost - 1e-9
 
 
-def test_assignment_wants_a_symmetric_similarity_of_its_size():
-    proxies = class_proxies(4, 4)
-    for wrong in (torch.rand(4, 4, dtype=torch.float64), torch.eye(3, dtype=torch.float64)):
-        with pytest.raises(ConfigError, match="symmetric similarity of 4 x 4"):
-            greedy_assignment(wrong, proxies)
-
-
 def test_similarity_of_levels():
-    found = level_similarity(["blur", "blur", "blur", "noise", None], [1, 2, 5, 2, 0], width=1.0)
-    assert found[0].tolist() == pytest.approx([1, math.exp(-0.5), 0.2, 0.2, math.exp(-0.5)])
+    found = level_similarity(["blur", "blur", "blur", "noise"], [1, 2, 5, 2])
+    assert found[0].tolist() == pytest.approx([1, math.exp(-0.5), 0.2, 0.2])
     assert found[1, 3] == 0.2
-    assert found[4].tolist() == pytest.approx([math.exp(-0.5), 0.2, 0.2, 0.2, 1])
     torch.testing.assert_close(found, found.T)
-    # gaps 1, 3, 4 of one type: kappa is their mean
-    usual = level_similarity(["blur"] * 3, [1, 2, 5])
-    assert usual[0, 1] == pytest.approx(math.exp(-1 / (2 * (8 / 3) ** 2)))
-    for wrong, told in (({"across": 2.0}, "across"), ({"width": 0.0}, "width")):
-        with pytest.raises(ConfigError, match=told):
-            level_similarity(["blur"], [1], **wrong)
-    with pytest.raises(ConfigError, match="1 types and 2 levels"):
-        level_similarity(["blur"], [1, 2])
 
 
 def test_neighbouring_levels_get_neighbouring_codes():
@@ -206,14 +185,14 @@ def test_triplets():
 
 def test_logits_and_their_gradient():
     proxies = class_proxies(5, 16)
-    head = ProxyHead(10, proxies, scale=4.0)
+    head = ProxyHead(10, proxies)
     f = torch.randn(3, 10, requires_grad=True)
     v = head(f)
     assert torch.allclose(v, torch.tanh(F.linear(f, head.embed.weight, head.embed.bias)))
-    assert torch.allclose(head.logits(v), v @ proxies * (4 / math.sqrt(16)))
+    assert torch.allclose(head.logits(v), v @ proxies * (2 / math.sqrt(16)))
     labels = torch.tensor([0, 4, 2])
     loss = head.loss(f, labels)
-    assert loss.item() == pytest.approx(F.cross_entropy(v @ proxies, labels).item(), rel=1e-5)
+    assert loss.item() == pytest.approx(F.cross_entropy(v @ proxies / 2, labels).item(), rel=1e-5)
     loss.backward()
     assert f.grad.abs().sum() > 0
     assert {name for name, p in head.named_parameters() if p.grad.abs().sum() > 0} == {"embed.weight", "embed.bias"}
@@ -248,21 +227,6 @@ def test_a_head_learns_classes_and_codes_near_their_proxies():
     distance = code_distance(v.sign()[:, None], v.sign())
     same = labels[:, None] == labels
     assert distance[same].mean() + 3 < distance[~same].mean()
-
-
-def test_what_a_head_refuses():
-    head = ProxyHead(4, class_proxies(3, 8))
-    f = torch.randn(5, 4, requires_grad=True)
-    tags = (torch.rand(5, 3) > 0.5).float()
-    with pytest.raises(InputError, match=r"features \(N, 4\), got \(5, 3\)"):
-        head(torch.randn(5, 3))
-    with pytest.raises(InputError, match="one int64 class"):
-        head.loss(f, tags)
-    for wrong in (torch.zeros(4, 2), torch.ones(4, 2), torch.ones(4)):
-        with pytest.raises(ConfigError, match="without equal columns"):
-            ProxyHead(4, wrong)
-    with pytest.raises(ConfigError, match="scale must be positive"):
-        ProxyHead(4, class_proxies(3, 8), scale=0)
 
 
 def test_low_precision_features():

@@ -65,7 +65,7 @@ def same(a, b):
 
 
 def test_the_rows_are_what_the_plan_asks_for(plan, made):
-    assert len(made) == plan.crops * plan.images_per_crop == 6 * (1 + 3 * 2 + 2)
+    assert len(made) == plan.crops * (1 + 3 * 2 + 2) == 54
     assert made.images.shape == (54, 3, 96, 96) and made.images.dtype == np.uint8
     assert made.references.shape == (6, 3, 96, 96)
     assert Counter(made.reference.tolist()) == dict.fromkeys(range(6), 9)
@@ -123,7 +123,7 @@ def test_an_interrupted_build_goes_on_to_the_same_bits(plan, folder, tmp_path, m
     kept = third.stat().st_mtime_ns
     asked = []
     monkeypatch.setattr(Worker, "shard", _noting(asked, Worker.shard))
-    monkeypatch.setattr(MAKING, "_remove", lambda _: None)
+    monkeypatch.setattr(MAKING, "rmtree", lambda *_, **__: None)
     build(plan, place, processes=1, progress=False)
     assert asked == [0, 1] and third.stat().st_mtime_ns == kept
     same(place, folder)
@@ -210,7 +210,7 @@ def test_each_crop_gets_a_group_of_one_of_the_networks(photos, tmp_path):
     made = build(plan, tmp_path / "set", processes=1, progress=False)
     rows = made.family == "network"
     assert made.name[rows].tolist() == ["tiny-x2"] * 2 + ["tiny-x3"] * 2
-    assert made.group[rows].tolist() == [1, 1, 3, 3] and len(made) == plan.crops * plan.images_per_crop
+    assert made.group[rows].tolist() == [1, 1, 3, 3] and len(made) == plan.crops * (1 + 2 * 2)
     assert (made.images[rows] != made.references[made.reference[rows]]).mean() > 0.5
     assert not {"tiny-x2", "tiny-x3"} & set(plan.names)
     clash = replace(plan, networks={"jpeg": paths["tiny-x2"], "none": tmp_path / "none.pth"})

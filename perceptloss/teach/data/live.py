@@ -10,7 +10,6 @@ from perceptloss.teach.data.matlab import numbers, read_mat, texts
 from perceptloss.teach.data.opinion import Opinion
 from perceptloss.teach.data.opinions import OpinionSet
 from perceptloss.teach.data.release import Folder, Release
-from perceptloss.teach.data.tables import read_lines
 
 __all__ = ["read_live"]
 
@@ -24,8 +23,7 @@ def read_live(root: str | Path, *, realigned: bool = False, originals: bool = Fa
 
     Files: `dmos.mat` (dmos, orgs), `refnames_all.mat` (refnames_all), `refimgs/`, and the folders `jp2k`, `jpeg`, `wn`,
     `gblur`, `fastfading`, each with `img1.bmp`, `img2.bmp`, ... The vectors run over the folders in this order and over
-    the numbers in each. Where a folder has an `info.txt` (lines of original, picture, parameter), its originals must be
-    those of `refnames_all`.
+    the numbers in each.
 
     Args:
         root: The folder of the release.
@@ -50,7 +48,6 @@ def read_live(root: str | Path, *, realigned: bool = False, originals: bool = Fa
         sizes = ", ".join(f"{kind} {_count(folder)}" for kind, folder in folders.items())
         release.problems.append(f"there are {len(places)} numbered pictures ({sizes}), but the vectors have {lengths}")
         release.stop()
-    _compare_with_info(release, folders, dict(zip(places, shown, strict=True)))
     for (kind, n), original, mos, std, flag in zip(places, shown, scores, deviations, flags, strict=True):
         if originals or not flag:
             image, reference = folders[kind].get(f"img{n}.bmp"), references.get(original)
@@ -62,20 +59,3 @@ def _count(folder: Folder) -> int:
     """Highest number of a picture in a folder."""
     numbered = (re.fullmatch(r"img(\d+)\.bmp", file.name, re.IGNORECASE) for file in folder)
     return max((int(match[1]) for match in numbered if match), default=0)
-
-
-def _compare_with_info(release: Release, folders: dict[str, Folder], shown: dict[tuple[str, int], str]) -> None:
-    for kind in folders:
-        if not release.has(f"{kind}/info.txt"):
-            continue
-        for where, words in read_lines(release.file(f"{kind}/info.txt")):
-            match = re.fullmatch(r"img(\d+)\.bmp", words[1], re.IGNORECASE) if len(words) > 1 else None
-            if match is None:
-                found = " ".join(words)
-                release.problems.append(f"{where}: expected an original, a picture and a number, got {found!r}")
-                continue
-            expected = shown.get((kind, int(match[1])))
-            if expected is None:
-                release.problems.append(f"{where}: {words[1]} is missing")
-            elif expected.lower() != words[0].lower():
-                release.problems.append(f"{where}: {words[1]} shows {words[0]}, but refnames_all says {expected}")

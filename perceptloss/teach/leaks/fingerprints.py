@@ -16,17 +16,14 @@ import torch
 from torch import Tensor
 
 from perceptloss.errors import InputError
-from perceptloss.teach.leaks.alignment import FULL
 from perceptloss.teach.leaks.thumbnails import (
     ORDERS,
     SIDE,
-    centred,
-    cosine_coefficients,
     luma_thumbnails,
     read_thumbnails,
 )
 
-__all__ = ["BITS", "MIRROR", "Fingerprints", "content_hash", "fingerprint", "fingerprint_files", "signs"]
+__all__ = ["BITS", "MIRROR", "Fingerprints", "fingerprint", "fingerprint_files", "signs"]
 
 BITS: Final = 64
 _PLACES: Final = tuple(
@@ -58,28 +55,9 @@ class Fingerprints:
             twice = sorted({name for name in self.names if self.names.count(name) > 1})
             raise InputError(f"names come more than once: {', '.join(twice)}")
 
-    def codes(self) -> Tensor:
-        """Content hashes, (N, 64), bool."""
-        return signs(cosine_coefficients(centred(self.thumbnails), FULL)) > 0
-
-
-def content_hash(images: Tensor) -> Tensor:
-    """Hash pictures by content.
-
-    Args:
-        images: RGB in [0, 1], (N, 3, H, W), each side at least 16.
-
-    Returns:
-        (N, 64), bool, on the CPU. A picture without content (one colour) is all False.
-
-    Raises:
-        InputError: if the shape or the type is another.
-    """
-    return fingerprint([str(i) for i in range(len(images))], images).codes()
-
 
 def fingerprint(names: Sequence[str], images: Tensor) -> Fingerprints:
-    """Fingerprints of pictures, RGB in [0, 1], (N, 3, H, W); raises InputError as `content_hash` does."""
+    """Fingerprints of pictures, RGB in [0, 1], (N, 3, H, W); raises InputError as `luma_thumbnails` does."""
     return Fingerprints(tuple(names), luma_thumbnails(images).cpu().half())
 
 

@@ -13,7 +13,7 @@ text. Of copies brightened by half, in which much is clipped, 9 are missed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
@@ -21,13 +21,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from perceptloss.errors import InputError, PerceptlossError
+from perceptloss.errors import ConfigError, InputError
 from perceptloss.teach.leaks.alignment import WINDOWS, align
 from perceptloss.teach.leaks.fingerprints import (
     BITS,
     MIRROR,
     Fingerprints,
-    content_hash,
     fingerprint,
     fingerprint_files,
     signs,
@@ -40,9 +39,7 @@ __all__ = [
     "THRESHOLD",
     "Duplicate",
     "Fingerprints",
-    "Leak",
     "LeakError",
-    "content_hash",
     "find_duplicates",
     "fingerprint",
     "fingerprint_files",
@@ -77,40 +74,8 @@ class Duplicate:
         return f"{self.a_name} = {self.b_name} (distance {self.distance}, correlation {self.correlation:.2f}{how})"
 
 
-@dataclass(frozen=True)
-class Leak:
-    """A picture of one set that comes again in another.
-
-    Attributes:
-        a_set: Name of the one set.
-        b_set: Name of the other.
-        pair: The two pictures.
-    """
-
-    a_set: str
-    b_set: str
-    pair: Duplicate
-
-
-class LeakError(PerceptlossError, ValueError):
-    """Sets that must not share a content do; lists every pair.
-
-    Attributes:
-        leaks: The pairs, those with the smallest distance first within two sets.
-    """
-
-    def __init__(self, leaks: Iterable[Leak]) -> None:
-        self.leaks = tuple(leaks)
-        lines = "\n".join(f"  - {leak.a_set} and {leak.b_set}: {leak.pair}" for leak in self.leaks)
-        count = f"{len(self.leaks)} pair{'s' if len(self.leaks) != 1 else ''}"
-        super().__init__(
-            f"sets that must not share a content do, in {count} of pictures:\n{lines}\n"
-            "Take every version of such a content out of one of the two sets. If two pictures only look alike, "
-            "name the pair in `allow`."
-        )
-
-    def __reduce__(self) -> tuple[type, tuple[tuple[Leak, ...]]]:
-        return type(self), (self.leaks,)
+class LeakError(ConfigError):
+    """Sets that must not share a content do; lists every pair."""
 
 
 def find_duplicates(
@@ -162,13 +127,14 @@ def refuse_leak(sets: Mapping[str, Fingerprints], *, allow: Collection[tuple[str
     """
     known = {frozenset(pair) for pair in allow}
     leaks = [
-        Leak(one, other, pair)
+        f"{one} and {other}: {pair}"
         for one, other in combinations(sets, 2)
         for pair in find_duplicates(sets[one], sets[other])
         if frozenset((pair.a_name, pair.b_name)) not in known
     ]
     if leaks:
-        raise LeakError(leaks)
+        hint = "take every version of such a content out of one of the two, or allow pairs that only look alike"
+        raise LeakError(leaks, f"sets that must not share a content ({hint})")
 
 
 def _window_signs(thumbnails: Tensor) -> Tensor:

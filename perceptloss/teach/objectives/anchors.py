@@ -31,6 +31,7 @@ __all__ = [
 
 _STIFFNESS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
 _IMPROVES = -1e-10
+_ACROSS = 0.2  # likeness of classes of different types
 
 
 def simplex_proxies(classes: int, dimensions: int) -> Tensor:
@@ -38,10 +39,6 @@ def simplex_proxies(classes: int, dimensions: int) -> Tensor:
 
     No C vectors are farther apart. It needs C <= d + 1.
     """
-    _check(classes, dimensions)
-    if classes > dimensions + 1:
-        told = f"a simplex of {classes} classes needs {classes - 1} dimensions, got {dimensions}; use spread_proxies"
-        raise ConfigError([told], "proxies")
     centred = torch.eye(classes, dtype=torch.float64, device="cpu") - 1 / classes
     # its columns lie in a space of C - 1 dimensions, the last left singular vector is the all-ones direction
     basis = torch.linalg.svd(centred).U[:, :-1]
@@ -61,7 +58,6 @@ def spread_proxies(classes: int, dimensions: int, *, seed: int = 0, rounds: int 
         seed: Of the start.
         rounds: Iterations of L-BFGS at most for each p.
     """
-    _check(classes, dimensions)
     generator = torch.Generator(device="cpu").manual_seed(seed)
     free = torch.randn(dimensions, classes, dtype=torch.float64, generator=generator, device="cpu").requires_grad_()
     rows, columns = torch.triu_indices(classes, classes, 1, device="cpu")
@@ -86,7 +82,14 @@ def spread_proxies(classes: int, dimensions: int, *, seed: int = 0, rounds: int 
 
 
 def large_margin_proxies(classes: int, dimensions: int, *, seed: int = 0) -> Tensor:
-    """Unit columns far apart, (d, C): `simplex_proxies` where there is one, else `spread_proxies`."""
+    """Unit columns far apart, (d, C): `simplex_proxies` where there is one, else `spread_proxies`.
+
+    Raises:
+        ConfigError: for fewer than 2 classes, or more than 2 in 1 dimension.
+    """
+    if dimensions < 1 or classes < 2 or (dimensions == 1 and classes > 2):
+        told = f"expected 2 or more classes in 2 or more dimensions, got {classes} classes in {dimensions}"
+        raise ConfigError([told], "proxies")
     if classes <= dimensions + 1:
         return simplex_proxies(classes, dimensions)
     return spread_proxies(classes, dimensions, seed=seed)
@@ -98,10 +101,8 @@ def procrustes(proxies: Tensor, signs: Tensor) -> Tensor:
     return u @ vh
 
 
-def hash_consistent(
-    proxies: Tensor, *, seed: int = 0, restarts: int = 8, rounds: int = 200
-) -> tuple[Tensor, Tensor, list[float]]:
-    """Turn proxies so that little is lost when they are replaced by their signs.
+def hash_consistent(proxies: Tensor, *, seed: int = 0, restarts: int = 8, rounds: int = 200) -> Tensor:
+    """Signs of proxies, turned so that little is lost by them.
 
     Signs with the rotation fixed and the best rotation with the signs fixed, in turn, from several random rotations.
     Distances between proxies stay; the classifier they make is as good as before.
@@ -113,8 +114,7 @@ def hash_consistent(
         rounds: Turns of each at most.
 
     Returns:
-        The rotation (d, d), the codes (d, C) of -1 and 1, no two alike, and the mean squared distance of
-        the turned proxies, scaled to the length of codes, to their signs after every turn, which never rises.
+        Codes (d, C) of -1 and 1, no two alike.
 
     Raises:
         ConfigError: if there are more classes than codes.
@@ -125,59 +125,30 @@ def hash_consistent(
         raise ConfigError([told], "proxies")
     length = math.sqrt(dimensions)
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    best: tuple[Tensor, list[float]] | None = None
+    best, least = proxies, math.inf
     for _ in range(restarts):
         draw = torch.randn(dimensions, dimensions, dtype=torch.float64, generator=generator, device="cpu")
         rotation = torch.linalg.qr(draw).Q
-        trace = [_loss_of_signs(rotation @ proxies * length)]
+        loss = _loss_of_signs(rotation @ proxies * length)
         for _ in range(rounds):
             turned = procrustes(proxies, _signs(rotation @ proxies))
-            loss = _loss_of_signs(turned @ proxies * length)
-            if loss - trace[-1] >= _IMPROVES:
+            found = _loss_of_signs(turned @ proxies * length)
+            if found - loss >= _IMPROVES:
                 break
-            rotation = turned
-            trace.append(loss)
-        if best is None or trace[-1] < best[1][-1]:
-            best = rotation, trace
-    assert best is not None
-    return best[0], _parted(best[0] @ proxies), best[1]
+            rotation, loss = turned, found
+        if loss < least:
+            best, least = rotation @ proxies, loss
+    return _parted(best)
 
 
-def level_similarity(
-    types: Sequence[str | None],
-    levels: Sequence[float],
-    *,
-    across: float = 0.2,
-    width: float | None = None,
-) -> Tensor:
-    r"""Likeness of distortion classes, (C, C), in [0, 1].
+def level_similarity(types: Sequence[str], levels: Sequence[float]) -> Tensor:
+    r"""Likeness of distortion classes, (C, C), in [0, 1], from the type and the level of each.
 
-    :math:`\exp(-(l_i - l_j)^2 / 2 \kappa^2)` for levels of one type but never less than across types.
-
-    Args:
-        types: The distortion of each class; None for the undistorted image, which is level 0 of every type.
-        levels: Its level.
-        across: Likeness of classes of different types.
-        width: Kappa, in levels; by default the mean gap between two different levels of one type.
-
-    Raises:
-        ConfigError: if counts differ or a number is out of range.
+    :math:`\exp(-(l_i - l_j)^2 / 2)` for levels of one type but never less than 0.2, which it is across types.
     """
-    problems = []
-    if len(types) != len(levels):
-        problems.append(f"expected one level per type, got {len(types)} types and {len(levels)} levels")
-    if not 0 <= across <= 1:
-        problems.append(f"across must be in [0, 1], got {across!r}")
-    if width is not None and not width > 0:
-        problems.append(f"width must be positive, got {width!r}")
-    if problems:
-        raise ConfigError(problems, "similarity of levels")
-    at = torch.tensor([float(level) for level in levels], dtype=torch.float64, device="cpu")
-    gaps = (at[:, None] - at).abs()
-    same = torch.tensor([[a == b or a is None or b is None for b in types] for a in types], device="cpu")
-    apart = gaps[same & (gaps > 0)]
-    kappa = width if width is not None else (float(apart.mean()) if len(apart) else 1.0)
-    return torch.where(same, torch.exp(-gaps.square() / (2 * kappa**2)).clamp_min(across), across)
+    at = torch.tensor(levels, dtype=torch.float64, device="cpu")
+    same = torch.tensor([[a == b for b in types] for a in types], device="cpu")
+    return torch.where(same, torch.exp(-(at[:, None] - at).square() / 2).clamp_min(_ACROSS), _ACROSS)
 
 
 def assignment_cost(similarity: Tensor, proxies: Tensor, places: Tensor) -> float:
@@ -199,14 +170,8 @@ def greedy_assignment(similarity: Tensor, proxies: Tensor, *, seed: int = 0, res
 
     Returns:
         Indices of proxies, (C,): class i gets column `places[i]`.
-
-    Raises:
-        ConfigError: if the similarity is not symmetric or does not fit the proxies.
     """
     count = proxies.shape[1]
-    if similarity.shape != (count, count) or not torch.allclose(similarity, similarity.T):
-        told = f"expected a symmetric similarity of {count} x {count}, got shape {tuple(similarity.shape)}"
-        raise ConfigError([told], "assignment of proxies")
     generator = torch.Generator(device="cpu").manual_seed(seed)
     starts = [torch.arange(count)] + [torch.randperm(count, generator=generator) for _ in range(restarts - 1)]
     ends = [_swap(similarity, proxies, start) for start in starts]
@@ -225,16 +190,10 @@ def class_proxies(classes: int, bits: int, *, similarity: Tensor | None = None, 
     Raises:
         ConfigError: if there are too few bits or classes.
     """
-    _, codes, _ = hash_consistent(large_margin_proxies(classes, bits, seed=seed), seed=seed)
+    codes = hash_consistent(large_margin_proxies(classes, bits, seed=seed), seed=seed)
     if similarity is not None:
         codes = codes[:, greedy_assignment(similarity.to("cpu", torch.float64), codes, seed=seed)]
     return codes.float()
-
-
-def _check(classes: int, dimensions: int) -> None:
-    if dimensions < 1 or classes < 2 or (dimensions == 1 and classes > 2):
-        told = f"expected 2 or more classes in 2 or more dimensions, got {classes} classes in {dimensions}"
-        raise ConfigError([told], "proxies")
 
 
 def _signs(v: Tensor) -> Tensor:

@@ -199,7 +199,6 @@ def difference_mse(
 def fidelity_loss(
     q: Tensor,
     y: Tensor,
-    spread: float | Tensor = 1.0,
     *,
     mask: Tensor | None = None,
     min_gap: float | None = 0.0,
@@ -207,7 +206,7 @@ def fidelity_loss(
     r"""Fidelity of predicted win probabilities, in [0, 1]; 0 where they equal those of the labels.
 
     .. math:: 1 - \sqrt{p \hat p} - \sqrt{(1 - p)(1 - \hat p)}, \quad
-        \hat p = \Phi\left((q_i - q_j) / \sqrt{s_i^2 + s_j^2}\right)
+        \hat p = \Phi\left((q_i - q_j) / \sqrt 2\right)
 
     Labels say 1, 0, or 1/2 for a tie. Bounded, so that a wrong label costs a bounded amount; a pair that is wrong by
     far has hardly a slope.
@@ -215,7 +214,6 @@ def fidelity_loss(
     Args:
         q: Predictions, (N,).
         y: Labels, (N,).
-        spread: Deviation s of each prediction, a number or (N,), which may be learned; bounded below by 1e-3.
         mask, min_gap: See the module.
 
     Example:
@@ -223,8 +221,7 @@ def fidelity_loss(
         >>> fidelity_loss(q, torch.rand(8)).backward()
     """
     pairs = _pairs(q, y, mask, min_gap, "fidelity_loss")
-    s = torch.as_tensor(spread, dtype=pairs.dq.dtype, device=q.device).expand(len(q)).clamp_min(1e-3)
-    lead = pairs.dq / (s[pairs.first].square() + s[pairs.second].square()).sqrt()
+    lead = pairs.dq / torch.tensor(2.0, dtype=pairs.dq.dtype, device=q.device).sqrt()
     p = (pairs.dy.sign() + 1) / 2
     # roots of probabilities by their logarithms: no root has its infinite slope at 0
     wins, loses = ((torch.special.log_ndtr(side) / 2).exp() for side in (lead, -lead))

@@ -26,9 +26,6 @@ Form = Literal["gap", "half", "abs", "mse"]
 """What is minimised of a correlation r: 1 - r, (1 - r) / 2, 1 - |r| (opposite order is as good), or (1 - r)^2."""
 
 
-_FLAT = 0.1  # deviation of a curve of slope 1 over z-scored predictions below which it says nothing
-
-
 def _shaped(r: Tensor, form: Form) -> Tensor:
     if form == "gap":
         return 1 - r
@@ -58,7 +55,6 @@ def pearson_loss(
     q: Tensor,
     y: Tensor,
     eps: float = 1e-4,
-    fit: Literal["logistic4"] | None = None,
     *,
     form: Form = "gap",
     published: bool = False,
@@ -75,8 +71,6 @@ def pearson_loss(
         q: Predictions, (N,).
         y: Labels, (N,).
         eps: Deviation of predictions below which they count as constant, in their unit.
-        fit: With `logistic4`, predictions pass through the rising logistic curve that fits the labels best (a
-            constant of the gradient), so that only what no such curve explains is punished.
         form: See `Form`.
         published: Thong et al.'s stabiliser: unbiased variances, 1e-8 inside the root of each.
 
@@ -85,41 +79,9 @@ def pearson_loss(
         >>> pearson_loss(q, torch.rand(8)).backward()
     """
     q, y = paired(q, y, "pearson_loss")
-    if fit not in (None, "logistic4"):
-        raise InputError(f"fit must be 'logistic4' or None, got {fit!r}")
     if len(q) < 2:
         return nothing(q)
-    if fit:
-        q = _through_logistic(q, y, eps)
     return _shaped(_published_correlation(q, y) if published else correlation(q, y, eps), form)
-
-
-def _through_logistic(q: Tensor, y: Tensor, eps: float) -> Tensor:
-    """Predictions through their best logistic curve, in their own unit where the curve is steepest.
-
-    The two levels of the four-parameter curve are a line, which a correlation does not see, so only
-    place and width are sought, on a grid that closes in; by the largest correlation, not the
-    largest squared one, so that the curve rises. Predictions that fall with the labels stay as they are: the
-    best rising curve for them is a flat one, without a slope.
-    """
-    z = z_scored(q, eps)
-    with torch.no_grad():
-        target, steps = unit_labels(y), torch.linspace(-1, 1, 13, dtype=q.dtype, device=q.device)
-        place = log_width = q.new_zeros(())
-        reach = 3.0
-        for _ in range(5):
-            places, widths = place + reach * steps, log_width + reach * steps
-            curves = torch.sigmoid((z - places[:, None, None]) / widths.exp()[:, None])
-            distance = curves - curves.mean(-1, keepdim=True)
-            spread = distance.square().mean(-1).sqrt()
-            fit = (distance * target).mean(-1) / spread.clamp_min(1e-6)
-            best = torch.where(4 * widths.exp() * spread > _FLAT, fit, -2).argmax()
-            place, log_width = places.take(best // len(steps)), widths.take(best % len(steps))  # an index would wait
-            reach /= 4
-        width = log_width.exp()
-        unit = (q - q.mean()).square().mean().sqrt().clamp_min(eps)
-        is_rising = (z * target).mean() > 0
-    return torch.where(is_rising, 4 * width * unit * torch.sigmoid((z - place) / width), q)
 
 
 def ccc_loss(q: Tensor, y: Tensor, *, form: Form = "gap") -> Tensor:
@@ -215,7 +177,6 @@ def kendall_loss(
     *,
     eps: float = 1e-3,
     form: Form = "gap",
-    from_own: bool = False,
     published: bool = False,
 ) -> Tensor:
     r"""One minus Kendall's correlation of soft comparisons, in [0, 2].
@@ -231,8 +192,6 @@ def kendall_loss(
         temperature: Difference at which a comparison is nearly decided, in deviations.
         eps: Deviation of predictions below which they count as constant, in their unit.
         form: See `Form`.
-        from_own: Count from the tau of the labels with themselves instead of from 1, so that predictions equal to
-            labels give 0; more decided ones fall a little below.
         published: Both lists as they are, as Thong et al. compare them; then T is in their units.
 
     Example:
@@ -245,6 +204,4 @@ def kendall_loss(
         return nothing(q)
     above_zero(temperature, "temperature")
     a, b = (torch.tanh((x[:, None] - x) / temperature) for x in _on_one_scale(q, y, eps, published))
-    pairs = size * (size - 1)  # each twice
-    tau = (a * b).sum() / pairs
-    return _shaped(tau + 1 - b.square().sum() / pairs if from_own else tau, form)
+    return _shaped((a * b).sum() / (size * (size - 1)), form)  # each pair twice

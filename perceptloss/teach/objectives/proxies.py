@@ -17,9 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptloss.errors import ConfigError, InputError
-
 __all__ = ["ProxyHead", "batch_triplets", "code_distance"]
+
+# logits are W^T v times this over sqrt(d): the larger, the sooner the softmax is content, with bits still wrong;
+# sqrt(d), which is W^T v itself, leaves several times as many
+_SCALE = 2.0
 
 
 def _full(t: Tensor) -> Tensor:
@@ -61,12 +63,6 @@ class ProxyHead(nn.Module):
     Args:
         features: Length of f.
         proxies: W of -1 and 1, (d, C), no two columns alike, as from `class_proxies`.
-        scale: tau: the logits are W^T v times tau / sqrt(d), so between -tau sqrt(d) and tau sqrt(d). The larger it is,
-            the sooner the softmax is content, with bits still wrong: sqrt(d), which is W^T v itself, leaves
-            several times as many as the default.
-
-    Raises:
-        ConfigError: if the proxies are not such, or a number is not positive.
 
     Example:
         >>> from perceptloss.teach.objectives.anchors import class_proxies, level_similarity
@@ -78,50 +74,20 @@ class ProxyHead(nn.Module):
 
     proxies: Tensor
 
-    def __init__(self, features: int, proxies: Tensor, *, scale: float = 2.0) -> None:
+    def __init__(self, features: int, proxies: Tensor) -> None:
         super().__init__()
-        problems = []
-        if features < 1:
-            problems.append(f"features must be 1 or more, got {features!r}")
-        if not scale > 0:
-            problems.append(f"scale must be positive, got {scale!r}")
-        if proxies.ndim != 2 or not (proxies.abs() == 1).all() or len(proxies.T.unique(dim=0)) < proxies.shape[1]:
-            told = f"got shape {tuple(proxies.shape)}; class_proxies makes such"
-            problems.append(f"proxies must be (d, C) of -1 and 1 without equal columns, {told}")
-        if problems:
-            raise ConfigError(problems, "ProxyHead")
-        self.scale = scale
         self.embed = nn.Linear(features, len(proxies))
         self.register_buffer("proxies", proxies.detach().clone().to(self.embed.weight.dtype))
 
-    @property
-    def bits(self) -> int:
-        """Length of the code."""
-        return len(self.proxies)
-
-    @property
-    def classes(self) -> int:
-        """Number of proxies."""
-        return self.proxies.shape[1]
-
-    def extra_repr(self) -> str:
-        return f"bits={self.bits}, classes={self.classes}, scale={self.scale:g}"
-
     def forward(self, f: Tensor) -> Tensor:
-        """Features (N, features) to embeddings in (-1, 1), (N, d).
-
-        Raises:
-            InputError: if the features are not (N, features).
-        """
-        if f.ndim != 2 or f.shape[1] != self.embed.in_features:
-            raise InputError(f"expected features (N, {self.embed.in_features}), got {tuple(f.shape)}")
+        """Features (N, features) to embeddings in (-1, 1), (N, d)."""
         return torch.tanh(self.embed(f))
 
     def logits(self, v: Tensor) -> Tensor:
         """Of embeddings (N, d) for the classes, (N, C)."""
         v = _full(v)
         with torch.autocast(v.device.type, enabled=False):  # halves would round logits of up to 64 to a quarter
-            return v @ self.proxies.to(v) * (self.scale / math.sqrt(self.bits))
+            return v @ self.proxies.to(v) * (_SCALE / math.sqrt(len(self.proxies)))
 
     def loss(self, f: Tensor, labels: Tensor, *, triplets: float = 0.0, margin: float = 0.0) -> Tensor:
         """Cross entropy over the proxies, plus `triplets` times `batch_triplets`; a scalar.
@@ -133,13 +99,7 @@ class ProxyHead(nn.Module):
             labels: Classes, (N,), int64.
             triplets: Weight of the triplets.
             margin: Of the triplets, in bits.
-
-        Raises:
-            InputError: if labels do not fit the features.
         """
-        if labels.shape != f.shape[:1] or labels.dtype != torch.int64:
-            told = f"got shape {tuple(labels.shape)} of {labels.dtype}"
-            raise InputError(f"expected one int64 class for each of {len(f)} features, {told}")
         v = self(f)
         loss = F.cross_entropy(self.logits(v), labels) if len(f) else v.sum()
         return loss + triplets * batch_triplets(v, labels, margin) if triplets else loss

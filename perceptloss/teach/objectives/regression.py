@@ -174,12 +174,10 @@ def norm_in_norm(
     return torch.where(norm > rounding, loss, 0 * loss)
 
 
-def triplet_margin(
-    anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 0.5, *, p: float = 2.0, weight: float = 1.0
-) -> Tensor:
+def triplet_margin(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 0.5) -> Tensor:
     r"""Triplet margin loss, at least 0: the anchor should be nearer to the positive than to the negative by the margin.
 
-    .. math:: w \operatorname{mean} \max(0, \|a - b\|_p - \|a - c\|_p + m)
+    .. math:: \operatorname{mean} \max(0, \|a - b\| - \|a - c\| + m)
 
     Distances are along the last axis, with 1e-6 added to each difference so that the slope is bounded. FPR
     (github.com/Baoliang93/FPR, commit fd8b41c, Apache-2.0) takes its maps as they are, so a distance is
@@ -190,8 +188,6 @@ def triplet_margin(
         positive: The same shape.
         negative: The same shape.
         margin: Lead that is enough.
-        p: Norm of the distance.
-        weight: Factor.
 
     Example:
         >>> maps = torch.rand(3, 2, 4, 8, 8, requires_grad=True)
@@ -204,4 +200,4 @@ def triplet_margin(
     anchor, positive, negative = (t.to(wide) for t in (anchor, positive, negative))
     if not anchor.numel():
         return nothing(anchor) + nothing(positive) + nothing(negative)
-    return weight * F.triplet_margin_loss(anchor, positive, negative, margin=margin, p=p)
+    return F.triplet_margin_loss(anchor, positive, negative, margin=margin)

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from perceptloss.errors import ConfigError, near
+from perceptloss.runs.config import option
 from perceptloss.runs.images import find_pairs
 from perceptloss.teach.degradations import get_degradation
-from perceptloss.teach.leaks.hashing import Fingerprints, fingerprint_files
-from perceptloss.teach.run.sources import Batch, Exam, Setting, SourceOptions, held_out, joined
+from perceptloss.teach.leaks.hashing import fingerprint_files
+from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, Source, SourceOptions, held_out, joined
 
 __all__ = [
     "NAMES",
     "Fresh",
+    "FreshOptions",
     "attempt",
+    "dice",
     "divided",
     "in_bytes",
     "kept_names",
     "ladder_exam",
     "listed",
     "name_problems",
-    "prints",
+    "opened",
     "stratified",
     "with_clean",
 ]
@@ -37,13 +41,13 @@ NAMES = 2**40  # of cuts, groups and seeds, drawn at random: exact in float64
 _LOW, _HIGH = 0.3, 5.0  # below this level most degradations vanish when rounded to 8 bits
 
 
-class _Options(Protocol):
-    @property
-    def label(self) -> str: ...
-    @property
-    def versions(self) -> int: ...
-    @property
-    def clean(self) -> float: ...
+@dataclass(frozen=True)
+class FreshOptions(SourceOptions):
+    """What all such sources are asked."""
+
+    members: int = option(3, "levels of each cut, one from each of as many equal parts of the scale", at_least=1)
+    clean: float = option(0.5, "probability that the clean cut comes too", at_least=0)
+    cache_mb: int = option(512, "memory for decoded images, MiB", at_least=0)
 
 
 class Fresh:
@@ -56,23 +60,24 @@ class Fresh:
     """
 
     kinds: tuple[str, ...]
+    options: FreshOptions
 
-    def __init__(self, contents: Sequence[Any], options: _Options, *, with_reference: bool) -> None:
-        self.contents, self.with_reference, self._settings = list(contents), with_reference, options
+    def __init__(self, contents: Sequence[Any], options: FreshOptions, *, with_reference: bool) -> None:
+        self.contents, self.with_reference, self.options = list(contents), with_reference, options
         known = {"levels": True, "kinds": True, "clean": options.clean > 0, "references": with_reference}
         self.gives = frozenset(name for name, is_known in known.items() if is_known)
 
     @property
     def content_ids(self) -> np.ndarray:
         """Photograph of each item."""
-        return np.repeat(np.arange(len(self.contents)), self._settings.versions)
+        return np.repeat(np.arange(len(self.contents)), self.options.versions)
 
     def __len__(self) -> int:
-        return len(self.contents) * self._settings.versions
+        return len(self.contents) * self.options.versions
 
     def batch(self, indices: Sequence[int], generator: torch.Generator) -> Batch:
         """Ladders of fresh cuts: place, damage and levels are drawn."""
-        return joined([self._ladder(int(i) // self._settings.versions, generator) for i in indices])
+        return joined([self._ladder(int(i) // self.options.versions, generator) for i in indices])
 
     def _ladder(self, content: int, generator: torch.Generator) -> Batch:
         raise NotImplementedError
@@ -98,7 +103,7 @@ class Fresh:
             torch.where(at > 0, names[1], -1),
             at,
             torch.where(at > 0, kind, 0),
-            self._settings.label,
+            self.options.label,
         )
 
 
@@ -176,9 +181,17 @@ def divided(contents: Sequence[T], options: SourceOptions, setting: Setting) -> 
     return [contents[i] for i in taught.tolist()], [contents[i] for i in held.tolist()]
 
 
-def prints(files: Sequence[Path]) -> Fingerprints | None:
-    """Of files, if there are any."""
-    return fingerprint_files(files) if files else None
+def dice(setting: Setting, content: int) -> torch.Generator:
+    """A generator of what the exam shows of a photograph."""
+    return torch.Generator().manual_seed(setting.seed * 100_003 + content)
+
+
+def opened(
+    source: Source | None, exam: Callable[[], Exam], files: Sequence[Sequence[Path]], teachers: Sequence[str] = ()
+) -> Opened:
+    """What a source brings, with an exam if there are `files` behind one; those behind the source come first."""
+    taught_on, held_out = (fingerprint_files(part) if part else None for part in files)
+    return Opened(source, [exam()] if held_out else [], taught_on, held_out, teachers)
 
 
 def attempt(problems: list[str], look: Callable[[], T], otherwise: Any, before: str = "") -> T:

@@ -17,31 +17,30 @@ from perceptloss.teach.degradations import degrade, get_degradation, list_degrad
 from perceptloss.teach.run.fresh import (
     NAMES,
     Fresh,
+    FreshOptions,
+    dice,
     divided,
     in_bytes,
     kept_names,
     ladder_exam,
-    prints,
+    opened,
     stratified,
     with_clean,
 )
 from perceptloss.teach.run.photos import Photos, cut
-from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, SourceOptions, families
+from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, families
 
 __all__ = ["Options", "Rungs", "open_source"]
 
 
 @dataclass(frozen=True)
-class Options(SourceOptions):
+class Options(FreshOptions):
     """Photographs; an item is one cut with one degradation at several levels."""
 
     photos: tuple[str, ...] = option((), "folders of clean photographs")
     crop: int = option(128, "side of the square cuts, pixels", at_least=32)
-    members: int = option(3, "levels of each cut, one from each of as many equal parts of the scale", at_least=1)
-    clean: float = option(0.5, "probability that the clean cut comes too", at_least=0)
     degradations: tuple[str, ...] = option((), "names to use; none: all of single images")
     exclude: tuple[str, ...] = option((), "names or families that are not used")
-    cache_mb: int = option(512, "memory for decoded photographs, MiB", at_least=0)
     exam_kinds: int = option(4, "degradations of each photograph of the exam", at_least=1)
 
 
@@ -55,9 +54,11 @@ class Rungs(Fresh):
         with_reference: Whether batches bring references.
     """
 
+    options: Options
+
     def __init__(self, files: Sequence[Path], names: Sequence[str], options: Options, *, with_reference: bool) -> None:
         super().__init__(files, options, with_reference=with_reference)
-        self.names, self.options, self.photos = tuple(names), options, Photos(options.cache_mb)
+        self.names, self.photos = tuple(names), Photos(options.cache_mb)
         self.kinds = ("clean", *self.names)
 
     def _ladder(self, content: int, generator: torch.Generator) -> Batch:
@@ -81,12 +82,9 @@ def ladder(clean: Tensor, name: str, levels: Sequence[float], seed: int) -> Tens
 def _exam(
     files: Sequence[Path], names: Sequence[str], options: Options, setting: Setting, unseen: frozenset[str]
 ) -> Exam:
-    def dice(content: int) -> torch.Generator:
-        return torch.Generator().manual_seed(setting.seed * 100_003 + content)
-
     rungs: list[tuple[int, str, list[float], int]] = []
     for content in range(len(files)):
-        generator = dice(content)
+        generator = dice(setting, content)
         for k in torch.randperm(len(names), generator=generator)[: options.exam_kinds].tolist():
             seed = int(torch.randint(NAMES, (), generator=generator))
             rungs.append((content, names[k], [0.0, *stratified(options.members, generator)], seed))
@@ -96,7 +94,7 @@ def _exam(
         cuts: list[Tensor] = []
         for content, file in enumerate(files):
             image = photos[file]
-            rows, columns = cut(image, options.crop, dice(content))
+            rows, columns = cut(image, options.crop, dice(setting, content))
             cuts.append(image[:, rows, columns])
         return torch.cat([ladder(cuts[c], name, levels, seed) for c, name, levels, seed in rungs]), torch.stack(cuts)
 
@@ -118,9 +116,5 @@ def open_source(options: Options, setting: Setting) -> Opened:
         for hidden in ((), unseen)
     )
     files, kept = divided([pair.gt for pair in pairs], options, setting)
-    return Opened(
-        None if setting.is_exam else Rungs(files, taught, options, with_reference=setting.with_reference),
-        [_exam(kept, names, options, setting, unseen)] if kept else [],
-        prints(files),
-        prints(kept),
-    )
+    source = None if setting.is_exam else Rungs(files, taught, options, with_reference=setting.with_reference)
+    return opened(source, lambda: _exam(kept, names, options, setting, unseen), (files, kept))

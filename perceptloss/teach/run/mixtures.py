@@ -25,18 +25,20 @@ from perceptloss.teach.degradations.core import LEVELS
 from perceptloss.teach.run.fresh import (
     NAMES,
     Fresh,
+    FreshOptions,
     attempt,
+    dice,
     divided,
     in_bytes,
     ladder_exam,
     listed,
     name_problems,
-    prints,
+    opened,
     stratified,
     with_clean,
 )
 from perceptloss.teach.run.photos import Photos, cut
-from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, SourceOptions, families
+from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, families
 
 __all__ = ["Mixtures", "Options", "Scene", "find_scenes", "mix", "open_source"]
 
@@ -44,18 +46,15 @@ _LEAST = 0.3  # level of further damage, below which most kinds vanish when roun
 
 
 @dataclass(frozen=True)
-class Options(SourceOptions):
+class Options(FreshOptions):
     """Raw and enhanced pictures of the same scenes; an item is one cut at several strengths of the raw one."""
 
     raw: tuple[str, ...] = option((), "folders of raw pictures, resized bicubically where the reference is larger")
     reference: tuple[str, ...] = option((), "folders of their references, one for each of `raw`; equal stems belong")
     crop: int = option(192, "side of the square cuts, pixels of the reference", at_least=32)
-    members: int = option(3, "mixes of each cut, one from each of as many equal parts of the strengths", at_least=1)
-    clean: float = option(0.5, "probability that the reference comes too", at_least=0)
     degradations: tuple[str, ...] = option((), "names of further damage, the same to all mixes of an item; none: none")
     damaged: float = option(0.5, "probability of further damage, where `degradations` has names", at_least=0)
     damage: float = option(3.0, "greatest level of further damage", above=_LEAST)
-    cache_mb: int = option(512, "memory for decoded pictures, MiB", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -102,12 +101,13 @@ class Mixtures(Fresh):
     """
 
     kinds = ("clean", "mixture")
+    options: Options
 
     def __init__(
         self, scenes: Sequence[Scene], names: Sequence[str], options: Options, *, with_reference: bool
     ) -> None:
         super().__init__(scenes, options, with_reference=with_reference)
-        self.names, self.options, self.photos = tuple(names), options, Photos(options.cache_mb)
+        self.names, self.photos = tuple(names), Photos(options.cache_mb)
 
     def _ladder(self, content: int, generator: torch.Generator) -> Batch:
         reference, raw = both(self.photos, self.contents[content])
@@ -134,7 +134,7 @@ def _exam(scenes: Sequence[Scene], options: Options, setting: Setting) -> Exam:
     """On `versions` cuts of a scene."""
 
     def drawn(content: int) -> tuple[list[list[float]], torch.Generator]:
-        generator = torch.Generator().manual_seed(setting.seed * 100_003 + content)
+        generator = dice(setting, content)
         return [[0.0, *stratified(options.members, generator)] for _ in range(options.versions)], generator
 
     def make() -> tuple[Tensor, Tensor]:
@@ -212,9 +212,5 @@ def open_source(options: Options, setting: Setting) -> Opened:
     names = [name for name in options.degradations if get_degradation(name).family not in unseen]
     taught, kept = divided(scenes, options, setting)
     files = [sorted({path for scene in part for path in (scene.raw, scene.reference)}) for part in (taught, kept)]
-    return Opened(
-        None if setting.is_exam else Mixtures(taught, names, options, with_reference=setting.with_reference),
-        [_exam(kept, options, setting)] if kept else [],
-        prints(files[0]),
-        prints(files[1]),
-    )
+    source = None if setting.is_exam else Mixtures(taught, names, options, with_reference=setting.with_reference)
+    return opened(source, lambda: _exam(kept, options, setting), files)

@@ -199,7 +199,7 @@ def _proxy_head(options: Mapping[str, Any], source: Source, width: int) -> nn.Mo
         raise ConfigError(["proxies: read features; name a module of the critic in critic.tap"], "objectives")
     steps = _LEVELS if options.get("levels", False) else 1
     classes = [(kind, float(level)) for kind in source.kinds for level in range(1, steps + 1)]
-    likeness = level_similarity([k for k, _ in classes], [level for _, level in classes], width=1.0)
+    likeness = level_similarity([k for k, _ in classes], [level for _, level in classes])
     return ProxyHead(width, class_proxies(len(classes), int(options.get("bits", 32)), similarity=likeness))
 
 

@@ -1,14 +1,14 @@
 """Where a critic learns from: the common face of all sources, and the table of their kinds.
 
-A new kind is one module with `Options`, a dataclass derived from `SourceOptions`, and
-`open_source(options, setting) -> Opened`, and one line in `KINDS`.
+A new kind is one module of its name with `Options`, a dataclass derived from `SourceOptions`, and
+`open_source(options, setting) -> Opened`, and one word in `KINDS`.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -37,13 +37,13 @@ __all__ = [
     "parse_entries",
 ]
 
-KINDS = {
-    "teachers": "teachers",  # photographs degraded by us, with the consensus of teachers
-    "ladders": "ladders",  # photographs degraded on the fly; nothing but the order of levels is known
-    "opinions": "opinions",  # datasets of people's scores
-    "mixtures": "mixtures",  # raw pictures mixed with their references; the order of strengths is known
-    "stereo": "stereo",  # pairs of views; a critic judges each, the order of levels is known
-}
+KINDS = (
+    "teachers",  # photographs degraded by us, with the consensus of teachers
+    "ladders",  # photographs degraded on the fly; nothing but the order of levels is known
+    "opinions",  # datasets of people's scores
+    "mixtures",  # raw pictures mixed with their references; the order of strengths is known
+    "stereo",  # pairs of views; a critic judges each, the order of levels is known
+)
 
 
 @dataclass
@@ -287,6 +287,4 @@ def open_sources(entries: Sequence[SourceOptions], setting: Setting) -> list[Ope
 
 
 def _module(kind: str) -> Any:
-    module = importlib.import_module(f"perceptloss.teach.run.{KINDS[kind]}")
-    assert {f.name for f in fields(SourceOptions)} <= {f.name for f in fields(module.Options)}
-    return module
+    return importlib.import_module(f"perceptloss.teach.run.{kind}")

@@ -21,8 +21,19 @@ from perceptloss.errors import ConfigError
 from perceptloss.runs.config import option
 from perceptloss.runs.images import Pair
 from perceptloss.teach.degradations import get_degradation
-from perceptloss.teach.run.fresh import NAMES, Fresh, attempt, divided, ladder_exam, prints, stratified, with_clean
-from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, SourceOptions, families
+from perceptloss.teach.run.fresh import (
+    NAMES,
+    Fresh,
+    FreshOptions,
+    attempt,
+    dice,
+    divided,
+    ladder_exam,
+    opened,
+    stratified,
+    with_clean,
+)
+from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, families
 from perceptloss.teach.run.views import (
     Damage,
     Scenes,
@@ -37,7 +48,7 @@ __all__ = ["Options", "Pairs", "open_source"]
 
 
 @dataclass(frozen=True)
-class Options(SourceOptions):
+class Options(FreshOptions):
     """Photographs or stereo pairs; an item is one cut pair with one damage at several levels."""
 
     photos: tuple[str, ...] = option((), "folders of clean photographs, of which pairs are made")
@@ -49,14 +60,12 @@ class Options(SourceOptions):
     )
     disparity: float = option(24.0, "largest disparity of pairs that are made; a quarter of it to all", at_least=0)
     members: int = option(2, "levels of each cut, one from each of as many equal parts of the scale", at_least=1)
-    clean: float = option(0.5, "probability that the clean pair comes too", at_least=0)
     degradations: tuple[str, ...] = option((), "names to use; none: all of pairs and of single images")
     exclude: tuple[str, ...] = option(("underwater", "screen", "spatial"), "names or families that are not used")
     stereo_share: float = option(0.4, "share of degradations of pairs; the others are of single images", at_least=0)
     teacher: dict[str, Any] = option(  # noqa: RUF009
         {}, "full-reference critic of the views: {name, weights}; no weights: those of its card; none: order alone"
     )
-    cache_mb: int = option(512, "memory for decoded images, MiB", at_least=0)
     exam_kinds: int = option(8, "kinds of damage of each pair of the exam", at_least=1)
 
 
@@ -71,6 +80,8 @@ class Pairs(Fresh):
         with_reference: Whether batches bring references.
     """
 
+    options: Options
+
     def __init__(
         self,
         pairs: Sequence[Pair],
@@ -82,7 +93,7 @@ class Pairs(Fresh):
     ) -> None:
         super().__init__(pairs, options, with_reference=with_reference)
         self.scenes = Scenes(pairs, options.size, options.disparity, options.cache_mb)
-        self.options, self.damages, self.teacher = options, damages, teacher
+        self.damages, self.teacher = damages, teacher
         self.kinds = ("clean", *(damage.label for part in damages for damage in part))
         self.gives |= {"target"} if teacher else set()
 
@@ -120,20 +131,17 @@ def _exam(
     """Every pair has both sorts of damage, where there are both."""
     scenes = Scenes(pairs, options.size, options.disparity, 0)
 
-    def dice(content: int) -> torch.Generator:
-        return torch.Generator().manual_seed(setting.seed * 100_003 + content)
-
     rungs: list[tuple[int, Damage, list[float], int]] = []
     of_pairs = round(options.stereo_share * options.exam_kinds)
     for content in range(len(pairs)):
-        generator = dice(content)
+        generator = dice(setting, content)
         for part, count in zip(damages, (of_pairs, options.exam_kinds - of_pairs), strict=True):
             for k in torch.randperm(len(part), generator=generator)[:count].tolist():
                 seed = int(torch.randint(NAMES, (), generator=generator))
                 rungs.append((content, part[k], [0.0, *stratified(options.members, generator)], seed))
 
     def make() -> tuple[Tensor, Tensor]:
-        clean = torch.stack([scenes.draw(c, dice(c), central=True) for c in range(len(pairs))])
+        clean = torch.stack([scenes.draw(c, dice(setting, c), central=True) for c in range(len(pairs))])
         return torch.cat([damaged(clean[c], damage, levels, seed) for c, damage, levels, seed in rungs]), clean
 
     real = sum(pair.lq is not None for pair in pairs)
@@ -165,10 +173,5 @@ def open_source(options: Options, setting: Setting) -> Opened:
         taught = find_damages(o.degradations, o.exclude, unseen, o.label)
         source = Pairs(shown, taught, o, teacher, with_reference=setting.with_reference)
     files = [[f for pair in part for f in (pair.gt, pair.lq) if f is not None] for part in (shown, kept)]
-    return Opened(
-        source,
-        [_exam(kept, damages, o, setting, unseen)] if kept else [],
-        prints(files[0]),
-        prints(files[1]),
-        () if teacher is None else (teacher.critic.card.name,),
-    )
+    teachers = () if teacher is None else (teacher.critic.card.name,)
+    return opened(source, lambda: _exam(kept, damages, o, setting, unseen), files, teachers)

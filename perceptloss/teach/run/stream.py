@@ -37,13 +37,12 @@ class Stream:
         self._sampler = ContentDiverseSampler(
             source.content_ids.tolist(), options.contents * world, options.versions, self.seed, rank=rank, world=world
         )
-        self._epoch, self._batches = -1, list[Sequence[int]]()
+        self._epoch, self._batches = -1, list[list[int]]()
         self._load(0)
 
     def _load(self, epoch: int) -> None:
         if epoch != self._epoch:
-            self._sampler.set_epoch(epoch)
-            self._epoch, self._batches = epoch, [list(batch) for batch in self._sampler]
+            self._epoch, self._batches = epoch, self._sampler.epoch(epoch)
 
     @property
     def per_epoch(self) -> int:

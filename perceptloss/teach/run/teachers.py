@@ -21,6 +21,8 @@ from perceptloss.teach.sets import Plan, ScoredSet, TeacherSpec, build
 
 __all__ = ["Ladders", "Options", "Units", "open_source"]
 
+_OF_THE_PLAN = ("crop", "crops_per_photo", "singles", "levels_each", "chains", "exclude")
+
 
 @dataclass(frozen=True)
 class Options(SourceOptions):
@@ -193,13 +195,8 @@ def _open(options: Options, setting: Setting) -> tuple[ScoredSet, Mapping[str, f
     if options.photos:
         plan = Plan(
             photos=_photos(options),
-            crop=options.crop,
-            crops_per_photo=options.crops_per_photo,
-            singles=options.singles,
-            levels_each=options.levels_each,
-            chains=options.chains,
+            **{name: getattr(options, name) for name in _OF_THE_PLAN},
             degradations=options.degradations or None,
-            exclude=options.exclude,
             seed=options.set_seed,
             teachers=teachers,
             networks={name: Path(path) for name, path in options.networks.items()},

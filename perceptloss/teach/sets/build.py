@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, Final
 
 import torch
@@ -66,7 +67,7 @@ def build(plan: Plan, folder: str | PathLike[str], *, processes: int = 2, progre
             shards = [place / SHARDS / f"{index:05d}.safetensors" for index in range(len(plan.photos))]
             _make(plan, shards, known["hash"], processes, progress)
             pack(place, shards, known, weights)
-        _remove(place / SHARDS)
+        rmtree(place / SHARDS, ignore_errors=True)
     return ScoredSet.open(place, weights)
 
 
@@ -154,14 +155,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _remove(folder: Path) -> None:
-    if folder.is_dir():
-        _unlink(folder.iterdir())
-        folder.rmdir()
-
-
-def _unlink(files: Iterable[Path]) -> None:
-    for file in files:
-        file.unlink()

@@ -109,11 +109,6 @@ class Plan:
         """Crops of the whole set."""
         return len(self.photos) * self.crops_per_photo
 
-    @property
-    def images_per_crop(self) -> int:
-        """Images of one crop, the clean one included."""
-        return 1 + (self.singles + bool(self.networks)) * self.levels_each + self.chains
-
 
 def problems_in(plan: Plan) -> list[str]:
     """Everything that would stop the plan, the photographs' headers included; empty if it can be made."""

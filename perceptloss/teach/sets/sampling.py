@@ -6,25 +6,21 @@ both, see Thong et al., "Content-Diverse Comparisons improve IQA", BMVC 2022.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
-from torch.utils.data import Sampler
 
 from perceptloss.errors import ConfigError, some
 
 __all__ = ["ContentDiverseSampler"]
 
 
-class ContentDiverseSampler(Sampler[list[int]]):
+class ContentDiverseSampler:
     """Batches of `contents_per_batch` contents with `versions_per_content` different versions of each.
 
     An epoch shows every version at least once; where the numbers do not work out, some come again. The batches of an
     epoch depend on the seed and the epoch alone: every process composes the same ones and takes its share of the
     contents of each, so that no version is judged twice in a step. Contents are never split between processes.
-
-    Use it as `batch_sampler` of a `DataLoader`, call `set_epoch` before each epoch, and let no framework share its
-    batches out once more.
 
     Args:
         content_ids: The content of each sample of the data set.
@@ -35,7 +31,7 @@ class ContentDiverseSampler(Sampler[list[int]]):
         world: Processes.
 
     Raises:
-        ConfigError: listing every argument that does not fit.
+        ConfigError: listing what there are too few of.
     """
 
     def __init__(
@@ -53,33 +49,24 @@ class ContentDiverseSampler(Sampler[list[int]]):
         self._members = {content: np.array(indices) for content, indices in members.items()}
         self._contents, self._versions = contents_per_batch, versions_per_content
         self._seed, self._rank, self._world = seed, rank, world
-        problems = self._problems()
-        if problems:
+        if problems := self._problems():
             raise ConfigError(problems, "the content-diverse sampler")
         self._visits = np.array([-(-len(indices) // versions_per_content) for indices in members.values()])
-        self._batches = max(-(-int(self._visits.sum()) // contents_per_batch), int(self._visits.max()))
-        self._epoch = 0
+        self.batches = max(-(-int(self._visits.sum()) // contents_per_batch), int(self._visits.max()))
 
-    def __len__(self) -> int:
-        """Batches in an epoch, the same in every process."""
-        return self._batches
+    def epoch(self, number: int) -> list[list[int]]:
+        """The `batches` of an epoch, this process's share of each: places of samples."""
+        composed = self._compose(number)
+        return [[i for versions in batch[self._rank :: self._world] for i in versions] for batch in composed]
 
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in self.compose(self._epoch):
-            yield [index for versions in batch[self._rank :: self._world] for index in versions]
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch."""
-        self._epoch = epoch
-
-    def compose(self, epoch: int) -> list[list[list[int]]]:
+    def _compose(self, epoch: int) -> list[list[list[int]]]:
         """The batches of an epoch over all processes: batch, content, version."""
         rng = np.random.default_rng([self._seed, epoch])
         order = rng.permutation(len(self._visits))
         visits = self._with_extras(rng)
         versions = [_Deck(indices, rng) for indices in self._members.values()]
-        batches: list[list[list[int]]] = [[] for _ in range(self._batches)]
-        numbers = _Deck(np.arange(self._batches), rng)
+        batches: list[list[list[int]]] = [[] for _ in range(self.batches)]
+        numbers = _Deck(np.arange(self.batches), rng)
         for content in order:
             for number in numbers.deal(visits[content]):
                 batches[number].append(versions[content].deal(self._versions))
@@ -90,24 +77,15 @@ class ContentDiverseSampler(Sampler[list[int]]):
     def _with_extras(self, rng: np.random.Generator) -> np.ndarray:
         """Visits of each content, raised here and there until they fill the batches."""
         visits = self._visits.copy()
-        missing = self._batches * self._contents - int(visits.sum())
+        missing = self.batches * self._contents - int(visits.sum())
         while missing > 0:
-            open_to_more = rng.permutation(np.flatnonzero(visits < self._batches))[:missing]
+            open_to_more = rng.permutation(np.flatnonzero(visits < self.batches))[:missing]
             visits[open_to_more] += 1
             missing -= len(open_to_more)
         return visits
 
     def _problems(self) -> list[str]:
         problems = []
-        counts = [("contents_per_batch", self._contents), ("versions_per_content", self._versions),
-                  ("world", self._world)]  # fmt: skip
-        problems += [f"{name} must be at least 1, got {count}" for name, count in counts if count < 1]
-        if problems:
-            return problems
-        if not 0 <= self._rank < self._world:
-            problems.append(f"rank must be in 0..{self._world - 1}, got {self._rank}")
-        if self._contents % self._world:
-            problems.append(f"contents_per_batch ({self._contents}) must be a multiple of world ({self._world})")
         if len(self._members) < self._contents:
             problems.append(f"a batch needs {self._contents} contents, but there are {len(self._members)}")
         few = [str(content) for content, indices in self._members.items() if len(indices) < self._versions]

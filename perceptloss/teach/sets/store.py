@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -23,7 +22,6 @@ __all__ = ["ScoredSet", "pack"]
 FACTS: Final = "set.json"  # written last: a folder that has it is finished
 TABLE: Final = "table.npz"
 _REFERENCES, _IMAGES = "references.npy", "images.npy"
-_COLUMNS: Final = ("reference", "content", "source", "name", "family", "level", "group", "recipe", "scores")
 
 Ints = NDArray[np.int64]
 Texts = NDArray[np.str_]
@@ -89,7 +87,7 @@ class ScoredSet:
             raise ScoredSetError(f"{place} holds no finished scored set (no {FACTS}); run build with its plan.")
         facts = json.loads((place / FACTS).read_text())
         with np.load(place / TABLE) as table:
-            columns = {name: table[name] for name in (*_COLUMNS, "clean_scores")}
+            columns = dict(table)
         return cls(
             references=np.load(place / _REFERENCES, mmap_mode="r"),
             images=np.load(place / _IMAGES, mmap_mode="r"),
@@ -131,22 +129,16 @@ def pack(folder: Path, shards: Sequence[Path], facts: Mapping[str, Any], weights
         leftover.unlink()
     contents = [name for name, _ in facts["photos"]]
     sources = sorted({name.rpartition("/")[0] for name in contents})
-    columns: dict[str, list[Any]] = {name: [] for name in (*_COLUMNS, "clean_scores")}
-    directions: dict[str, bool] = {}
-    with _filling(folder / _REFERENCES) as references, _filling(folder / _IMAGES) as images:
-        for number, path in enumerate(shards):
-            shard = read_shard(path)
-            _append(columns, shard, number, sources.index(contents[number].rpartition("/")[0]), references.rows)
-            references.add(shard.references, len(shards))
-            images.add(shard.images, len(shards))
-            directions = shard.is_higher_better
-    arrays: dict[str, Any] = {name: np.concatenate(parts) for name, parts in columns.items()}
+    first = read_shard(shards[0])  # all are as large
+    with replacing(folder / _REFERENCES) as references, replacing(folder / _IMAGES) as images:
+        files = {references: first.references, images: first.images}
+        columns = _fill(files, shards, [sources.index(name.rpartition("/")[0]) for name in contents])
     with replacing(folder / TABLE) as draft:
-        np.savez(draft, **arrays)
+        np.savez(draft, **columns)
     record = {
         "teachers": list(facts["teachers"]),
         "weights": dict(weights),
-        "is_higher_better": directions,
+        "is_higher_better": first.is_higher_better,
         "contents": contents,
         "sources": sources,
         "plan": dict(facts),
@@ -154,16 +146,33 @@ def pack(folder: Path, shards: Sequence[Path], facts: Mapping[str, Any], weights
     write_json(record, folder / FACTS)
 
 
+def _fill(files: Mapping[Path, NDArray[np.uint8]], shards: Sequence[Path], sources: Sequence[int]) -> dict[str, Any]:
+    """Write the references and the images of all shards into files, block by block; the columns of the table."""
+    parts: list[dict[str, Any]] = []
+    arrays = [
+        np.lib.format.open_memmap(path, "w+", block.dtype, (len(shards) * len(block), *block.shape[1:]))
+        for path, block in files.items()
+    ]
+    for number, (path, source) in enumerate(zip(shards, sources, strict=True)):
+        shard = read_shard(path)
+        for array, block in zip(arrays, (shard.references, shard.images), strict=True):
+            array[number * len(block) : (number + 1) * len(block)] = block
+        parts.append(_columns(shard, number, source))
+    for array in arrays:
+        array.flush()
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
 def write_json(content: Mapping[str, Any], path: Path) -> None:
     """Write a file that is whole or not there."""
     write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
-def _append(columns: dict[str, list[Any]], shard: Shard, content: int, source: int, first: int) -> None:
+def _columns(shard: Shard, content: int, source: int) -> dict[str, Any]:
     count = len(shard.images)
     clean = np.flatnonzero(shard.level == 0)
-    rows = {
-        "reference": shard.reference + first,
+    return {
+        "reference": shard.reference + content * len(shard.references),
         "content": np.full(count, content),
         "source": np.full(count, source),
         "name": np.array(shard.name),
@@ -174,34 +183,3 @@ def _append(columns: dict[str, list[Any]], shard: Shard, content: int, source: i
         "scores": shard.scores,
         "clean_scores": shard.scores[clean[np.argsort(shard.reference[clean])]],
     }
-    for name, values in rows.items():
-        columns[name].append(values)
-
-
-class _Writer:
-    """Fills an array on disk block by block; all blocks have the size of the first one."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._array: np.memmap[Any, Any] | None = None
-        self.rows = 0
-
-    def add(self, block: NDArray[np.uint8], blocks: int) -> None:
-        """Append a block, the first of `blocks`."""
-        if self._array is None:
-            shape = (blocks * len(block), *block.shape[1:])
-            self._array = np.lib.format.open_memmap(self._path, mode="w+", dtype=block.dtype, shape=shape)
-        self._array[self.rows : self.rows + len(block)] = block
-        self.rows += len(block)
-
-    def close(self) -> None:
-        """Let go of the file, with everything in it."""
-        if self._array is not None:
-            self._array.flush()
-        self._array = None
-
-
-@contextmanager
-def _filling(path: Path) -> Iterator[_Writer]:
-    with replacing(path) as draft, closing(_Writer(draft)) as writer:
-        yield writer
