@@ -5,21 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final, TypeVar
+from functools import partial, update_wrapper
+from typing import Any, Final
 
 import numpy as np
 
 from perceptloss.compare.statistics.paired import Array, Evaluate, ProtocolError, codes_of, labels, paired
 
-__all__ = ["Interval", "bootstrap", "by_counts", "evaluator"]
+__all__ = ["Interval", "Statistic", "bootstrap", "evaluator"]
 
 _CELLS: Final = 500_000  # counts that are held at once; the logistic fits hold about fifteen numbers for each
 _TOLERATED: Final = 0.1  # share of resamples that may be undefined
 _MINUS: Final = "−"
-
-Statistic = TypeVar("Statistic", bound=Callable[..., float])
-_PREPARED: dict[Callable[..., float], Callable[..., Evaluate]] = {}
 
 
 @dataclass(frozen=True)
@@ -47,33 +44,41 @@ class Interval:
         return "{} [{}, {}]".format(*texts)
 
 
-def by_counts(prepare: Callable[..., Evaluate]) -> Callable[[Statistic], Statistic]:
-    """Say how a statistic is computed for all resamples at once.
+class Statistic:
+    """A figure of predictions and labels, (n,) each, that knows how it is computed for all resamples at once.
 
     Args:
-        prepare: Takes what the statistic takes, checked, and gives a function of counts.
+        prepare: Takes checked predictions, labels and the options, and gives a function of counts.
+        undefined: What is wrong where the figure of all images is not a number.
+        least: Smallest number of images.
+        second: What the labels are called in messages.
     """
 
-    def remember(statistic: Statistic) -> Statistic:
-        _PREPARED[statistic] = prepare
-        return statistic
+    def __init__(
+        self, prepare: Callable[..., Evaluate], *, undefined: str, least: int = 3, second: str = "mos"
+    ) -> None:
+        update_wrapper(self, prepare)
+        self.prepare, self._least, self._second, self._undefined = prepare, least, second, undefined
 
-    return remember
+    def __call__(self, pred: object, mos: object, *args: Any, **options: Any) -> float:
+        """The figure of all images.
+
+        Raises:
+            ProtocolError: if a side is constant or not finite, or the figure is not defined.
+        """
+        x, y = paired(pred, mos, self._least, self._second)
+        value = float(self.prepare(x, y, *args, **options)(np.ones((1, x.size)))[0])
+        if not math.isfinite(value):
+            raise ProtocolError(self._undefined)
+        return value
 
 
 def evaluator(statistic: Callable[..., float], pred: Array, mos: Array) -> Evaluate:
     """The statistic as a function of counts: one array operation where it knows how, else one call per resample."""
-    options: dict[str, Any] = {}
-    inner: Callable[..., float] = statistic
-    if isinstance(statistic, partial) and not statistic.args:
-        inner, options = statistic.func, statistic.keywords
-    if inner in _PREPARED:
-        return _PREPARED[inner](pred, mos, **options)
-
-    def one_by_one(counts: Array) -> Array:
-        return np.array([_attempt(statistic, pred, mos, row) for row in counts.astype(np.int64)])
-
-    return one_by_one
+    inner = statistic.func if isinstance(statistic, partial) and not statistic.args else statistic
+    if isinstance(inner, Statistic):
+        return inner.prepare(pred, mos, **(statistic.keywords if isinstance(statistic, partial) else {}))
+    return lambda counts: np.array([_attempt(statistic, pred, mos, row) for row in counts.astype(np.int64)])
 
 
 def _attempt(statistic: Callable[..., float], pred: Array, mos: Array, counts: np.ndarray[Any, Any]) -> float:

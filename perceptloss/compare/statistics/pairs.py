@@ -2,24 +2,59 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from perceptloss.compare.statistics.bootstrap import by_counts
-from perceptloss.compare.statistics.paired import Array, Evaluate, ProtocolError, codes_of, labels, pair_counts, paired
+from perceptloss.compare.statistics.bootstrap import Statistic
+from perceptloss.compare.statistics.paired import Array, Evaluate, ProtocolError, codes_of, labels, pair_counts
 
 __all__ = ["level_accuracy", "pairwise_accuracy"]
 
 
-def _pairwise(pred: Array, mos: Array, groups: object | None = None) -> Evaluate:
+_pairs = partial(
+    Statistic, least=2, undefined="there are no pairs to judge: no group holds two images that are unequal."
+)
+
+
+@_pairs
+def pairwise_accuracy(pred: Array, mos: Array, groups: object | None = None) -> Evaluate:
+    """Share of pairs, unequal in the labels, that predictions order alike, in [0, 1]; equal predictions count half.
+
+    Args:
+        pred: Predictions, (n,), higher is better (negate a distance).
+        mos: Labels, (n,), higher is better.
+        groups: Content of each image, (n,): only images of one content are paired. Without it all are.
+
+    Raises:
+        ProtocolError: if a side is constant or not finite, or no pair is left.
+    """
     if groups is None:
-        return _among_all(pred, mos)
+        counted = _counted(pred, mos)
+        return lambda counts: _share(*counted(counts))
     contents = labels(groups, pred.size, "groups")
     alone = int((contents < 0).sum()) if contents.dtype.kind in "if" else 0
     if alone:
         raise ProtocolError(f"groups is negative, which means no group, for {alone} images; leave these out.")
     return _within(pred, mos, codes_of(contents))
+
+
+@partial(_pairs, second="level")
+def level_accuracy(pred: Array, level: Array, groups: object | None = None) -> Evaluate:
+    """Share of pairs of versions that predictions put in the order of damage, in [0, 1]; equal ones count half.
+
+    Args:
+        pred: Predictions, (n,), higher is better.
+        level: Damage of each version, (n,), higher is worse.
+        groups: What makes levels comparable, (n,): one picture under one degradation with one random draw.
+            Contents can be resampled all the same: `bootstrap(partial(level_accuracy, groups=groups), pred, level,
+            groups=contents)`.
+
+    Raises:
+        ProtocolError: if a side is constant or not finite, or no pair is left.
+    """
+    return pairwise_accuracy.prepare(pred, -level, groups)
 
 
 def _counted(pred: Array, mos: Array) -> Evaluate:
@@ -32,11 +67,6 @@ def _counted(pred: Array, mos: Array) -> Evaluate:
         return np.stack([total, (total + found.agreeing - found.opposed) / 2])  # what is equal in x counts half
 
     return evaluate
-
-
-def _among_all(pred: Array, mos: Array) -> Evaluate:
-    counted = _counted(pred, mos)
-    return lambda counts: _share(*counted(counts))
 
 
 def _within(pred: Array, mos: Array, codes: np.ndarray[Any, Any]) -> Evaluate:
@@ -56,44 +86,3 @@ def _within(pred: Array, mos: Array, codes: np.ndarray[Any, Any]) -> Evaluate:
 
 def _share(total: Array, right: Array) -> Array:
     return np.divide(right, total, out=np.full_like(total, np.nan), where=total > 0)
-
-
-@by_counts(_pairwise)
-def pairwise_accuracy(pred: object, mos: object, groups: object | None = None) -> float:
-    """Share of pairs, unequal in the labels, that predictions order alike, in [0, 1]; equal predictions count half.
-
-    Args:
-        pred: Predictions, (n,), higher is better (negate a distance).
-        mos: Labels, (n,), higher is better.
-        groups: Content of each image, (n,): only images of one content are paired. Without it all are.
-
-    Raises:
-        ProtocolError: if a side is constant or not finite, or no pair is left.
-    """
-    x, y = paired(pred, mos, least=2)
-    value = float(_pairwise(x, y, groups)(np.ones((1, x.size)))[0])
-    if np.isnan(value):
-        raise ProtocolError("there are no pairs to judge: no group holds two images that are unequal.")
-    return value
-
-
-def _levels(pred: Array, level: Array, groups: object | None = None) -> Evaluate:
-    return _pairwise(pred, -level, groups)
-
-
-@by_counts(_levels)
-def level_accuracy(pred: object, level: object, groups: object | None = None) -> float:
-    """Share of pairs of versions that predictions put in the order of damage, in [0, 1]; equal ones count half.
-
-    Args:
-        pred: Predictions, (n,), higher is better.
-        level: Damage of each version, (n,), higher is worse.
-        groups: What makes levels comparable, (n,): one picture under one degradation with one random draw.
-            Contents can be resampled all the same: `bootstrap(partial(level_accuracy, groups=groups), pred, level,
-            groups=contents)`.
-
-    Raises:
-        ProtocolError: if a side is constant or not finite, or no pair is left.
-    """
-    x, y = paired(pred, level, least=2, second="level")
-    return pairwise_accuracy(x, -y, groups)
