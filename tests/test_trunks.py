@@ -136,3 +136,11 @@ def test_random_trunks_agree_whatever_was_built_before(trunk):
     torch.rand(5)
     second = build().state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_constants_are_rounded_once():
+    trunk = tiny_resnet()
+    wide, narrow = trunk.double().mean.flatten().tolist(), trunk.bfloat16().mean
+    assert wide == [0.485, 0.456, 0.406]
+    assert torch.equal(narrow.flatten(), torch.tensor(wide, dtype=torch.bfloat16))
+    assert torch.equal(trunk.float().std.flatten(), torch.tensor([0.229, 0.224, 0.225]))

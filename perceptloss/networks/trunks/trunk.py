@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +39,15 @@ class Trunk(nn.Module):
     def __init__(self, arch: str, taps: dict[str, int], normalise: Normalisation | None) -> None:
         super().__init__()
         self.arch, self.tap_at, self.normalise = arch, dict(taps), normalise
-        mean, std = normalise or ((0.0,) * 3, (1.0,) * 3)
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        for name, values in zip(("mean", "std"), normalise or ((0.0,) * 3, (1.0,) * 3), strict=True):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+
+    def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Trunk:
+        """Move or cast, with the constants rounded once: from their decimals to the new type."""
+        super()._apply(fn, recurse)
+        for name, values in zip(("mean", "std"), self.normalise or (), strict=False):
+            self._buffers[name] = torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1).to(getattr(self, name))
+        return self
 
     def parts(self) -> Sequence[Sequence[nn.Module]]:
         """The layers of every step."""
