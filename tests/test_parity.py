@@ -1,56 +1,30 @@
 """Every critic against numbers from its authors' own code.
 
-`pytest tests/test_parity.py --parity-dir DIR` runs other cases. A case names the layout of a
-published checkpoint, how to fill it, inputs, and what the authors' code gave. The filled state goes
-through the public converter, the images are fed as plain RGB, and scores, gradients and
-intermediates are compared in float64 and float32. The authors take (reference, distorted).
-Where an input has crops, its score is the mean over them, its intermediates are those of the first.
+`pytest tests/test_parity.py --parity-dir DIR` runs the cases of another folder. A case names the layout
+of a published checkpoint, how to fill it, inputs, and what the authors' code gave. The filled state goes
+through the public converter, the images are fed as plain RGB, and every number is compared in float64 and
+float32. What nothing here reads is a failure.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from functools import lru_cache
+import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from parity.mapping import (
-    AUTHORS_EXTRAS,
-    COUPLED,
-    INTERMEDIATES,
-    LOOSE_FLOAT32_GRADIENTS,
-    LOOSE_GRADIENTS,
-    NOT_OURS,
-    ONE_TYPE,
-    critic_name,
-)
-from parity.parity import distort, fill_state, image, load_case
-from torch import Tensor
+from parity.case import Case, refuse
 
-from perceptloss import create_critic, get_card
-from perceptloss.critic import Critic
-from perceptloss.errors import UnknownCritic
+from perceptloss import create_critic
 
-DTYPES = {"float64": torch.float64, "float32": torch.float32}
+OWN = Path(__file__).parent / "parity"
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """One named input of a case: distorted images and references, (N, channels, H, W) each."""
-
-    x: Tensor
-    y: Tensor | None
-    items: tuple[Any, ...]
-    crops: tuple[tuple[int, int, int, int], ...] = ()  # top, left, height, width
-
-    def views(self) -> list[tuple[Tensor, Tensor | None]]:
-        """What the network is given: the pair itself, or each of its crops."""
-        windows = [(..., slice(t, t + h), slice(left, left + w)) for t, left, h, w in self.crops] or [...]
-        return [(self.x[window], None if self.y is None else self.y[window]) for window in windows]
+@cache
+def case_of(folder: Path) -> Case:
+    return Case(folder)
 
 
 def pytest_generate_tests(metafunc):
@@ -59,169 +33,150 @@ def pytest_generate_tests(metafunc):
     folder = Path(metafunc.config.getoption("parity_dir"))
     rows, ids = [], []
     for path in sorted(folder.glob("*/case.json")):
-        case = load_case(path.parent)
-        if (
-            "format" in case or case["system"] == "content-diverse-losses"
-        ):  # in test_parity_named.py, test_objectives.py
-            continue
-        for name, index in _addresses(case):
-            rows.append((path.parent, name, index))
-            ids.append(f"{name}-{index if index is None else case['expected'][index]['input'][:24]}")
+        case = case_of(path.parent)
+        for number, row in enumerate(case.rows):
+            what = (path.parent.name, row.metric, row.quantity[:40], row.input[:24], str(number))
+            rows += [(path.parent, number, dtype) for dtype in case.types]
+            ids += ["-".join(filter(None, (*what, dtype))) for dtype in case.types]
     if not rows:
         raise pytest.UsageError(f"--parity-dir {folder} holds no folder with a case.json")
     metafunc.parametrize("row", rows, ids=ids)
 
 
-def _addresses(case: dict) -> list[tuple[str, int | None]]:
-    """(critic name, index of the expected row) for critics that exist; (name, None) once for one that does not."""
-    rows = case["expected"] if isinstance(case["expected"], list) else []
-    found: dict[tuple[str, int | None], None] = {}
-    for index, row in enumerate(rows or [{}]):
-        name = critic_name(case["system"], row.get("metric"))
-        found[(name, index if _exists(name) else None)] = None
-    return list(found)
+def test_agrees_with_the_authors_code(row):
+    folder, number, dtype = row
+    run_row(folder, number, dtype, is_thrifty=folder.parent == OWN)
 
 
-def _exists(name: str) -> bool:
-    try:
-        get_card(name)
-    except UnknownCritic:
-        return False
-    return True
+def run_row(folder: Path, number: int, dtype: str, *, is_thrifty: bool = False) -> None:
+    from parity.run import check
+    from parity.systems import NOT_OURS, SYSTEMS
+
+    case = case_of(folder)
+    row = case.rows[number]
+    if case.system in NOT_OURS:
+        pytest.skip(NOT_OURS[case.system])
+    if case.system not in SYSTEMS:
+        refuse(f"{folder.name}: no critic of ours is read for the system {case.system!r}")
+    system = SYSTEMS[case.system]
+    names = list(dict.fromkeys(row.input for row in case.rows))
+    if is_thrifty and system.large and ("float64", "float32")[names.index(row.input) % 2] != dtype:
+        pytest.skip("a large network: every other input in the other type")
+    check(system, folder, row, dtype)
 
 
-@lru_cache(maxsize=2)
-def _case(folder: Path) -> dict:
-    return load_case(folder)
+# ---- the runner itself, with altered copies of a case
 
 
-@lru_cache(maxsize=2)
-def _state(folder: Path) -> dict[str, Tensor]:
-    case = _case(folder)
-    filled = fill_state(case["layout"], seed=case["seed"])
-    return {key: torch.from_numpy(np.array(value)) for key, value in filled.items()}
+def altered(tmp_path: Path, name: str, change: Callable[[dict], object]) -> Path:
+    facts = json.loads((OWN / name / "case.json").read_text())
+    change(facts)
+    folder = tmp_path / "renamed"
+    folder.mkdir()
+    (folder / "case.json").write_text(json.dumps(facts))
+    return folder
 
 
-@lru_cache(maxsize=2)
-def _critic(folder: Path, name: str, dtype: str) -> Critic:
-    critic = create_critic(name, weights=_state(folder) or None).to(DTYPES[dtype])
-    critic.hold_weights = False  # the authors' gradient goes through their weights
-    return critic
+def failures(folder: Path) -> list[str]:
+    """Messages of the rows that fail in float64."""
+    found = []
+    for number in range(len(case_of(folder).rows)):
+        try:
+            run_row(folder, number, "float64")
+        except (AssertionError, pytest.fail.Exception) as error:
+            found.append(str(error))
+    return found
 
 
-def _inputs(case: dict, name: str, critic: Critic, dtype: str) -> Pairs:
-    (entry,) = [entry for entry in case["inputs"] if entry["name"] == name]
-    items = tuple(entry["items"])
-    x, y = [], []
-    for item in items:
-        facts = item["image"]
-        picture = image(facts["seed"], facts["height"], facts["width"], facts.get("channels", critic.card.channels))
-        y.append(picture)
-        x.append(distort(picture, **item["distort"]) if item["distort"] else picture)
-    xs, ys = (torch.from_numpy(np.stack(planes)).to(DTYPES[dtype]) for planes in (x, y))
-    crops = tuple(tuple(crop) for crop in entry.get("crops", ()))
-    return Pairs(xs, ys if critic.card.needs_reference else None, items, crops)
+def numbers_in(value: object, path: tuple = ()):
+    """Paths to all numbers that are compared."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        if key in ("index", "shape", "numel", "arguments", "metric", "labels"):
+            continue
+        yield from numbers_in(item, (*path, key))
+    if isinstance(value, (int, float)):
+        yield path
 
 
-def _tolerance(case: dict, dtype: str) -> tuple[float, float]:
-    suffix = "" if dtype == "float64" else "_float32"
-    return case["rtol" + suffix], case["atol" + suffix]
+@pytest.mark.parametrize("name", ["cdc", "censeoqoe_nr", "underwater_measures", "content-diverse-losses"])
+def test_a_wrong_number_fails_wherever_it_is(tmp_path, name):
+    expected = json.loads((OWN / name / "case.json").read_text())["expected"]
+    paths = list(numbers_in(expected))
+    chosen = paths[:: max(1, len(paths) // 12)]
+
+    def change(facts: dict) -> None:
+        for path in chosen:
+            holder = facts["expected"]
+            for key in path[:-1]:
+                holder = holder[key]
+            holder[path[-1]] = holder[path[-1]] * 1.01 + 0.01
+
+    assert len(failures(altered(tmp_path, name, change))) >= len({path[0] for path in chosen})
 
 
-def _close(what: str, ours: Tensor, theirs: Any, rtol: float, atol: float) -> None:
-    wanted = torch.tensor(theirs, dtype=torch.float64)
-    torch.testing.assert_close(ours.detach().double(), wanted, rtol=rtol, atol=atol, msg=lambda text: f"{what}: {text}")
+def with_new_output(facts: dict) -> None:
+    facts["expected"][0]["intermediate"].append(facts["expected"][0]["intermediate"][0] | {"name": "another layer"})
 
 
-def _number(value: float | str) -> float:
-    return math.nan if value == "nan" else float(value)
+def with_new_record(facts: dict) -> None:
+    facts["expected"][1]["entropy"] = {"mean": 1.0}
 
 
-def _check_gradient(ours: Tensor, theirs: dict, rtol: float, atol: float) -> None:
-    """Norm, mean and sampled values; to `rtol` of a typical element, where the authors have no NaN."""
-    assert torch.isfinite(ours).all(), "the gradient is not finite"
-    norm = _number(theirs["norm"])
-    if not math.isfinite(norm):
-        return
-    typical = max(rtol * norm / math.sqrt(ours.numel()), atol * 1e-3)
-    _close("gradient norm", ours.double().norm(), norm, rtol, max(atol, typical))
-    _close("gradient mean", ours.double().mean(), _number(theirs["mean"]), rtol, typical)
-    values = [_number(v) for v in theirs["value"]]
-    _close("gradient values", torch.stack([ours[tuple(i)] for i in theirs["index"]]), values, rtol, 10 * typical)
+def with_new_table(facts: dict) -> None:
+    facts["expected_ranks"] = []
 
 
-def _check_intermediate(name: str, ours: Tensor, theirs: dict, rtol: float, atol: float) -> None:
-    assert list(ours.shape) == theirs["shape"], f"{name}: shape {list(ours.shape)}, expected {theirs['shape']}"
-    ours = ours.detach().double()
-    first = theirs["first"]
-    _close(name, ours.flatten()[: len(first)], first, rtol, max(atol, rtol * theirs["std"]))
-    _close(f"mean of {name}", ours.mean(), theirs["mean"], rtol, max(atol, rtol * theirs["std"]))
-    _close(f"deviation of {name}", ours.std(unbiased=False), theirs["std"], rtol, atol)
+def without_numbers(facts: dict) -> None:
+    facts["expected"] = []
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_agrees_with_the_authors_code(row, dtype):
-    folder, name, index = row
-    if index is None:
-        pytest.skip(f"no critic for {name!r} yet")
-    case = _case(folder)
-    expected = case["expected"][index]
-    if ONE_TYPE.get(name, {}).get(expected["input"], dtype) != dtype:
-        pytest.skip(f"a large network: {expected['input']!r} is run in the other type only")
-    critic = _critic(folder, name, dtype)
-    rtol, atol = _tolerance(case, dtype)
-    pairs = _inputs(case, expected["input"], critic, dtype)
-    x = pairs.x.requires_grad_()
-    score = torch.stack([critic(*view) for view in pairs.views()]).mean(0)
-    if (name, expected["input"]) in COUPLED:
-        _check_each_alone(critic, pairs, score, rtol, atol)
-        return
-    if len(expected["score"]) < len(score):
-        _check_mixed_batch(case, expected, critic, pairs, score, rtol, atol)
-        return
-    _close("score", score, expected["score"], rtol, atol)
-    (gradient,) = torch.autograd.grad(score.sum(), x)
-    tables = (LOOSE_GRADIENTS, LOOSE_FLOAT32_GRADIENTS) if dtype == "float32" else (LOOSE_GRADIENTS,)
-    looser = max(table.get(name, (0.0, ""))[0] for table in tables)
-    _check_gradient(gradient, expected["gradient"], max(rtol, looser), atol)
-    with torch.no_grad():
-        for theirs in expected.get("intermediate", []):
-            if (name, theirs["name"]) in NOT_OURS:
-                continue
-            assert theirs["name"] in INTERMEDIATES.get(name, {}), f"map the intermediate {theirs['name']!r} of {name!r}"
-            read = INTERMEDIATES[name][theirs["name"]]
-            _check_intermediate(theirs["name"], read(critic, *pairs.views()[0]), theirs, rtol, atol)
-    for key, ours in AUTHORS_EXTRAS.get(name, {}).items():
-        _close(key, torch.as_tensor(ours(critic, x, score)), [expected[key]], rtol, atol)
+def of_another_system(facts: dict) -> None:
+    facts["system"], facts["expected"] = "nobody's", facts["expected"][:1]
 
 
-def _check_each_alone(critic: Critic, pairs: Pairs, score: Tensor, rtol: float, atol: float) -> None:
-    for i in range(len(score)):
-        alone = critic(pairs.x[i : i + 1], None if pairs.y is None else pairs.y[i : i + 1])
-        torch.testing.assert_close(score[i : i + 1], alone, rtol=rtol, atol=atol)
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (with_new_output, "nothing reads 'another layer'"),
+        (with_new_record, "knows no 'entropy'"),
+        (with_new_table, "knows no 'expected_ranks'"),
+        (without_numbers, "knows no 'expected'"),
+        (of_another_system, 'no critic of ours is read for the system "nobody\'s"'),
+    ],
+)
+def test_what_nothing_reads_fails(tmp_path, change, sentence):
+    found = failures(altered(tmp_path, "cdc", change))
+    assert found and all(sentence in text for text in found)
 
 
-def _check_mixed_batch(
-    case: dict, expected: dict, critic: Critic, pairs: Pairs, score: Tensor, rtol: float, atol: float
-) -> None:
-    """The authors' code gives one score for such a batch; ours must score each image as if it came alone."""
-    _check_each_alone(critic, pairs, score, rtol, atol)
-    known = {repr(entry["items"][0]): entry["name"] for entry in case["inputs"] if len(entry["items"]) == 1}
-    matched = [(i, known[repr(item)]) for i, item in enumerate(pairs.items) if repr(item) in known]
-    assert matched, f"no image of {expected['input']!r} was scored alone by the authors' code"
-    for i, name in matched:
-        (alone,) = [row["score"] for row in case["expected"] if row["input"] == name]
-        _close("score", score[i : i + 1], alone, rtol, atol)
+def test_other_batches_and_names_run(tmp_path):
+    def change(facts: dict) -> None:
+        names = {"batch of two": "one", "odd size": "another"}
+        facts["inputs"] = [facts["inputs"][2], facts["inputs"][0] | {"items": facts["inputs"][0]["items"][1:]}]
+        facts["expected"] = [
+            facts["expected"][2],
+            {"input": "batch of two", "score": facts["expected"][0]["score"][1:]},
+        ]
+        for entry, row in zip(facts["inputs"], facts["expected"], strict=True):
+            entry["name"] = row["input"] = names[entry["name"]]
+
+    folder = altered(tmp_path, "cdc", change)
+    assert len(case_of(folder).rows) == 2 + len(case_of(OWN / "cdc").rows) // 4 - 1
+    assert not failures(folder)
 
 
-def test_a_checkpoint_file_loads_like_its_state_dict(request, tmp_path):
+def test_what_is_no_critic_is_left_with_a_reason(tmp_path):
+    folder = altered(tmp_path, "cdc", lambda facts: facts.update(system="nafssr"))
+    with pytest.raises(pytest.skip.Exception, match="a restorer of stereo pairs"):
+        run_row(folder, 0, "float64")
+
+
+def test_a_checkpoint_file_loads_like_its_state_dict(tmp_path):
     """The same tensors through a .pth and a .safetensors file."""
     from safetensors.torch import save_file
 
-    folder = Path(request.config.getoption("parity_dir")) / "lpips-squeeze"
-    if not folder.exists():
-        pytest.skip("no lpips-squeeze in this folder")
-    state = _state(folder)
+    state = case_of(OWN / "lpips-squeeze").state()
     torch.save({"state_dict": state}, tmp_path / "authors.pth")
     save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "ours.safetensors")
     wanted = create_critic("lpips-squeeze", weights=state)

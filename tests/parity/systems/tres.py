@@ -1,0 +1,67 @@
+"""TReS on its three ResNets, and the losses that taught it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from perceptloss.networks.layers import unit_norm
+from perceptloss.teach.objectives import consistency, extreme_triplets, tres_loss
+
+from ..case import Row
+from ..run import Run, System
+
+
+def _map(run: Run, tokens: Tensor) -> Tensor:
+    """Tokens (N, cells, width) as a map (N, width, rows, columns)."""
+    return tokens.mT.unflatten(2, run.critic.grid)
+
+
+def _encoded(run: Run, row: Row) -> Tensor:
+    return run.critic.encode(run.taps(run.pair(row.input)[0]))
+
+
+def _look(run: Run, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Scores, and the two maps that should not depend on the side."""
+    critic, taps = run.critic, run.taps(x)
+    tokens = critic.encode(taps)
+    whole = torch.cat([critic.reduce(tokens.mean(1)), taps["layer4"].mean((2, 3))], 1)
+    return critic.head(whole)[:, 0], [_map(run, tokens), taps["layer4"]]
+
+
+def _loss(run: Run, row: Row, which: str) -> Tensor:
+    """Parts of the loss with the help of its weights: what is left of it where all others are 0."""
+    x = run.image(row.input)
+    y = run.tensor(run.case.listed("Training labels of batch"))
+    (q, maps), (mirrored, others) = _look(run, x), _look(run, x.flip(-1))
+    if which.startswith("triplet"):
+        low, high = extreme_triplets(mirrored if which.endswith("mirror") else q, y)
+        return low if "low" in which else high
+    if which.startswith("l1"):
+        found = mirrored if which.endswith("mirror") else q
+        return tres_loss(found, found, y, ranking=0, agreement=0) / 2
+    if which == "ranking_agreement":
+        return tres_loss(q, mirrored, y, ranking=0) / 0.5 - tres_loss(q, mirrored, y, ranking=0, agreement=0) / 0.5
+    one_side, other_side = (consistency(*m, flip_back=False) for m in ((maps, others), (others, maps)))
+    if which.startswith("consistency"):
+        return other_side if which.endswith("mirror") else one_side
+    return tres_loss(q, mirrored, y) + one_side + other_side
+
+
+_FORMS = "l1|consistency|triplet_low|triplet_high"
+_READERS = {
+    r"score|score_per_crop": lambda run, row: run.score(row.input),
+    "score_mirror": lambda run, row: run.critic(run.image(row.input).flip(-1)),
+    "score_mean_over_crops": lambda run, row: run.score(row.input).mean(),
+    "consistency": lambda run, row: run.critic.consistency(run.image(row.input)).mean(),
+    "position_encoding": lambda run, row: _map(run, run.critic.positions[None]),
+    r"(layer[1-4])": lambda run, row, tap: run.tap(row, tap),
+    r"l2pool([1-4])": lambda run, row, n: run.critic.pools[int(n) - 1](unit_norm(run.tap(row, f"layer{n}"))),
+    "encoder_out": lambda run, row: _map(run, _encoded(run, row)),
+    "fc2": lambda run, row: run.critic.reduce(_encoded(run, row).mean(1)),
+    rf"loss_((?:{_FORMS})(?:_mirror)?|ranking_agreement|total)": _loss,
+}
+SYSTEMS = {
+    "tres": System("tres", _READERS, large=True),
+    **{f"tres_resnet{depth}": System(f"tres-resnet{depth}", _READERS) for depth in (18, 34)},
+}
