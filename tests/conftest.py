@@ -19,6 +19,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "xdist_group(name): tests that run in one process")
+    config.addinivalue_line("markers", "smoke: a first look at everything, in half a minute: pytest -m smoke")
     config.addinivalue_line("markers", "every_name: also run for critics that are variants of one class")
     os.environ["PERCEPTLOSS_OFFLINE"] = "1"
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -26,22 +27,31 @@ def pytest_configure(config):
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", min(2, cores))))
 
 
+def pytest_ignore_collect(collection_path, config):
+    """With `-m smoke`, import no file without such a test: importing all takes longer than the tests."""
+    is_other = config.option.markexpr == "smoke" and collection_path.suffix == ".py"
+    return True if is_other and "mark.smoke" not in collection_path.read_text("utf-8") else None
+
+
 def pytest_generate_tests(metafunc):
     """Run a test that asks for `critic` once per kind of critic, all tests of one critic together.
 
     Names of one class whose cards claim the same differ by a trunk or a constant: one of them runs
-    everything, the others the tests marked `every_name`. A test may name its critics itself.
+    everything, the others the tests marked `every_name`. A test marked `smoke` runs for one critic per
+    base class. A test may name its critics itself.
     """
     if "critic" not in metafunc.fixturenames or any(
         mark.args[0] == "critic" for mark in metafunc.definition.iter_markers("parametrize")
     ):
         return
-    from small import kind_of
+    from small import SMALL, base_of, kind_of
 
     from perceptloss import list_critics
 
     cards = list_critics()
-    if not metafunc.definition.get_closest_marker("every_name"):
+    if metafunc.definition.get_closest_marker("smoke"):
+        cards = list({base_of(card): card for card in sorted(cards, key=lambda card: card.name in SMALL)}.values())
+    elif not metafunc.definition.get_closest_marker("every_name"):
         cards = list({kind_of(card): card for card in reversed(cards)}.values())[::-1]
     metafunc.parametrize("critic", [card.name for card in cards], indirect=True, scope="module")
 
@@ -87,13 +97,13 @@ def critic(request):
     """
     from small import SMALL, build_small
 
-    from perceptloss import create_critic
-    from perceptloss.errors import MissingWeights
+    from perceptloss import create_critic, get_card
+    from perceptloss.weights.search import get_file, locate
 
-    try:
-        return create_critic(request.param)
-    except MissingWeights:
-        return build_small(request.param) if request.param in SMALL else create_critic(request.param, weights=None)
+    name = request.param
+    if all(locate(get_file(file)) for file in get_card(name).weights):
+        return create_critic(name)
+    return build_small(name) if name in SMALL else create_critic(name, weights=None)
 
 
 @pytest.fixture(scope="module")

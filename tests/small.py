@@ -17,7 +17,7 @@ from perceptloss.card import Card
 from perceptloss.critic import Critic
 from perceptloss.registry import find_entry
 
-__all__ = ["SMALL", "build_small", "is_small", "kind_of", "small_card"]
+__all__ = ["SMALL", "base_of", "build_small", "is_small", "kind_of", "small_card"]
 
 
 def small_card(name: str, min_size: int) -> Card:
@@ -230,9 +230,20 @@ def is_small(critic: Critic) -> bool:
     return critic.card.name in SMALL and critic.card.min_size != get_card(critic.card.name).min_size
 
 
+def _made_by(card: Card) -> object:
+    build = find_entry(card.name).build
+    while isinstance(build, partial):
+        build = build.func
+    return build
+
+
+def base_of(card: Card) -> object:
+    """The class from which that of a critic is derived."""
+    made_by = _made_by(card)
+    return made_by.__mro__[1] if isinstance(made_by, type) else made_by
+
+
 def kind_of(card: Card) -> tuple[object, ...]:
     """The class, or function, that builds a critic, and what its card claims of size, batch, range and precision."""
-    build = find_entry(card.name).build
-    made_by = build.func if isinstance(build, partial) else build
     claims = (card.kind, card.channels, card.multiple_of, card.tiling, card.shape, card.better, card.bounds)
-    return (made_by, *claims, card.low_precision, card.couples_batch, card.identity)
+    return (_made_by(card), *claims, card.low_precision, card.couples_batch, card.identity)

@@ -74,6 +74,7 @@ def test_a_closed_pipe_is_no_error():
     assert process.wait() == 0
 
 
+@pytest.mark.smoke
 def test_list_filters_by_cards(capsys):
     def names(*flags):
         assert main(["list", "--json", *flags]) == 0
@@ -129,6 +130,7 @@ def test_the_table_fits_the_terminal(capsys, monkeypatch, columns):
     assert all(row.endswith(card.summary) for row, card in zip(rows, list_critics(), strict=True))
 
 
+@pytest.mark.smoke
 def test_show_tells_the_whole_card(capsys):
     card = get_card("lpips-squeeze")
     assert main(["show", "lpips-squeeze"]) == 0
@@ -208,6 +210,7 @@ def test_doctor_tries_basicsr_only_if_asked(capsys):
         assert "not installed" in quick["basicsr"]
 
 
+@pytest.mark.smoke
 def test_compare_prints_the_table_to_stdout_only(photos, capsys):
     assert main([*COMPARE, "--baseline", "good"]) == 0
     out, err = capsys.readouterr()
@@ -236,6 +239,7 @@ def test_formats(photos, capsys, form):
         assert {"md": "| system | ssim ↑ |", "latex": "\\begin{tabular}{lrrrr}"}[form] in out
 
 
+@pytest.mark.smoke
 def test_score_lists_images_and_writes_a_file(photos, capsys):
     assert main(["score", "good", "--ref", "gt", "-c", "ssim", "--output", "scores.csv"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -278,6 +282,7 @@ def test_dry_run_prints_pairs_and_builds_nothing(photos, capsys, monkeypatch):
     assert lines[-1] == "3 images x 2 systems x 2 critics = 12 scores of 0.00576 megapixels together"
 
 
+@pytest.mark.smoke
 def test_thresholds_decide_the_exit_code(photos, capsys):
     assert main([*COMPARE, "--fail-if", "ssim > 2", "--fail-if", "gmsd > +0.005"]) == 0
     assert main([*COMPARE, "--baseline", "good", "--fail-if", "gmsd > +0.005"]) == 4
@@ -288,6 +293,7 @@ def test_thresholds_decide_the_exit_code(photos, capsys):
     assert "did you mean 'ssim'" in capsys.readouterr().err
 
 
+@pytest.mark.smoke
 def test_wrong_pairs_exit_with_2(photos, capsys):
     (photos / "good" / "im1.png").rename(photos / "good" / "im9.png")
     (photos / "bad" / "im2.png").write_bytes(b"")
@@ -302,6 +308,7 @@ def test_wrong_pairs_exit_with_2(photos, capsys):
     assert "two systems are called 'x'" in err
 
 
+@pytest.mark.smoke
 def test_missing_weights_exit_with_3(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PERCEPTLOSS_OFFLINE", "1")
@@ -353,6 +360,7 @@ def test_unexpected_errors_exit_with_1_and_a_trace(photos, capsys, monkeypatch):
     assert "ZeroDivisionError" in err
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("given", "parts"),
     [

@@ -16,6 +16,8 @@ from perceptloss.weights.convert import convert, fingerprint, load_states
 from perceptloss.weights.manifest import manifest
 from perceptloss.weights.rules import Rule
 
+pytestmark = pytest.mark.smoke
+
 NAME = "lpips-squeeze"
 FILES = ("squeezenet1_1", "lpips-squeeze")
 

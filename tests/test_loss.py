@@ -14,6 +14,8 @@ from perceptloss import CriticLoss, create_critic, register_critic
 from perceptloss.critic import Entry
 from perceptloss.errors import ConfigError, GradientError, InputError
 
+pytestmark = pytest.mark.smoke
+
 
 class TestShapes:
     """Against numbers worked out by hand; brightness of x is 0.3 and of y 0.8, in both directions."""

@@ -16,6 +16,8 @@ from perceptloss.errors import ConfigError
 from perceptloss.loss.terms import TermOptions, TermSpec, parse_terms
 from perceptloss.registry import Default
 
+pytestmark = pytest.mark.smoke
+
 
 def problems(critics, **options) -> str:
     with pytest.raises(ConfigError) as error:
