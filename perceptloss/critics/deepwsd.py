@@ -87,6 +87,11 @@ class DeepWSD(TrunkCritic):
         """Shrinking factor: 1 up to 384 pixels on the longer side."""
         return max(1, round(max(image.shape[-2:]) / 256))
 
+    @classmethod
+    def window(cls, image: Tensor) -> int:
+        """Side of the square whose area is the size of a group."""
+        return 16 if cls.factor(image) >= 5 else 4
+
     def prepare(self, image: Tensor) -> Tensor:
         factor = self.factor(image)
         return image if factor == 1 else F.avg_pool2d(image, factor)
@@ -96,7 +101,7 @@ class DeepWSD(TrunkCritic):
 
     def distances(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
         """Distance of each level (image and five taps), (6, N)."""
-        window = 16 if self.factor(x) >= 5 else 4
+        window = self.window(x)
         pairs = [(self.prepare(x), self.prepare(given(y))), *((fx[tap], fy[tap]) for tap in self.taps)]
         return torch.stack([grouped_distance(a, b, window) for a, b in pairs])
 

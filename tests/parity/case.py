@@ -138,7 +138,7 @@ class Case:
 
     def listed(self, phrase: str) -> Any:
         """The list of numbers that follows a phrase of the notes."""
-        return json.loads(self.noted(rf"{phrase}[^\[]*?(\[[-\d., \[\]]*\])")[1])
+        return json.loads(self.noted(rf"{phrase}[^\[.;\n]*?(\[[-\d., \[\]]*\])")[1])
 
     # ---- comparing
 

@@ -81,14 +81,14 @@ def _of(what: int) -> Reader:
     return lambda run, row, start: _stacks(run, start)[what]
 
 
-def _in_columns(row: str) -> Reader:
+def _in_columns(path: str) -> Reader:
     """What a part returns for patches in the authors' order."""
 
-    def read(run: Run, wanted: Row) -> Tensor:
+    def read(run: Run, row: Row) -> Tensor:
         found: list[Tensor] = []
-        part = run.critic.get_submodule(row)
+        part = run.critic.get_submodule(path.format(len(run.critic.stages) - 1))
         handle = part.register_forward_hook(lambda layer, given, out: found.append(out.clone()))
-        run.critic.vectors(_columns(run, run.image(wanted.input)))
+        run.critic.vectors(_columns(run, run.image(row.input)))
         handle.remove()
         return found[0]
 
@@ -100,7 +100,7 @@ SYSTEM = System(
     readers={
         "score": _score,
         "stem_before_activation": _in_columns("mix"),
-        "last_stage": _in_columns("stages.-1"),
+        "last_stage": _in_columns("stages.{}"),
         "patch_vectors": _in_columns("aggregate"),
         "deviation": lambda run, row: run.critic.deviation(run.image(row.input)),
         "semantic_mean": _content,

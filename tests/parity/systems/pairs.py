@@ -64,6 +64,7 @@ _DEEPWSD = {
         found.squeeze(1) if (found := _levels(run, row)).shape[1] == 1 else found.mT.flatten()
     ),
     "score_not_as_loss": _test_form,
+    "window": lambda run, row: [run.critic.window(run.pair(row.input)[0])],
     "downsampling_factor": lambda run, row: [run.critic.factor(run.pair(row.input)[0])],
 }
 
