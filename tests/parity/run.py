@@ -18,7 +18,7 @@ from perceptloss.weights.convert import _places
 
 from .case import DTYPES, Case, Row, refuse
 
-__all__ = ["Reader", "Run", "System", "check"]
+__all__ = ["Reader", "Run", "System", "check", "once"]
 
 Reader = Callable[..., Any]
 """Our quantity: (run, row, groups of the pattern that matched the row's name) -> tensor or numbers."""
@@ -74,6 +74,8 @@ class Run:
     def __post_init__(self) -> None:
         self._images: dict[Any, Tensor] = {}
         self._graph: tuple[Any, Tensor] | None = None
+        self._gradients: tuple[Any, dict[Any, Tensor]] = None, {}
+        self.memory: dict[Any, Any] = {}
 
     # ---- inputs
 
@@ -165,17 +167,29 @@ class Run:
             return self._gradient(row, *gradient.groups())
         refuse(f"{self.case.system}: nothing reads {row.quantity!r} (kind {row.kind}) of input {row.input!r}")
 
+    def _owner(self, row: Row, quantity: str) -> Row:
+        """The row of the quantity whose gradient this is: of the same input, or the one that depends on it."""
+        rows = [r for r in self.case.rows if r.quantity == quantity and r.metric == row.metric]
+        own = [r for r in rows if r.input == row.input] or rows[:1]
+        return own[0] if own else Row(quantity, row.input, "value", {})
+
     def _gradient(self, row: Row, quantity: str, key: str | None) -> Tensor:
         """Of the sum of a quantity: in an image, or in the weight that the checkpoint calls `key`."""
-        rows = [r for r in self.case.rows if r.quantity == quantity and r.metric == row.metric]
-        own = [r for r in rows if r.input == row.input] or rows[:1] or [Row(quantity, row.input, "value", {})]
-        read = self.reads(own[0])
+        owner = self._owner(row, quantity)
+        read = self.reads(owner)
         if read is None:
             refuse(f"{self.case.system}: nothing reads {quantity!r}, whose gradient {row.quantity!r} is")
-        value = self._differentiable(own[0], read)
-        target = self.image(row.input) if key is None else self._weight(key)
-        (found,) = torch.autograd.grad(value.sum(), target, retain_graph=True)
-        return found
+        if self._gradients[0] != (owner, owner.metric, self.only):
+            value = self._differentiable(owner, read)
+            wanted = {(row.input, key): None}  # and all others of the same quantity, in one backward pass
+            for other in self.case.rows:
+                match = _GRADIENT.fullmatch(other.quantity)
+                if match and match[1] == quantity and self._owner(other, quantity) is owner:
+                    wanted[other.input, match[2]] = None
+            targets = [self.image(name) if part is None else self._weight(part) for name, part in wanted]
+            found = torch.autograd.grad(value.sum(), targets, retain_graph=False)
+            self._gradients = (owner, owner.metric, self.only), dict(zip(wanted, found, strict=True))
+        return self._gradients[1][row.input, key]
 
     def _weight(self, key: str) -> Tensor:
         critic, tensor = self.critic, self.case_state[key]
@@ -208,7 +222,23 @@ def _same(out: Any) -> Any:
 
 def _kept(out: Any) -> Any:
     """A copy: some layers work in place."""
-    return out.clone() if isinstance(out, Tensor) else [part.clone() for part in out]
+    if isinstance(out, Tensor):
+        return out.clone()
+    return [_kept(part) for part in out] if isinstance(out, (tuple, list)) else out
+
+
+def once(read: Callable[..., Any]) -> Callable[..., Any]:
+    """What several rows start from: computed once for a run, unless a graph is wanted."""
+
+    def remembered(run: Run, *arguments: str) -> Any:
+        if torch.is_grad_enabled() or run.only is not None:
+            return read(run, *arguments)
+        key = read, arguments
+        if key not in run.memory:
+            run.memory[key] = read(run, *arguments)
+        return run.memory[key]
+
+    return remembered
 
 
 @lru_cache(maxsize=2)

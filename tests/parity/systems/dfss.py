@@ -15,7 +15,7 @@ from perceptloss.weights.convert import load_states
 
 from ..case import Case, Row
 from ..parity import _stream
-from ..run import Reader, Run, System
+from ..run import Reader, Run, System, once
 
 
 def _build(case: Case, row: Row) -> nn.Module:
@@ -31,6 +31,7 @@ def _columns(run: Run, image: Tensor) -> Tensor:
     return patches.unflatten(1, (image.shape[2] // patches.shape[3], -1)).transpose(1, 2).flatten(1, 2)
 
 
+@once
 def _stacks(run: Run, start: str) -> tuple[Tensor, Tensor]:
     """Content and statistics, (N, P, C), of the first patches of the images called `start`, `start`2, ..."""
     first = int(run.case.noted(r"first (\d+) patches")[1])
@@ -59,6 +60,7 @@ def _mmd(run: Run, statistics: Tensor) -> Tensor:
     return (kernel[:n, :n] + kernel[n:, n:] - kernel[:n, n:] - kernel[n:, :n]).mean()
 
 
+@once
 def _losses(run: Run) -> dict[str, Tensor]:
     critic, case = run.critic, run.case
     dist, ref, other = (_stacks(run, start) for start in ("dist", "ref", "other"))

@@ -13,7 +13,7 @@ from perceptloss.networks.patches import per_image
 from perceptloss.teach.objectives import triplet_margin
 
 from ..case import Row
-from ..run import Run, System
+from ..run import Run, System, once
 
 _WORDS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
 _JUDGES = {
@@ -54,6 +54,7 @@ def _stack(run: Run, start: str) -> Tensor:
     return torch.cat([run.critic.patches(run.image(name))[:, :first] for name in names])
 
 
+@once
 def _maps(run: Run) -> dict[str, Tensor]:
     """Every map of the input `pairs` under the case's name."""
     distorted, reference = _stack(run, "dist"), _stack(run, "ref")

@@ -11,7 +11,7 @@ from perceptloss.registry import create_critic
 from perceptloss.teach.objectives import norm_in_norm
 
 from ..case import Case, Row
-from ..run import Run, System
+from ..run import Run, System, once
 
 
 def _build(case: Case, row: Row) -> nn.Module:
@@ -34,16 +34,17 @@ def _on_grid(run: Run, row: Row, number: str) -> Tensor:
     return run.critic.heads[DATASETS[int(number) - 1]](grid)
 
 
-def _heads(run: Run, row: Row) -> Tensor:
+@once
+def _heads(run: Run, name: str) -> Tensor:
     """Column by column to the head of its dataset, (rows, datasets)."""
-    columns = run.score(_rows(row.input)).unflatten(0, (-1, len(DATASETS))).unbind(1)
+    columns = run.score(_rows(name)).unflatten(0, (-1, len(DATASETS))).unbind(1)
     return torch.stack([run.critic.heads[name](q) for name, q in zip(DATASETS, columns, strict=True)], 1)
 
 
 def _losses(run: Run, row: Row, which: str) -> Tensor:
     """By a mistake of shapes their norm-in-norm is a plain L1 there; ours refuses such shapes."""
     labels = run.tensor(run.case.listed(r"goes to head k\+1; labels"))
-    found = _heads(run, row)
+    found = _heads(run, row.input)
     smooth, plain = (of(found, labels, reduction="none").mean(0) for of in (F.smooth_l1_loss, F.l1_loss))
     return {"smooth_l1_per_set": smooth, "second_term_per_set": plain, "total": (smooth + plain).mean()}[which]
 
@@ -66,7 +67,7 @@ SYSTEM = System(
         "q": lambda run, row: run.score(_rows(row.input)),
         r"head_(\d)": _head,
         r"head_(\d)_on_grid": _on_grid,
-        "heads": _heads,
+        "heads": lambda run, row: _heads(run, row.input),
         r"(layer[1-4])": _maps,
         "bilinear": lambda run, row: bilinear(_maps(run, row)),
         "fc0": lambda run, row: run.critic.fc[0](bilinear(_maps(run, row))),

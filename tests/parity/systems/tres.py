@@ -9,12 +9,12 @@ from perceptloss.networks.layers import unit_norm
 from perceptloss.teach.objectives import consistency, extreme_triplets, tres_loss
 
 from ..case import Row
-from ..run import Run, System
+from ..run import Run, System, once
 
 
 def _map(run: Run, tokens: Tensor) -> Tensor:
     """Tokens (N, cells, width) as a map (N, width, rows, columns)."""
-    return tokens.mT.unflatten(2, run.critic.grid)
+    return tokens.mT.unflatten(2, (run.critic.grid, run.critic.grid))
 
 
 def _encoded(run: Run, row: Row) -> Tensor:
@@ -29,11 +29,16 @@ def _look(run: Run, x: Tensor) -> tuple[Tensor, list[Tensor]]:
     return critic.head(whole)[:, 0], [_map(run, tokens), taps["layer4"]]
 
 
+@once
+def _sides(run: Run, name: str) -> list[tuple[Tensor, list[Tensor]]]:
+    """As it is, and mirrored."""
+    return [_look(run, x) for x in (run.image(name), run.image(name).flip(-1))]
+
+
 def _loss(run: Run, row: Row, which: str) -> Tensor:
     """Parts of the loss with the help of its weights: what is left of it where all others are 0."""
-    x = run.image(row.input)
     y = run.tensor(run.case.listed("Training labels of batch"))
-    (q, maps), (mirrored, others) = _look(run, x), _look(run, x.flip(-1))
+    (q, maps), (mirrored, others) = _sides(run, row.input)
     if which.startswith("triplet"):
         low, high = extreme_triplets(mirrored if which.endswith("mirror") else q, y)
         return low if "low" in which else high
