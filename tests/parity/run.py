@@ -38,7 +38,6 @@ class System:
         alone: Whether the authors' code mixes the images of this batch, which ours never does: then ours must be what
             it is for each image alone.
         rtol: Another tolerance of a gradient, in a type, with the reason beside it; None for the case's.
-        large: In the project's own folder each input is run in one type only.
     """
 
     critic: str | Callable[[Case, Row], nn.Module] | None
@@ -46,7 +45,6 @@ class System:
     parts: Mapping[str, str | tuple[str, Callable[[Any], Tensor]]] = field(default_factory=dict)
     alone: Callable[[Case, Row], bool] = lambda case, row: False
     rtol: Callable[[Row, str], float | None] = lambda row, dtype: None
-    large: bool = False
 
     def build(self, case: Case, row: Row) -> nn.Module | None:
         """In float64, with the case's weights and exact gradients."""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.teach.objectives import asna_loss
+from perceptloss.teach.objectives.listwise import asna_loss
 
 from ..case import Row
 from ..run import Run, System

@@ -7,7 +7,7 @@ import re
 import torch
 from torch import Tensor
 
-from perceptloss.teach.objectives import gap_weights, rank_hinge
+from perceptloss.teach.objectives.comparison import gaps, rank_hinge
 
 from ..case import Row, refuse
 from ..run import Run, System
@@ -49,11 +49,11 @@ def _listed_loss(run: Run, row: Row, form: str, derivative: str | None) -> Tenso
         facts = notes(rf"l1_rank_weighted: {_NUMBER}\*l1 \+ {_NUMBER}\*rank with margin and threshold {_NUMBER}")
         l1, rank, threshold = map(float, facts.groups())
     with torch.enable_grad():
-        gaps = gap_weights(y)
+        apart = gaps(y)
         loss = l1 * (q - y).abs().mean()
         if form != "l1":
-            margin = 0.0 if form == "l1_rank" else gaps
-            loss = loss + rank * rank_hinge(q, y, margin, mask=gaps < threshold, over="all")
+            margin = 0.0 if form == "l1_rank" else apart
+            loss = loss + rank * rank_hinge(q, y, margin, mask=apart < threshold, over="all")
     return torch.autograd.grad(loss, q)[0] if derivative else loss
 
 

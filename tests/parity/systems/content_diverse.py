@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.teach import objectives as o
+from perceptloss.teach.exams.protocol import pairwise_accuracy
+from perceptloss.teach.objectives import comparison, correlation
 
 from ..case import Row, refuse
 from ..run import Run, System
@@ -38,7 +40,7 @@ def _pairs(row: Row, q: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def _cross_entropy(row: Row, q: Tensor, y: Tensor) -> Tensor:
     """Ours; theirs where it takes the sigmoid first and a clear mistake leaves its slope at 0, its loss at most 100."""
     temperature = row.context["arguments"]["temperature"]
-    ours = o.pairwise_bce(q if _rises(row) else -q, y, temperature, mask=_mask(row, len(q)), min_gap=None)
+    ours = comparison.pairwise_bce(q if _rises(row) else -q, y, temperature, mask=_mask(row, len(q)), min_gap=None)
     lead, gap = _pairs(row, q, y)
     wins, chance = (gap > 0) == _rises(row), (lead / temperature).sigmoid()
     mistakes = torch.where(wins, chance, 1 - chance)
@@ -58,19 +60,19 @@ def _loss(run: Run, row: Row, q: Tensor, y: Tensor) -> Tensor:
     match name.removeprefix("all pairs: ").removeprefix("given pairs: "):
         case "ranking":
             over = "all" if mask is not None else "active"
-            return o.rank_hinge(signed, y, arguments["margin"], mask=mask, min_gap=None, over=over)
+            return comparison.rank_hinge(signed, y, arguments["margin"], mask=mask, min_gap=None, over=over)
         case "sigmoid against Elo probability":
-            return o.elo_mse(signed, y, temperature=temperature, mask=mask)
+            return comparison.elo_mse(signed, y, temperature=temperature, mask=mask)
         case "binary cross entropy":
             return _cross_entropy(row, q, y)
         case "squared difference" if mask is None:
-            return o.difference_mse(signed, y)
+            return comparison.difference_mse(signed, y)
         case "Pearson":
-            return 1 - o.pearson_loss(q, y, published=True)
+            return 1 - correlation.pearson_loss(q, y, published=True)
         case "soft Spearman":
-            return 1 - o.spearman_loss(q, y, temperature, published=True)
+            return 1 - correlation.spearman_loss(q, y, temperature, published=True)
         case "soft Kendall":
-            return 1 - o.kendall_loss(q, y, temperature, published=True)
+            return 1 - correlation.kendall_loss(q, y, temperature, published=True)
     refuse(f"{run.case.system}: no objective of ours is {name!r}")
 
 
@@ -82,10 +84,11 @@ def _value(run: Run, row: Row) -> Tensor:
 
 def _accuracy(run: Run, row: Row) -> Tensor:
     """Ours judges no ties; theirs count as wrong, or, in the forms of probabilities, as not greater."""
-    q, y = _lists(run, row)
+    q, y = (numbers.detach() for numbers in _lists(run, row))
     lead, gap = _pairs(row, q, y)
     if not (lead * gap == 0).any():
-        return o.pair_accuracy(q if _rises(row) else -q, y, mask=_mask(row, len(q)))
+        pairs = np.arange(len(q)) % (len(q) // 2) if _mask(row, len(q)) is not None else None
+        return run.tensor(pairwise_accuracy((q if _rises(row) else -q).numpy(), y.numpy(), groups=pairs))
     if row.context["loss_name"].endswith(("ranking", "squared difference")):
         return (lead * gap * (1 if _rises(row) else -1) > 0).double().mean()
     return ((lead > 0) == ((gap > 0) == _rises(row))).double().mean()

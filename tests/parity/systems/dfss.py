@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from perceptloss import get_card
 from perceptloss.critics.dfss.critic import DFSS
-from perceptloss.teach.objectives import triplet_margin
+from perceptloss.teach.objectives.regression import triplet_margin
 from perceptloss.weights.convert import load_states
 
 from ..case import Case, Row

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from perceptloss.critics.fpr.hallucination import weighted_mean
 from perceptloss.networks.patches import per_image
-from perceptloss.teach.objectives import triplet_margin
+from perceptloss.teach.objectives.regression import triplet_margin
 
 from ..case import Row
 from ..run import Run, System, once

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from perceptloss.critics.monotonic import DATASETS, bilinear
 from perceptloss.registry import create_critic
-from perceptloss.teach.objectives import norm_in_norm
+from perceptloss.teach.objectives.regression import norm_in_norm
 
 from ..case import Case, Row
 from ..run import Run, System, once
@@ -74,5 +74,4 @@ SYSTEM = System(
         r"loss_(smooth_l1_per_set|second_term_per_set|total)": _losses,
         r"norm_in_norm_(batch_first|affine|perfect)": _norm_in_norm,
     },
-    large=True,
 )

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceptloss.registry import create_critic
-from perceptloss.teach.objectives import rank_hinge
+from perceptloss.teach.objectives.comparison import rank_hinge
 
 from ..case import Case, Row
 from ..run import Run, System

@@ -67,8 +67,8 @@ _MANIQA = {
 }
 
 SYSTEMS = {
-    "ahiq": System("ahiq", _AHIQ, large=True),
+    "ahiq": System("ahiq", _AHIQ),
     "iqt": System("iqt-port", _IQT),
     "iqa-conformer": System("iqa-conformer", _CONFORMER),
-    "maniqa": System("maniqa", parts=_MANIQA, large=True),
+    "maniqa": System("maniqa", parts=_MANIQA),
 }

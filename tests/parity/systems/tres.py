@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from perceptloss.networks.layers import unit_norm
-from perceptloss.teach.objectives import consistency, extreme_triplets, tres_loss
+from perceptloss.teach.objectives.listwise import extreme_triplets, tres_loss
 
 from ..case import Row
 from ..run import Run, System, once
@@ -21,36 +20,29 @@ def _encoded(run: Run, row: Row) -> Tensor:
     return run.critic.encode(run.taps(run.pair(row.input)[0]))
 
 
-def _look(run: Run, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Scores, and the two maps that should not depend on the side."""
-    critic, taps = run.critic, run.taps(x)
-    tokens = critic.encode(taps)
-    whole = torch.cat([critic.reduce(tokens.mean(1)), taps["layer4"].mean((2, 3))], 1)
-    return critic.head(whole)[:, 0], [_map(run, tokens), taps["layer4"]]
-
-
 @once
-def _sides(run: Run, name: str) -> list[tuple[Tensor, list[Tensor]]]:
-    """As it is, and mirrored."""
-    return [_look(run, x) for x in (run.image(name), run.image(name).flip(-1))]
+def _sides(run: Run, name: str) -> list[Tensor]:
+    """Scores as they are and mirrored, and the consistency of each image."""
+    x = run.image(name)
+    return [run.critic(x), run.critic(x.flip(-1)), run.critic.consistency(x)]
 
 
 def _loss(run: Run, row: Row, which: str) -> Tensor:
     """Parts of the loss with the help of its weights: what is left of it where all others are 0."""
     y = run.tensor(run.case.listed("Training labels of batch"))
-    (q, maps), (mirrored, others) = _sides(run, row.input)
+    q, mirrored, unlike = _sides(run, row.input)
+    side = mirrored if which.endswith("mirror") else q
     if which.startswith("triplet"):
-        low, high = extreme_triplets(mirrored if which.endswith("mirror") else q, y)
+        low, high = extreme_triplets(side, y)
         return low if "low" in which else high
     if which.startswith("l1"):
-        found = mirrored if which.endswith("mirror") else q
-        return tres_loss(found, found, y, ranking=0, agreement=0) / 2
+        return tres_loss(side, side, y, ranking=0, agreement=0) / 2
     if which == "ranking_agreement":
-        return tres_loss(q, mirrored, y, ranking=0) / 0.5 - tres_loss(q, mirrored, y, ranking=0, agreement=0) / 0.5
-    one_side, other_side = (consistency(*m, flip_back=False) for m in ((maps, others), (others, maps)))
+        return tres_loss(q, mirrored, y, ranking=0, agreement=1) - tres_loss(q, mirrored, y, ranking=0, agreement=0)
     if which.startswith("consistency"):
-        return other_side if which.endswith("mirror") else one_side
-    return tres_loss(q, mirrored, y) + one_side + other_side
+        return unlike.mean()
+    # theirs takes the consistency twice, each time with the other side held
+    return tres_loss(q, mirrored, y) + unlike.mean() + unlike.mean().detach()
 
 
 _FORMS = "l1|consistency|triplet_low|triplet_high"
@@ -67,6 +59,6 @@ _READERS = {
     rf"loss_((?:{_FORMS})(?:_mirror)?|ranking_agreement|total)": _loss,
 }
 SYSTEMS = {
-    "tres": System("tres", _READERS, large=True),
+    "tres": System("tres", _READERS),
     **{f"tres_resnet{depth}": System(f"tres-resnet{depth}", _READERS) for depth in (18, 34)},
 }

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from perceptloss import CriticLoss
 from perceptloss.critics.uranker.critic import histogram, padded
-from perceptloss.teach.objectives import rank_hinge
+from perceptloss.teach.objectives.comparison import rank_hinge
 
 from ..case import Row
 from ..run import Run, System
