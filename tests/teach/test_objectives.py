@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from scipy.stats import kendalltau, pearsonr, spearmanr
 from torch import Tensor
 
-from perceptloss.compare.statistics.pairs import pairwise_accuracy
 from perceptloss.errors import ConfigError, InputError
 from perceptloss.teach.objectives import comparison, correlation, listwise, regression
 

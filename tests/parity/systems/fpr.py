@@ -79,7 +79,7 @@ def _loss(run: Run, row: Row, which: str) -> Tensor:
     losses = {f"l1_{name}": (_judged(run, found, name) - labels).abs().mean() for name in _JUDGES}
     for own, other in (("dist", "ref"), ("ref", "dist")):
         three = (found[name] for name in (f"f_{own}", f"fake_{own}", f"f_{other}"))
-        losses[f"triplet_{own}"] = triplet_margin(*three, margin=0.5, weight=20)
+        losses[f"triplet_{own}"] = 20 * triplet_margin(*three, margin=0.5)
     return torch.stack(list(losses.values())).sum() if which == "total" else losses[which]
 
 
