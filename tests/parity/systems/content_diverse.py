@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from perceptloss.teach.exams.protocol import pairwise_accuracy
 from torch import Tensor
 
+from perceptloss.compare.statistics.pairs import pairwise_accuracy
 from perceptloss.teach.objectives import comparison, correlation
 
 from ..case import Row, refuse

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.critics.fpr.hallucination import weighted_mean
+from perceptloss.networks.functional import weighted_mean
 from perceptloss.networks.patches import per_image
 from perceptloss.teach.objectives.regression import triplet_margin
 
