@@ -173,18 +173,20 @@ class Case:
             _close(f"mean of {what}", ours.mean(), facts["mean"], slack)
             _close(f"deviation of {what}", ours.std(unbiased=False), facts["std"], slack)
         else:
-            self._compare_gradient(what, ours, facts, rtol, atol if named else 1e-3 * atol)
+            self._compare_gradient(what, ours, facts, rtol, atol, 1 if named else 1e-3)
 
     @staticmethod
-    def _compare_gradient(what: str, ours: Tensor, facts: Mapping[str, Any], rtol: float, atol: float) -> None:
+    def _compare_gradient(
+        what: str, ours: Tensor, facts: Mapping[str, Any], rtol: float, atol: float, share: float
+    ) -> None:
         assert torch.isfinite(ours).all(), f"{what} is not finite"
         norm = float(facts["norm"])
         if not math.isfinite(norm):  # theirs is not a number somewhere
             return
         size = facts.get("numel", ours.numel())
         assert ours.numel() == size, f"{what}: {ours.numel()} elements, expected {size}"
-        typical = rtol * norm / math.sqrt(size)
-        _close(f"norm of {what}", ours.norm(), norm, rtol * norm + atol * math.sqrt(size))
+        _close(f"norm of {what}", ours.norm(), norm, rtol * norm + atol)
+        typical, atol = rtol * norm / math.sqrt(size), share * atol  # of an element
         _close(f"mean of {what}", ours.mean(), float(facts["mean"]), typical + atol)
         values = _numbers(facts["values"] if "values" in facts else facts["value"])
         places = facts["index"]
