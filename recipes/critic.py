@@ -34,12 +34,12 @@ from perceptloss.runs import config as options
 from perceptloss.runs import loop
 from perceptloss.runs.config import option
 from perceptloss.runs.launch import claim, make_accelerator, on_main, resume_point, run_as_script, use_threads
-from perceptloss.runs.options import Log, Train
+from perceptloss.runs.options import Log, RunOptions, Train
 from perceptloss.runs.state import Ema, StopSignal, read_progress
 from perceptloss.teach.exams.evaluate import default_best, exam_problems, examine, look_up
 from perceptloss.teach.run.checks import option_problems
 from perceptloss.teach.run.critic import Place, Reader, build_critic, parameter_groups, quality_of, settle
-from perceptloss.teach.run.export import Origin, conclude
+from perceptloss.teach.run.export import conclude, origin_in, origin_of
 from perceptloss.teach.run.options import CardText, CriticOptions, Val
 from perceptloss.teach.run.peers import build_peers, size_problems
 from perceptloss.teach.run.saving import export
@@ -54,18 +54,12 @@ FREE = ("card.", "val.peers", "val.rounds", "build_only", "evaluate_only")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RunOptions):
     """Every option."""
 
     output: str = option("runs/critic", "folder of the run")
-    resume: str = option(
-        "auto", "auto: go on where this folder stopped; none: refuse to; PATH: start from that checkpoint"
-    )
-    overwrite: bool = option(False, "delete an earlier run in the folder")
     build_only: bool = option(False, "make scored sets, check everything, and stop before training")
     evaluate_only: str | None = option(None, "weights to examine again, with figures and card, instead of teaching")
-    mixed_precision: Literal["no", "bf16", "fp16"] | None = option(None, "of teaching; nothing: as accelerate says")
-    threads: int = option(1, "CPU threads per process; 0: all cores, shared out", at_least=0)
     critic: CriticOptions = field(default_factory=CriticOptions)
     data: list[Any] = option([], "sources to learn from, all in every step: [{kind, name, weight, ...}]")  # noqa: RUF009
     objectives: dict[str, Any] = option(  # noqa: RUF009
@@ -230,13 +224,13 @@ def main(argv: Sequence[str]) -> None:
         return
     file = folder / "models" / f"{config.critic.name}.safetensors"
     if config.evaluate_only is not None:
-        file, origin = Path(config.evaluate_only), Origin.again(folder)
+        file, origin = Path(config.evaluate_only), origin_in(folder)
     else:
         with StopSignal() as stop:
             trainee = build_trainee(config, folder, critic, material)
             teach(trainee, material, stop)
         digest = sha256_of(folder / "config.yaml")
-        origin = Origin.of(argv, digest, config.train.seed, trainee.progress, accelerator)
+        origin = origin_of(argv, digest, config.train.seed, trainee.progress, accelerator)
     rounds = config.val.rounds
     text = conclude(accelerator, folder, file, config.critic, config.card, rounds, peers, material, origin)
     accelerator.print(f"\n{text}\nEverything is in {folder}.")

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +48,7 @@ from perceptloss.runs.launch import (
     use_threads,
 )
 from perceptloss.runs.meters import Meter
-from perceptloss.runs.options import Data, Log, Loss, Model, Train, Val
+from perceptloss.runs.options import Data, Log, Loss, Model, RunOptions, Train, Val
 from perceptloss.runs.state import Ema, StopSignal, read_progress
 
 Images = tuple[Sequence[Pair], Sequence[Pair]]  # to train on, to validate on
@@ -66,21 +66,11 @@ VAL_PHOTOS = ("camera.png", "chelsea.png", "coffee.png", "rocket.jpg")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RunOptions):
     """Every option; the defaults are the demonstration."""
 
     output: str = option("runs/sr", "folder of the run")
-    resume: str = option(
-        "auto", "auto: go on where this folder stopped; none: refuse to; PATH: start from that checkpoint"
-    )
-    overwrite: bool = option(False, "delete an earlier run in the folder")
     baseline: bool = option(True, "also train with L1 alone, and compare (if there are critics)")
-    mixed_precision: Literal["no", "bf16", "fp16"] | None = option(
-        None, "of the network; nothing: as accelerate launch says"
-    )
-    threads: int = option(
-        1, "CPU threads per process; 0: all cores, shared out. Threads on busy cores wait for each other", at_least=0
-    )
     data: Data = field(default_factory=lambda: Data(patch=64))
     model: Model = field(default_factory=lambda: Model(options={"num_feat": 32, "num_conv": 8, "upscale": 4}))
     loss: Loss = field(default_factory=lambda: Loss(critics={"mini-fr": 0.015, "mini-nr": 0.001}))

@@ -13,38 +13,28 @@ __all__ = ["canonical"]
 
 _log = logging.getLogger(__name__)
 
-_ALEX = "on AlexNet, as in pyiqa, torchmetrics and the lpips package; LPIPS of piq is 'lpips-vgg'"
-_FULL = "mean of the RGB channels at full resolution; SSIM of their Y channel is another number"
-_ONE_NIQE = "with the pristine statistics of the authors' release; there is no other NIQE here"
-_ONE_BRISQUE = "with the support vectors of the authors' release; there is no other BRISQUE here"
-_CONTENT = "squared difference at relu3_3 of VGG16; layers, weights and norms of other libraries differ"
-_TV = "root of the sum of squares, as piq's default; that of torchmetrics is 'tv-l1'"
-
-# a name in small letters and figures, without `loss` behind -> critic and what it is
-_ALIASES = {
-    "lpips": ("lpips-alex", _ALEX),
-    "learnedperceptualimagepatchsimilarity": ("lpips-alex", _ALEX),
-    "ssimc": ("ssim-full", _FULL),
-    "structuralsimilarityindexmeasure": ("ssim-full", _FULL),
-    "calculatessim": ("ssim-full", _FULL),
-    "multiscalessim": ("ms-ssim", ""),
-    "multiscalestructuralsimilarityindexmeasure": ("ms-ssim", ""),
-    "informationweightedssim": ("iw-ssim", ""),
-    "multiscalegmsd": ("ms-gmsd", "luminance only; with chroma it is 'ms-gmsdc'"),
-    "vifp": ("vif", "in the pixel domain"),
-    "visualinformationfidelity": ("vif", "in the pixel domain"),
-    "peaksignalnoiseratio": ("psnr", "of RGB"),
-    "totalvariation": ("tv", _TV),
-    "calculatepsnr": ("psnr", "of RGB"),
-    "niqematlab": ("niqe", _ONE_NIQE),
-    "calculateniqe": ("niqe", _ONE_NIQE),
-    "brisquematlab": ("brisque", _ONE_BRISQUE),
-    "deepimagestructureandtexturesimilarity": ("dists", ""),
-    "content": ("vgg-content", _CONTENT),
-    "perceptual": ("vgg-content", _CONTENT),
-    "vggperceptual": ("vgg-content", _CONTENT),
-    "style": ("vgg-style", "squared difference of Gram matrices of VGG16"),
-}
+# critic, what it is, and names of it in small letters and figures, without `loss` behind
+_NAMES = (
+    ("lpips-alex", "on AlexNet, as in pyiqa, torchmetrics and the lpips package; LPIPS of piq is 'lpips-vgg'", "lpips"),
+    ("lpips-alex", "as in torchmetrics", "learnedperceptualimagepatchsimilarity"),
+    (
+        "ssim-full",
+        "mean of the RGB channels at full resolution; SSIM of their Y channel is another number",
+        "ssimc structuralsimilarityindexmeasure calculatessim",
+    ),
+    ("ms-ssim", "", "multiscalessim multiscalestructuralsimilarityindexmeasure"),
+    ("iw-ssim", "", "informationweightedssim"),
+    ("ms-gmsd", "luminance only; with chroma it is 'ms-gmsdc'", "multiscalegmsd"),
+    ("vif", "in the pixel domain", "vifp visualinformationfidelity"),
+    ("psnr", "of RGB", "peaksignalnoiseratio calculatepsnr"),
+    ("tv", "root of the sum of squares, as piq's default; that of torchmetrics is 'tv-l1'", "totalvariation"),
+    ("niqe", "with the pristine statistics of the authors' release, the only one here", "niqematlab calculateniqe"),
+    ("brisque", "with the support vectors of the authors' release, the only one here", "brisquematlab"),
+    ("dists", "", "deepimagestructureandtexturesimilarity"),
+    ("vgg-content", "at relu3_3 of VGG16; layers and norms of others differ", "content perceptual vggperceptual"),
+    ("vgg-style", "squared difference of Gram matrices of VGG16", "style"),
+)
+_ALIASES = {name: (critic, note) for critic, note, names in _NAMES for name in names.split()}
 
 _OPINIONS = "near it are 'maniqa', 'hyperiqa' and 'tres', learned from opinions too, and 'mini-nr', which ships ready"
 _FEATURES = "near it are 'lpips-vgg', 'dists' and 'ahiq', which compare deep features with the reference"

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -16,10 +16,10 @@ from accelerate.utils import DistributedType, GradientAccumulationPlugin, Projec
 from perceptloss.errors import ConfigError, PerceptlossError
 from perceptloss.output.files import write_atomically
 from perceptloss.runs import config as options
+from perceptloss.runs.options import RunOptions
 from perceptloss.runs.state import checkpoints
 
 __all__ = [
-    "RunOptions",
     "claim",
     "make_accelerator",
     "on_main",
@@ -43,17 +43,6 @@ _OURS = (
     "l1",
 )
 _FREE_TO_CHANGE = ("output", "resume", "overwrite", "threads", "data.workers", "data.cache_mb", "data.check", "log.")
-
-
-class RunOptions(Protocol):
-    """What a recipe's configuration has at its top level."""
-
-    @property
-    def resume(self) -> str: ...
-    @property
-    def overwrite(self) -> bool: ...
-    @property
-    def mixed_precision(self) -> str | None: ...
 
 
 def make_accelerator(config: RunOptions, folder: Path, accumulate: int, trackers: Sequence[str]) -> Accelerator:

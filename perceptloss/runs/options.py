@@ -1,4 +1,4 @@
-"""Sections of a recipe's configuration that every recipe with a restorer has."""
+"""What recipes' configurations share: the options at their top, and the sections of those with a restorer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,24 @@ from typing import Any, Literal
 
 from perceptloss.runs.config import option
 
-__all__ = ["Data", "Log", "Loss", "Model", "Train", "Val"]
+__all__ = ["Data", "Log", "Loss", "Model", "RunOptions", "Train", "Val"]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What every recipe's configuration begins with."""
+
+    output: str = option("runs", "folder of the run")
+    resume: str = option(
+        "auto", "auto: go on where this folder stopped; none: refuse to; PATH: start from that checkpoint"
+    )
+    overwrite: bool = option(False, "delete an earlier run in the folder")
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = option(
+        None, "of the network; nothing: as accelerate launch says"
+    )
+    threads: int = option(
+        1, "CPU threads per process; 0: all cores, shared out. Threads on busy cores wait for each other", at_least=0
+    )
 
 
 @dataclass(frozen=True)

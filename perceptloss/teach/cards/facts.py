@@ -14,7 +14,7 @@ from perceptloss import __version__
 from perceptloss.card import Direction, Fidelity, Kind
 from perceptloss.compare.statistics.bootstrap import Interval
 
-__all__ = ["DataSource", "Figure", "ModelCard", "metadata"]
+__all__ = ["DataSource", "Figure", "ModelCard", "Origin", "metadata"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +54,31 @@ class Figure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelCard:
-    """Facts about a weight file.
+class Origin:
+    """How a weight file came about.
+
+    Attributes:
+        command: Command line that makes the file again.
+        configuration: sha256 of the configuration the command read.
+        seed: Seed of the run.
+        steps: Optimiser steps.
+        seconds: Wall time of the run.
+        hardware: What it ran on.
+        versions: Version of each package that matters.
+    """
+
+    command: str
+    configuration: str
+    seed: int
+    steps: int
+    seconds: float
+    hardware: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard(Origin):
+    """Facts about a weight file, its origin included.
 
     Attributes:
         name: Name of the critic in the registry.
@@ -65,13 +88,6 @@ class ModelCard:
         fidelity: As on the critic's card.
         licence: Licence of the weights.
         data: What it was learned from, teachers included.
-        command: Command line that makes the file again.
-        configuration: sha256 of the configuration the command read.
-        seed: Seed of the run.
-        steps: Optimiser steps.
-        seconds: Wall time of the run.
-        hardware: What it ran on.
-        versions: Version of each package that matters.
         parameters: Number of parameters.
         gflops: 1e9 floating-point operations (2 per multiply-add) for one score of a 256x256 image.
         file: Name of the weight file.
@@ -90,13 +106,6 @@ class ModelCard:
     fidelity: Fidelity
     licence: str
     data: Sequence[DataSource]
-    command: str
-    configuration: str
-    seed: int
-    steps: int
-    seconds: float
-    hardware: str
-    versions: Mapping[str, str]
     parameters: int
     gflops: float
     file: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from perceptloss.output.files import write_atomically
 from perceptloss.output.tables import markdown
 from perceptloss.runs.meters import run_facts
 from perceptloss.runs.state import finite
-from perceptloss.teach.cards.facts import DataSource, Figure, ModelCard, metadata
+from perceptloss.teach.cards.facts import DataSource, Figure, ModelCard, Origin, metadata
 from perceptloss.teach.cards.markdown import render
 from perceptloss.teach.exams.evaluate import examine
 from perceptloss.teach.run.critic import build_critic, quality_of
@@ -31,7 +31,7 @@ from perceptloss.teach.run.setup import Material
 from perceptloss.weights.checkpoints import read_facts
 from perceptloss.weights.download import sha256_of
 
-__all__ = ["Origin", "card_problems", "conclude", "data_sources"]
+__all__ = ["card_problems", "conclude", "data_sources", "origin_in", "origin_of"]
 
 _MEASURES = {
     "srcc": "SRCC",
@@ -44,37 +44,28 @@ _OF_FAMILIES = ("srcc", "levels")
 _PARTS = {"all": "all", "seen": "families trained on", "unseen": "families never trained on"}
 
 
-@dataclass(frozen=True)
-class Origin:
-    """How the weights came about."""
+def origin_of(
+    argv: Sequence[str], config_hash: str, seed: int, progress: Mapping[str, Any], accelerator: Accelerator
+) -> Origin:
+    """Of the run that just ended."""
+    facts, world = run_facts(accelerator), accelerator.num_processes
+    count = f"--num_processes {world} " if world > 1 else ""
+    return Origin(
+        command=f"accelerate launch {count}recipes/critic.py {shlex.join(argv)}",
+        configuration=config_hash,
+        seed=seed,
+        steps=progress["step"],
+        seconds=progress["seconds"],
+        hardware=f"{facts['device']}, {world} process{'es' if world > 1 else ''}",
+        versions={n: str(facts[n]) for n in ("perceptloss", "torch", "accelerate")} | {"numpy": np.__version__},
+    )
 
-    command: str
-    configuration: str
-    seed: int
-    steps: int
-    seconds: float
-    hardware: str
-    versions: Mapping[str, str]
 
-    @classmethod
-    def of(
-        cls, argv: Sequence[str], config_hash: str, seed: int, progress: Mapping[str, Any], accelerator: Accelerator
-    ) -> Origin:
-        """Of the run that just ended."""
-        facts, world = run_facts(accelerator), accelerator.num_processes
-        versions = {name: str(facts[name]) for name in ("perceptloss", "torch", "accelerate")}
-        versions["numpy"] = np.__version__
-        count = f"--num_processes {world} " if world > 1 else ""
-        hardware = f"{facts['device']}, {world} process{'es' if world > 1 else ''}"
-        command = f"accelerate launch {count}recipes/critic.py {shlex.join(argv)}"
-        return cls(command, config_hash, seed, progress["step"], progress["seconds"], hardware, versions)
-
-    @classmethod
-    def again(cls, folder: Path) -> Origin | None:
-        """Of the finished run in a folder; None if there is none."""
-        results = folder / "results.json"
-        facts = json.loads(results.read_text(encoding="utf-8"))["origin"] if results.exists() else None
-        return None if facts is None else cls(**facts)
+def origin_in(folder: Path) -> Origin | None:
+    """Of the finished run in a folder; None if there is none."""
+    results = folder / "results.json"
+    facts = json.loads(results.read_text(encoding="utf-8"))["origin"] if results.exists() else None
+    return None if facts is None else Origin(**facts)
 
 
 def card_problems(card: CardText) -> list[str]:
