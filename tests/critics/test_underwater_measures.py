@@ -173,7 +173,7 @@ class TestUCIQE:
         white = create_critic("uciqe")(flat(1.0))
         assert black.item() == pytest.approx(0.2576)
         assert white.item() == pytest.approx(0.2576 * even / math.hypot(even, 1))
-        assert uciqe.contrast_term(uciqe.lab(flat(0.3, 0.6, 0.1))) == 0
+        assert uciqe.contrast_term(uciqe.lab(flat(0.3, 0.6, 0.1))).item() == pytest.approx(0, abs=1e-9)
 
     @pytest.mark.parametrize(("height", "width"), [(60, 80), (47, 63), (10, 10), (7, 3), (129, 130)])
     def test_rounded_is_the_port(self, height, width):
@@ -279,7 +279,8 @@ class TestBoth:
         together, gradient = value_and_gradient(critic, x)
         for n in range(len(x)):
             alone, slope = value_and_gradient(critic, x[n : n + 1])
-            torch.testing.assert_close(together[n : n + 1], alone, rtol=1e-12, atol=1e-12)
+            # the opponent colours of greys cancel: a rounding of the cube root is 1e6 times as large in them
+            torch.testing.assert_close(together[n : n + 1], alone, rtol=1e-9, atol=1e-9)
             torch.testing.assert_close(gradient[n : n + 1], slope, rtol=1e-9, atol=1e-12)
 
     @every
