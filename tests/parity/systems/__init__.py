@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from ..run import System
-from . import (
-    asna,
-    cdc,
-    censeoqoe,
-    classical,
-    content_diverse,
-    dacnn,
-    dfss,
-    fpr,
-    hyperiqa,
-    monotonic,
-    pairs,
-    radn,
-    ranker,
-    tokens,
-    tres,
-    underwater,
-    uranker,
-)
 
-__all__ = ["NOT_OURS", "SYSTEMS"]
+__all__ = ["NOT_OURS", "system_of"]
 
-SYSTEMS: dict[str, System] = {
-    **pairs.SYSTEMS,
-    **tokens.SYSTEMS,
-    **censeoqoe.SYSTEMS,
-    **tres.SYSTEMS,
-    "asna": asna.SYSTEM,
-    "cdc": cdc.SYSTEM,
-    "classical": classical.SYSTEM,
-    "content-diverse-losses": content_diverse.SYSTEM,
-    "dacnn": dacnn.SYSTEM,
-    "dfss": dfss.SYSTEM,
-    "fpr": fpr.SYSTEM,
-    "hyperiqa": hyperiqa.SYSTEM,
-    "monotonic": monotonic.SYSTEM,
-    "radn": radn.SYSTEM,
-    "ranksrgan_ranker": ranker.SYSTEM,
-    "underwater_measures": underwater.SYSTEM,
-    "uranker": uranker.SYSTEM,
+_MODULES = {
+    **dict.fromkeys(("lpips-alex", "lpips-squeeze", "lpips-vgg", "dists", "deepdc", "deepwsd", "pieapp"), "pairs"),
+    **dict.fromkeys(("ahiq", "iqt", "iqa-conformer", "maniqa"), "tokens"),
+    **dict.fromkeys(("censeoqoe_fr", "censeoqoe_nr"), "censeoqoe"),
+    **dict.fromkeys(("tres", "tres_resnet18", "tres_resnet34"), "tres"),
+    **{name: name for name in ("asna", "cdc", "classical", "dacnn", "dfss", "fpr", "hyperiqa", "monotonic", "radn")},
+    "content-diverse-losses": "content_diverse",
+    "ranksrgan_ranker": "ranker",
+    "underwater_measures": "underwater",
+    "uranker": "uranker",
 }
 
 NOT_OURS = {
@@ -50,5 +25,13 @@ NOT_OURS = {
     "nafssr": "a restorer of stereo pairs, not a critic; not implemented",
     "nu2net": "a restorer of underwater images, not a critic; not implemented",
     "sguie_net": "a restorer of underwater images, not a critic; not implemented",
-    "multi_score_siqa": "a critic of stereo pairs that is not implemented: its code has no licence to follow",
+    "multi_score_siqa": "a critic of stereo pairs that is not implemented",
 }
+
+
+def system_of(name: str) -> System | None:
+    """The readers of a system, if there are any."""
+    if name not in _MODULES:
+        return None
+    module = import_module(f".{_MODULES[name]}", __name__)
+    return module.SYSTEMS[name] if hasattr(module, "SYSTEMS") else module.SYSTEM
