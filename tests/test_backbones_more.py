@@ -58,7 +58,7 @@ def randomised(net: nn.Module) -> nn.Module:
 
 
 def normalised(x: Tensor, normalise) -> Tensor:
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1).to(x.dtype) for v in normalise)  # rounded to float32, as buffers are
+    mean, std = (torch.tensor(v, dtype=x.dtype).view(1, 3, 1, 1) for v in normalise)
     return (x - mean) / std
 
 
