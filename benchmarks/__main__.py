@@ -21,6 +21,7 @@ from benchmarks.critics import render as render_critics
 from benchmarks.precision import CRITICS, table
 from benchmarks.targets import count_checks, time_checks
 from perceptloss import list_critics
+from perceptloss.output.files import write_atomically
 from perceptloss.output.versions import versions
 
 _SIZES = [(4, 192, 192), (1, 512, 512)]
@@ -137,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(", ".join(f"{key} {value}" for key, value in where.items()), end="\n\n")
     results = _DO[options.what](options)
     if options.json:
-        options.json.write_text(json.dumps({"environment": where, **results}, indent=1) + "\n")
+        write_atomically(options.json, json.dumps({"environment": where, **results}, indent=1) + "\n")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The site: `sphinx-build -W docs site`. Pages of critics are made from cards and docstrings when it is built."""
+"""The site: `sphinx-build -W -b dirhtml docs site`; pages of critics are made from cards and docstrings."""
 
 from __future__ import annotations
 

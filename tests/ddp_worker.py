@@ -22,7 +22,7 @@ def restorer() -> nn.Sequential:
 
 def loss(critic: Critic, mode: str) -> CriticLoss:
     terms = [{"critic": critic, "weight": 1.0}, {"critic": "ssim", "weight": 0.1}]
-    return CriticLoss(terms, grad=mode, micro_batch=1)  # type: ignore[arg-type]
+    return CriticLoss(terms, grad=mode, micro_batch=1)
 
 
 def run(rank: int, world: int, folder: str) -> None:

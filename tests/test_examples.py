@@ -37,7 +37,7 @@ def given() -> dict[str, object]:
 def docstring_examples() -> list[doctest.DocTest]:
     finder, found = doctest.DocTestFinder(exclude_empty=True), []
     for part in pkgutil.walk_packages(perceptloss.__path__, "perceptloss."):
-        source = importlib.util.find_spec(part.name).origin  # type: ignore[union-attr]
+        source = importlib.util.find_spec(part.name).origin
         if ">>>" in Path(source).read_text(encoding="utf-8"):
             found += [test for test in finder.find(importlib.import_module(part.name)) if test.examples]
     return found

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "critics": {*_CORE, "weights", "networks"},
     "registry": {*_CORE, "weights", "networks", "critics"},
     "loss": {*_CORE, "networks", "registry"},
-    "maps": {*_CORE, "networks"},
+    "maps": {"output", *_CORE, "networks"},
     "compare": {*_SCORING, "output"},
     "runs": {"errors", "output", "loss", "compare"},
     "integrations": {*_CORE, "networks", "registry", "loss", "compare"},

@@ -327,7 +327,7 @@ class TestRefusals:
         def build(card: Card):
             return toy("sour", lambda x, y: x.mean((1, 2, 3)) * torch.where(x[0, 0, 0, 0] > 0.3, torch.nan, 1.0))
 
-        card = build(None).card  # type: ignore[arg-type]
+        card = build(None).card
         monkeypatch.setitem(registry._registered, "sour", Entry(card, build))
         picture = pixels("out/im1.png").astype(np.uint8)
         picture[0, 0] = 0

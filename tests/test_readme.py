@@ -24,8 +24,8 @@ def rows(header: str) -> list[list[str]]:
 def test_critic_table_is_what_the_command_prints(capsys):
     assert main(["list", "--format", "md"]) == 0
     table = capsys.readouterr().out
-    written = (ROOT / "docs" / "critics.md").read_text(encoding="utf-8")
-    assert table in written, "perceptloss list --format md has changed: put its output into docs/critics.md"
+    written = (ROOT / "docs" / "all-critics.md").read_text(encoding="utf-8")
+    assert table in written, "perceptloss list --format md has changed: put its output into docs/all-critics.md"
 
 
 def test_every_critic_is_named():
@@ -98,7 +98,7 @@ def test_every_formula_critic_is_in_the_piq_table():
 
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"))
 HOME = "https://github.com/perceptloss/perceptloss/blob/main/"
-SITE = "https://perceptloss.readthedocs.io/"
+SITE = "https://perceptloss.readthedocs.io/page/"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from perceptloss.output.files import replacing
+
 if TYPE_CHECKING:
     from perceptloss.compare.images import Pixels
 
@@ -38,7 +40,8 @@ def write_png(image: Tensor, path: Path) -> None:
     from PIL import Image as Pillow
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    Pillow.fromarray(as_bytes(image)).save(path)
+    with replacing(path) as draft:
+        Pillow.fromarray(as_bytes(image)).save(draft, format="PNG")
 
 
 def shrink(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:

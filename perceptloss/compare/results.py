@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from perceptloss.compare.images import ImageFile
 from perceptloss.compare.summary import Summary, summarise
 from perceptloss.errors import ConfigError
+from perceptloss.output.files import write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -190,7 +191,7 @@ class Results:
         if ending not in (".json", ".csv"):
             raise ConfigError([f"expected a file ending in .json or .csv, got {str(path)!r}"], "output")
         text = self.to_json() if ending == ".json" else self.to_csv()
-        Path(path).write_text(text, encoding="utf-8", newline="\n")
+        write_atomically(Path(path), text)
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Results:

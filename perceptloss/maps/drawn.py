@@ -15,6 +15,7 @@ from perceptloss.critic import Critic
 from perceptloss.maps.attribution import attribution, sensitivity
 from perceptloss.maps.colours import DIVERGING, Scale
 from perceptloss.maps.tiles import parts
+from perceptloss.output.files import replacing
 
 __all__ = ["Kind", "WrittenMap", "facts_of", "kind_of", "map_of", "save_picture", "save_values", "scale_for"]
 
@@ -137,7 +138,8 @@ def save_picture(path: Path, picture: Tensor, about: Mapping[str, str]) -> None:
     for name, text in about.items():
         lines.add_text(name, text)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Pillow.fromarray(picture.numpy()).save(path, format="PNG", pnginfo=lines)
+    with replacing(path) as draft:
+        Pillow.fromarray(picture.numpy()).save(draft, format="PNG", pnginfo=lines)
 
 
 def save_values(path: Path, values: Tensor) -> None:
@@ -145,5 +147,5 @@ def save_values(path: Path, values: Tensor) -> None:
     import numpy as np
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:  # np.save would add an ending to a name without one
+    with replacing(path) as draft, draft.open("wb") as file:  # np.save would add an ending to a name without one
         np.save(file, values.numpy())

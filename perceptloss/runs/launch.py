@@ -30,18 +30,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-_OURS = (
-    "config.yaml",
-    "results.json",
-    "results.md",
-    "picture.png",
-    "log.jsonl",
-    "checkpoints",
-    "models",
-    "images",
-    "trackers",
-    "l1",
-)
+_FILES = ("config.yaml", "results.json", "results.md", "picture.png", "log.jsonl")
+_FOLDERS = ("checkpoints", "models", "images", "trackers", "l1")
 _FREE_TO_CHANGE = ("output", "resume", "overwrite", "threads", "data.workers", "data.cache_mb", "data.check", "log.")
 
 
@@ -87,7 +77,7 @@ def claim(config: RunOptions, folder: Path, free: Sequence[str] = ()) -> bool:
         ConfigError: if another run is there, or checkpoints that `resume=none` would ignore.
     """
     if config.overwrite:
-        for name in _OURS:  # nothing else: the folder may be anything
+        for name in (*_FILES, *_FOLDERS):  # nothing else: the folder may be anything
             target = folder / name
             shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
     saved, is_finished = folder / "config.yaml", (folder / "results.json").exists()

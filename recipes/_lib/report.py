@@ -13,6 +13,7 @@ from perceptloss.compare import Results
 from perceptloss.compare.images import ImageFile, Policy, read
 from perceptloss.compare.pixels import as_bytes, as_tensor
 from perceptloss.compare.results import ImageRecord
+from perceptloss.output.files import replacing
 
 __all__ = ["detail", "picture"]
 
@@ -60,7 +61,8 @@ def picture(results: Results, path: Path, *, side: int = 64, zoom: int = 4) -> N
             if r == 0:
                 draw.text((corner[0], 7), title, _INK, big)
     path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.save(path)
+    with replacing(path) as draft:
+        canvas.save(draft)
 
 
 def _columns(results: Results, record: ImageRecord, index: int) -> Iterator[tuple[str, ImageFile | None, str]]:

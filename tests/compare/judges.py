@@ -38,7 +38,7 @@ def _card(name: str, **facts: object) -> Card:
         "source": "none",
         **facts,
     }
-    return Card(name=name, **given)  # type: ignore[arg-type]
+    return Card(name=name, **given)
 
 
 CARDS = {

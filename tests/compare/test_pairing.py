@@ -198,4 +198,4 @@ def test_wrong_names_critics_and_settings_are_listed_at_once(toys, folder):
     with pytest.raises(ConfigError, match=r"unknown critic 'toy-eror'; did you mean 'toy-error'"):
         make_plan({"out": out}, gt, ["toy-eror"], rules=Pairing(), settings=Settings())
     with pytest.raises(ConfigError, match="4 problems"):
-        Settings(crop_border=-1, colour="bgr", tile=0, batch="many")  # type: ignore[arg-type]
+        Settings(crop_border=-1, colour="bgr", tile=0, batch="many")

@@ -75,7 +75,7 @@ def test_markdown_and_latex_are_complete_and_escaped():
     assert r"system & up $\uparrow$ & down $\downarrow$ & rank & wins \\" in latex
     assert latex.count("\n  ") == 6
     with pytest.raises(ValueError, match="format must be one of"):
-        render(named, "html")  # type: ignore[arg-type]
+        render(named, "html")
 
 
 @pytest.mark.parametrize(

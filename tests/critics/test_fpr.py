@@ -207,7 +207,7 @@ class TestOrder:
 
     def test_is_checked_and_told(self, fpr):
         with pytest.raises(ConfigError, match=r"'columns' or 'rows', got 'shuffled'"):
-            FPR(get_card("fpr"), order="shuffled", width=16)  # type: ignore[arg-type]
+            FPR(get_card("fpr"), order="shuffled", width=16)
         assert "order" not in fpr.signature
         fpr.order = "rows"
         assert fpr.signature.endswith("|order:rows")

@@ -209,7 +209,7 @@ class TestScale:
         with pytest.raises(
             ConfigError, match=r"(?s)head must be 'linear' or 'monotone', got 'spline'.*did you mean 'kadid-10k'"
         ):
-            Monotonic(card, dataset="kadid10k", head="spline", widths=(4, 4, 4, 4), hidden=(8, 4))  # type: ignore
+            Monotonic(card, dataset="kadid10k", head="spline", widths=(4, 4, 4, 4), hidden=(8, 4))
 
 
 class TestSize:

@@ -193,7 +193,7 @@ def test_teachers_run_in_half_precision_where_the_card_allows(tmp_path: Path) ->
     state = create_critic("mini-fr", None).state_dict()
     save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "w.safetensors")
     judge = views.find_teacher({"name": "mini-fr", "weights": str(tmp_path / "w.safetensors")}, SIZE, "t")
-    assert judge is not None and judge.critic.precision == "bf16"  # type: ignore[attr-defined]
+    assert judge is not None and judge.critic.precision == "bf16"
     y = torch.randint(0, 256, (1, 6, *SIZE), generator=torch.Generator().manual_seed(0)).byte()
     found = judge(torch.cat([y, 255 - y]), torch.cat([y, y]))
     assert float(found[0]) == 1 and 0 < float(found[1]) < 1 and not found.is_inference()

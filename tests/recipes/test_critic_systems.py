@@ -56,7 +56,7 @@ def learned(critic: Critic, objectives: dict[str, Any], side: int, rate: float =
     pairs = [(x, y if has_y else None)]
     reader = Reader(critic, looks=looks_of(objectives, [source.options]))
     _, idle = settle(reader, pairs)
-    terms = Terms(objectives, [source], critic.card)  # type: ignore[list-item]
+    terms = Terms(objectives, [source], critic.card)
     learning = [p for p in (*critic.parameters(), *terms.parameters()) if p.requires_grad]
     optimizer = torch.optim.Adam(learning, rate)
     losses = []

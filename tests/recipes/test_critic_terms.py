@@ -120,7 +120,7 @@ def test_every_objective_can_be_learned_through_terms(name: str) -> None:
     }
     rows = Batch(torch.zeros(24, 3, 4, 4, dtype=torch.uint8), None, dataset="rows", **known)
     options = {"scale": 1.0} if name == "elo" else {}
-    terms = Terms({name: options}, [Rows()], get_card(CRITIC), width=5)  # type: ignore[list-item]
+    terms = Terms({name: options}, [Rows()], get_card(CRITIC), width=5)
     q = torch.nn.Parameter(torch.rand(24))
     features = torch.nn.Parameter(torch.randn(24, 5))
     optimizer = torch.optim.Adam([q, features, *terms.parameters()], 0.02)
@@ -139,12 +139,12 @@ def test_every_objective_can_be_learned_through_terms(name: str) -> None:
 
 def test_weights_of_objectives_and_sources_multiply() -> None:
     sources = [Rows("a", weight=3.0), Rows("b", objectives={"mine": {"objective": "regression", "weight": 0.5}})]
-    terms = Terms({"pearson": 2.0}, sources, get_card(CRITIC))  # type: ignore[arg-type]
+    terms = Terms({"pearson": 2.0}, sources, get_card(CRITIC))
     q = torch.rand(6)
     total, report = terms([(q, None), (q / 2, None)], [batch(), batch()])
     assert set(report) == {"a/pearson", "b/mine"}
     assert total == pytest.approx(float(6 * report["a/pearson"] + 0.5 * report["b/mine"]))
-    learned = Terms({"pearson": 2.0}, sources, get_card(CRITIC), "uncertainty")  # type: ignore[arg-type]
+    learned = Terms({"pearson": 2.0}, sources, get_card(CRITIC), "uncertainty")
     half, _ = learned([(q, None), (q / 2, None)], [batch(), batch()])
     assert float(half.detach()) == pytest.approx(float(total) / 2)
     assert learned.balance is not None and len(list(learned.balance.parameters())) == 2
@@ -169,15 +169,15 @@ def test_all_problems_of_objectives_come_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         Terms(
             {"pearson": 1, "order": 1}, [Rows("bare", "levels"), Rows("full", objectives={"kl": 0})], get_card(CRITIC)
-        )  # type: ignore[list-item]
+        )
     assert "pearson: needs target, which source 'bare' does not have" in caught.value.problems[0]
     assert "full: no objective has a weight" in caught.value.problems[1]
     wrong = {"order": {"kind": "best"}, "regression": {"error": "l3"}, "pairwise": {"within": "town"}}
     with pytest.raises(ConfigError, match=r"regression\.error: one of huber, l1, l2, got 'l3'"):
-        Terms(wrong, [Rows()], get_card(CRITIC))  # type: ignore[list-item]
+        Terms(wrong, [Rows()], get_card(CRITIC))
     del wrong["regression"]
     with pytest.raises(ConfigError) as caught:
-        Terms(wrong, [Rows()], get_card(CRITIC))  # type: ignore[list-item]
+        Terms(wrong, [Rows()], get_card(CRITIC))
     assert len(caught.value.problems) == 2
 
 
@@ -226,7 +226,7 @@ def test_parameters_that_no_score_depends_on_are_fixed() -> None:
     assert not critic.spare.weight.requires_grad and critic.trunk.features[0].weight.requires_grad
     assert all(p.grad is None for p in critic.parameters())
     assert all(torch.equal(before[n], v) for n, v in critic.state_dict().items())
-    terms = Terms({"heads": 1.0}, [Rows()], critic.card, "uncertainty")  # type: ignore[list-item]
+    terms = Terms({"heads": 1.0}, [Rows()], critic.card, "uncertainty")
     groups = parameter_groups(critic, terms, 0.1)
     assert [g["pace"] for g in groups] == [1.0, 1.0, 1.0, 10.0]
     assert [g["weight_decay"] for g in groups] == [0.1, 0.0, 0.0, 0.0]
