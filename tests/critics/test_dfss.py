@@ -145,7 +145,7 @@ class TestPooling:
         h = noise(4, 5, 1, 1).requires_grad_()
         found = pooled_statistics(h)
         assert_same(found[:, :5], h.expand(4, 5, 3, 3))
-        assert not found[:, 5:].any()
+        assert found[:, 5:].abs().max() < 1e-6  # the root of a rounding at most
         (gradient,) = torch.autograd.grad(found.sum(), h)
         torch.testing.assert_close(gradient, torch.full_like(h, 9))
 
