@@ -177,7 +177,8 @@ class Run:
         read = self.reads(owner)
         if read is None:
             refuse(f"{self.case.system}: nothing reads {quantity!r}, whose gradient {row.quantity!r} is")
-        if self._gradients[0] != (owner, owner.metric, self.only):
+        key_of = owner.quantity, owner.input, self.only, str(owner.context)
+        if self._gradients[0] != key_of:
             value = self._differentiable(owner, read)
             wanted = {(row.input, key): None}  # and all others of the same quantity, in one backward pass
             for other in self.case.rows:
@@ -186,7 +187,7 @@ class Run:
                     wanted[other.input, match[2]] = None
             targets = [self.image(name) if part is None else self._weight(part) for name, part in wanted]
             found = torch.autograd.grad(value.sum(), targets, retain_graph=False)
-            self._gradients = (owner, owner.metric, self.only), dict(zip(wanted, found, strict=True))
+            self._gradients = key_of, dict(zip(wanted, found, strict=True))
         return self._gradients[1][row.input, key]
 
     def _weight(self, key: str) -> Tensor:
@@ -202,7 +203,7 @@ class Run:
 
     def _differentiable(self, row: Row, read: Callable[[], Any]) -> Tensor:
         """The last one is kept, with its graph: several rows ask for its gradients. For losses the critic learns."""
-        key = row, row.metric, self.only
+        key = row.quantity, row.input, self.only, str(row.context)
         if self._graph is None or self._graph[0] != key:
             self._graph = None
             if hasattr(self.critic, "freeze"):

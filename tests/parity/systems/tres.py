@@ -13,7 +13,7 @@ from ..run import Run, System, once
 
 def _map(run: Run, tokens: Tensor) -> Tensor:
     """Tokens (N, cells, width) as a map (N, width, rows, columns)."""
-    return tokens.mT.unflatten(2, (run.critic.grid, run.critic.grid))
+    return tokens.mT.unflatten(2, (run.critic.cells, run.critic.cells))
 
 
 def _encoded(run: Run, row: Row) -> Tensor:
