@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from perceptloss.card import Card
+from perceptloss.output.tables import markdown
 from perceptloss.registry import find_entry, list_critics
 
 __all__ = ["write_pages"]
@@ -40,11 +41,11 @@ def page(card: Card) -> str:
         "paper": card.paper,
         "source": card.source,
     }
-    rows = "\n".join(f"| {name} | {text.replace('|', '&#124;')} |" for name, text in facts.items())
+    table = markdown(("", ""), facts.items(), "l")
     notes = "".join(f"- {note}\n" for note in card.notes)
     y = "x, y" if card.needs_reference else "x"
     return (
-        f"# {card.name}\n\n{card.summary}\n\n| | |\n|---|---|\n{rows}\n\n"
+        f"# {card.name}\n\n{card.summary}\n\n{table}\n"
         + (f"## Good to know\n\n{notes}\n" if notes else "")
         + f'## Use\n\n```python\ncritic = create_critic("{card.name}")\nscore = critic({y})\n\n'
         + f'loss_fn = CriticLoss({{"{card.name}": 1.0}})\n```\n\n'
@@ -55,10 +56,11 @@ def page(card: Card) -> str:
 def write_pages(folder: Path) -> None:
     """Write `NAME.md` for each critic of the registry, and an index; files that would not change are left alone."""
     cards = list_critics()
-    rows = "\n".join(f"| [{c.name}]({c.name}.md) | {c.kind} | {c.summary} |" for c in cards)
+    rows = ((f"[{c.name}]({c.name}.md)", c.kind, c.summary) for c in cards)
+    table = markdown(("critic", "kind", "what it measures"), rows, "l")
     names = "\n".join(c.name for c in cards)
     tree = f"```{{toctree}}\n:hidden:\n\n{names}\n```\n"
-    index = f"# Critics, one by one\n\n{tree}\n| critic | kind | what it measures |\n|---|---|---|\n{rows}\n"
+    index = f"# Critics, one by one\n\n{tree}\n{table}"
     folder.mkdir(exist_ok=True)
     for name, text in {**{c.name: page(c) for c in cards}, "index": index}.items():
         file = folder / f"{name}.md"

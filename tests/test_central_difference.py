@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from test_backbones_more import agree, pictures, resnet_taps, torchvision_resnet
+from test_trunks_residual import agree, pictures, resnet_taps, torchvision_resnet
 from torch import Tensor, nn
 
 from perceptloss.networks.lean import central_difference

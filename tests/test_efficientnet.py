@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
-from test_backbones_more import agree, normalised, noted, pictures, randomised
+from test_trunks_residual import agree, normalised, noted, pictures, randomised
 from torch import nn
 
 from perceptloss.networks.trunks import IMAGENET, EfficientNet, efficientnet_rules

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from test_backbones_more import agree, pictures, randomised, tiny_resnet, tiny_vit
+from test_trunks_residual import agree, pictures, randomised, tiny_resnet, tiny_vit
 from torch import nn
 
 from perceptloss.networks.lean import max_pool

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from perceptloss.networks.functional import LUMA
+
 __all__ = ["DIVERGING", "SEQUENTIAL", "Colours", "Scale", "draw"]
 
 Colours = tuple[tuple[int, int, int], ...]
@@ -25,7 +27,6 @@ SEQUENTIAL: Final[Colours] = (
     (252, 246, 186),
 )
 DIVERGING: Final[Colours] = ((4, 62, 134), (92, 156, 210), (242, 242, 242), (218, 130, 48), (118, 44, 0))
-_LUMA: Final = (0.299, 0.587, 0.114)
 _MOST: Final = 0.85  # opacity over an image of the strongest colour
 
 
@@ -76,7 +77,7 @@ def draw(values: Tensor, scale: Scale, size: tuple[int, int], image: Tensor | No
     places = F.interpolate(scale.places(values.float())[None, None], size, mode="nearest-exact")[0, 0]
     picture = _interpolated(places, scale.colours)
     if image is not None:
-        grey = 255 * torch.einsum("chw,c->hw", image.float().clamp(0, 1), torch.tensor(_LUMA))[..., None]
+        grey = 255 * torch.einsum("chw,c->hw", image.float().clamp(0, 1), torch.tensor(LUMA))[..., None]
         strength = (2 * places - 1).abs() if scale.is_signed else places
         picture = torch.lerp(grey.expand_as(picture), picture, _MOST * strength[..., None])
     return picture.round().byte()

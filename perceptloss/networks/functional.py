@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
+    "LUMA",
     "PREWITT",
     "SCHARR",
     "YIQ",
@@ -41,7 +42,8 @@ __all__ = [
     "weighted_mean",
 ]
 
-YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+LUMA = (0.299, 0.587, 0.114)  # of ITU-R BT.601
+YIQ = (LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 PREWITT = (1 / 3, 1 / 3)  # side and centre weight across the derivative
 SCHARR = (3 / 16, 10 / 16)
 

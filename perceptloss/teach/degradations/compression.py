@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from perceptloss.teach.degradations.core import KADID, degradation
@@ -57,10 +58,10 @@ def jpeg(x: Tensor, quality: float) -> Tensor:
 
 def _quantised(planes: Tensor, table: Tensor) -> Tensor:
     basis = _dct(planes.device)
-    blocks = planes.unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-3, -2)  # (N, C, rows, columns, 8, 8)
+    blocks = rearrange(planes, "n c (rows h) (columns w) -> n c rows columns h w", h=8, w=8)
     table = table.to(planes.device)
     coefficients = (basis @ blocks @ basis.T / table).round() * table
-    planes = (basis.T @ coefficients @ basis).transpose(-3, -2).flatten(-2).flatten(-3, -2)
+    planes = rearrange(basis.T @ coefficients @ basis, "n c rows columns h w -> n c (rows h) (columns w)")
     return planes.round().clamp(-128, 127)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from perceptloss.compare.images import Policy, read
 from perceptloss.compare.pixels import as_tensor, shrink
 from perceptloss.errors import ConfigError, InputError
+from perceptloss.networks.functional import LUMA
 
 __all__ = ["ORDERS", "SIDE", "centred", "cosine_coefficients", "luma_thumbnails", "read_thumbnails"]
 
@@ -32,7 +33,6 @@ _THREADS: Final = 4
 _POLICY: Final = Policy(
     exif="apply", grey="replicate", palette="expand", alpha="drop", profile="ignore", depth="round"
 )  # a copy may be of any kind
-_BT601: Final = (0.299, 0.587, 0.114)
 _FLAT: Final = 0.5 / 255  # a deviation below half an 8-bit step is no content
 
 
@@ -56,7 +56,7 @@ def luma_thumbnails(images: Tensor) -> Tensor:
     pictures = images.detach().float()
     if not bool(torch.isfinite(pictures).all()):
         raise InputError("expected finite pixels, got NaN or infinity")
-    luma = (pictures * pictures.new_tensor(_BT601)[:, None, None]).sum(1, keepdim=True)
+    luma = (pictures * pictures.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
     return F.adaptive_avg_pool2d(luma, SIDE)[:, 0]
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from perceptloss.compare.images import read
 from perceptloss.compare.pixels import shrink
+from perceptloss.networks.functional import LUMA
 from perceptloss.teach.data.pictures import TAUGHT
 from perceptloss.teach.sets.plan import Plan, content_name
 from perceptloss.teach.sets.schedule import derived
@@ -23,7 +24,7 @@ _CANDIDATES: Final = 4
 _TRIES: Final = 32
 _SHARED: Final = 0.25  # part of a crop that an earlier one may cover
 _BIG: Final = 1024  # long side, in pixels, above which a photograph is also seen from farther away
-_LUMA: Final = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+_WEIGHTS: Final = np.array(LUMA, dtype=np.float32)
 
 
 def crops_of(plan: Plan, index: int) -> list[Pixels]:
@@ -68,4 +69,4 @@ def _overlap(a: Place, b: Place, side: int) -> float:
 
 def _deviation(pixels: Pixels, place: Place, side: int) -> float:
     top, left = place
-    return float((pixels[top : top + side, left : left + side].astype(np.float32) @ _LUMA).std())
+    return float((pixels[top : top + side, left : left + side].astype(np.float32) @ _WEIGHTS).std())
