@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from perceptloss.card import Card, Direction
 from perceptloss.errors import InputError, PerceptlossError
+from perceptloss.inputs import check_image, check_pixels, check_roles, usable
 from perceptloss.weights.rules import Rule
 
 __all__ = ["Critic", "Entry", "Overshoot", "Precision", "given"]
 
 Overshoot = Literal["pass", "clamp", "raise"]
 Precision = Literal["fp32", "bf16", "fp16"]
-_SLACK = 1e-3  # resampling in float leaves values this far outside [0, 1]
 
 C = TypeVar("C", bound="Critic")
 
@@ -81,9 +81,12 @@ class Critic(nn.Module):
         """Check the inputs, then `score` outside autocast in the critic's own precision.
 
         Raises:
-            InputError: if shape, size, type, device or range is not what the card says.
+            InputError: if shape, size, type, device or range is not what the card says, a pixel is not finite, or x and
+                y changed places.
         """
         x, y = self.admit(x, y)
+        if len(x) == 0:
+            return x.flatten(1).sum(1)
         with torch.autocast(x.device.type, enabled=False):
             return self.score(x, y)
 
@@ -92,59 +95,33 @@ class Critic(nn.Module):
 
         Values outside [0, 1] are refused when scoring (`overshoot="raise"`), but pass through
         while `x` carries a gradient, because an unfinished restorer overshoots.
+
+        Args:
+            x: Judged images, (N, C, H, W).
+            y: References, same shape, or None.
+            check_range: Whether to look at the pixels, which waits for the device.
         """
         card = self.card
         if card.needs_reference and y is None:
             raise InputError(f"critic {card.name!r} compares with a reference: call it as critic(x, y).")
-        self._check_image("x", x)
+        check_image(card, "x", x)
         if y is not None:
-            self._check_image("y", y)
+            check_image(card, "y", y)
+            check_roles(x, y, f"critic {card.name!r}")
             if y.shape != x.shape or y.device != x.device:
                 raise InputError(
                     f"critic {card.name!r} needs x and y of one shape on one device, got "
                     f"{tuple(x.shape)} on {x.device} and {tuple(y.shape)} on {y.device}. Crop or resize before."
                 )
-            y = y.detach()
+            y = usable(y.detach())
+        x = usable(x)
         if check_range:
             if y is not None:
-                self.check_range("y", y)
-            if self.overshoot == "raise" and not x.requires_grad:
-                self.check_range("x", x)
+                check_pixels(card, "y", y)
+            check_pixels(card, "x", x, may_overshoot=self.overshoot != "raise" or x.requires_grad)
         if self.overshoot == "clamp":
             x = x.clamp(0, 1)
         return self._as_own_dtype(x), None if y is None else self._as_own_dtype(y)
-
-    def _check_image(self, name: str, image: Tensor) -> None:
-        card = self.card
-        if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[1] != card.channels:
-            got = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-            raise InputError(
-                f"critic {card.name!r} needs {name} of shape (N, {card.channels}, H, W), RGB in [0, 1], got {got}."
-            )
-        if not image.is_floating_point():
-            raise InputError(
-                f"critic {card.name!r} needs floating-point {name} in [0, 1], got {image.dtype}. Use x.float() / 255."
-            )
-        height, width = image.shape[-2:]
-        if min(height, width) < card.min_size:
-            raise InputError(
-                f"critic {card.name!r} needs images of at least {card.min_size}x{card.min_size}, got {name} of "
-                f"{height}x{width}. Use larger patches or another critic (perceptloss list shows sizes)."
-            )
-        if height % card.multiple_of or width % card.multiple_of:
-            raise InputError(
-                f"critic {card.name!r} needs sides that are multiples of {card.multiple_of}, got {name} of "
-                f"{height}x{width}. Crop the images."
-            )
-
-    def check_range(self, name: str, image: Tensor) -> None:
-        """Refuse values outside [0, 1]; waits for the device."""
-        low, high = (float(v) for v in image.detach().aminmax()) if image.numel() else (0.0, 0.0)
-        if low < -_SLACK or high > 1 + _SLACK:
-            raise InputError(
-                f"critic {self.card.name!r} needs {name} in [0, 1], got values from {low:.4g} to {high:.4g}. Rescale "
-                "(for [-1, 1]: (x + 1) / 2; CriticLoss has input_range), or set critic.overshoot = 'pass' or 'clamp'."
-            )
 
     @property
     def dtype(self) -> torch.dtype | None:

@@ -14,6 +14,7 @@ _HERE = Path(__file__).parent
 
 def pytest_addoption(parser):
     parser.addoption("--parity-dir", default=str(_HERE / "parity"), help="folder of parity cases, one sub-folder each")
+    parser.addoption("--every-row", action="store_true", help="our own parity cases without sparing any row")
     parser.addoption("--other-rounding", action="store_true", help="as on a processor that sums in another order")
 
 

@@ -11,7 +11,7 @@ from perceptloss import CriticLoss, create_critic, get_card, list_critics
 from perceptloss.cli.main import main
 from perceptloss.critics import aliases
 from perceptloss.errors import ConfigError, UnknownCritic
-from perceptloss.loss.terms import parse_terms
+from perceptloss.loss.parsing import parse_terms
 
 NAMES = {card.name for card in list_critics()}
 MEANING = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import math
 import pickle
 import re
 from dataclasses import replace
@@ -165,6 +166,33 @@ class TestScore:
 
 class TestGradient:
     @pytest.mark.every_name
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_images_that_are_not_finite_are_refused(self, critic, value):
+        """Scores, gradients and maps: one bad pixel is enough, in the image or in its reference."""
+        x, y = images(critic)
+        bad = x.clone()
+        bad[1, 0, 3, 5] = value
+        pairs = [(bad, y), (bad.clone().requires_grad_(), y)] + [(x, bad)] * critic.card.needs_reference
+        for first, second in pairs:
+            with pytest.raises(InputError, match=r"needs finite [xy], got 1 of \d+ values .*images 1"):
+                judge(critic, first, second)
+
+    def test_changed_places_are_refused(self, critic):
+        x, y = images(critic)
+        with pytest.raises(InputError, match="the judged image first, the reference second"):
+            critic(x, y.clone().requires_grad_())
+        with torch.no_grad():
+            critic(x, y.clone().requires_grad_())
+        both = critic(x.clone().requires_grad_(), y.clone().requires_grad_())
+        equal(both, judge(critic, x, y), 1e-4)
+
+    def test_an_empty_batch_has_no_scores(self, critic):
+        x, y = (image[:0].requires_grad_() for image in images(critic))
+        score = judge(critic, x, y.detach())
+        assert score.shape == (0,)
+        score.sum().backward()
+        assert x.grad.shape == x.shape
+
     def test_reaches_the_image_and_nothing_else(self, critic):
         x, y = images(critic)
         x.requires_grad_()

@@ -17,7 +17,7 @@ import yaml
 import perceptloss
 from perceptloss import Card, Critic, CriticLoss, create_critic
 from perceptloss.errors import MissingWeights
-from perceptloss.loss.terms import parse_terms
+from perceptloss.loss.parsing import parse_terms
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -43,7 +43,7 @@ class TestNotFinite:
             f"the loss of term 'nan-loss' is not finite: left out of this step (time {n})" for n in (1, 2, 4)
         ]
         assert torch.isfinite(loss_fn(good, y))
-        assert loss_fn.state_dict()["_extra_state"]["skipped"] == {"nan-loss": 4}
+        assert loss_fn.state()["skipped"] == {"nan-loss": 4}
 
     def test_a_nan_gradient_is_left_out_of_fused(self):
         loss_fn = CriticLoss([term(toys.nan_gradient()), term(toys.difference())], micro_batch=1)
@@ -134,7 +134,7 @@ class TestHidden:
         loss_fn = CriticLoss({"lpips-squeeze": {"weight": 1.0, "weights": None}})
         host = nn.ModuleDict({"loss": loss_fn, "net": nn.Conv2d(3, 3, 1)}).train()
         assert list(loss_fn.parameters()) == list(loss_fn.buffers()) == list(loss_fn.children()) == []
-        assert set(loss_fn.state_dict()) == {"_extra_state"}
+        assert set(host.state_dict()) == {"net.weight", "net.bias"}
         assert len(pickle.dumps(host.state_dict())) < 10_000
         torch.load(io.BytesIO(saved(loss_fn.state_dict())), weights_only=True)
         assert not any(m.training for critic in loss_fn.critics for m in critic.modules())

@@ -13,7 +13,8 @@ import toys
 
 from perceptloss import CriticLoss, create_critic
 from perceptloss.errors import ConfigError
-from perceptloss.loss.terms import TermOptions, TermSpec, parse_terms
+from perceptloss.loss.parsing import parse_terms
+from perceptloss.loss.terms import TermOptions, TermSpec
 from perceptloss.registry import Default
 
 pytestmark = pytest.mark.smoke
@@ -69,7 +70,7 @@ def test_everything_wrong_is_said_at_once():
         "critics[0]: unknown critic 'ssin'; did you mean 'ssim'",
         "critics[1]: unknown key 'wieght'; did you mean 'weight'",
         "critics[1]: 'weight' is missing",
-        "critics[2]: 'weight' must be a positive number, got -0.1 (direction is on the card",
+        "critics[2]: 'weight' must be a positive number, or 0 to only watch, got -0.1 (direction is on the card",
         "critics[2]: unknown shape 'hindge'; did you mean 'hinge'?",
         "critics[3]: shape 'distance' minimises the score, but higher is better for 'ssim'; use 'deficit'",
         "critics[4]: shape 'deficit' needs finite bounds",
@@ -96,16 +97,16 @@ def test_labels_are_unique():
     assert [spec.label for spec in parse_terms(twice)] == ["ssim", "close-up"]
 
 
-@pytest.mark.parametrize("weight", [0, -1, math.nan, math.inf, "1.0", None, True])
+@pytest.mark.parametrize("weight", [-1, math.nan, math.inf, "1.0", None, True])
 def test_weights_are_positive_numbers(weight):
-    assert f"'weight' must be a positive number, got {weight!r}" in problems({"ssim": weight})
+    assert f"'weight' must be a positive number, or 0 to only watch, got {weight!r}" in problems({"ssim": weight})
 
 
 @pytest.mark.parametrize(
     ("critics", "expected"),
-    [({}, "no term given"), ([], "no term given"), ("ssim", "got str"), (None, "got NoneType"), (3, "got int")],
+    [("ssim", "got str"), (None, "got NoneType"), (3, "got int")],
 )
-def test_nothing_to_minimise(critics, expected):
+def test_no_terms(critics, expected):
     assert expected in problems(critics)
 
 
@@ -161,6 +162,8 @@ class TestSchema:
         "precision": "bf16",
         "weights": None,
         "better": "lower",
+        "monitor": True,
+        "grey": "replicate",
     }
 
     def test_every_key_is_read(self):
@@ -183,11 +186,11 @@ class TestSchema:
         assert key in first
         assert all("hinge" in line for line in rest), "a wrong shape contradicts the tolerance, too"
 
-    @pytest.mark.parametrize("key", ["shape", "precision", "better"])
+    @pytest.mark.parametrize("key", ["shape", "precision", "better", "grey"])
     def test_every_word_of_a_choice_is_known(self, key):
         """A word may not go with the critic, but none is taken for a misspelling."""
         words = get_args(get_type_hints(TermOptions)[key])
         terms = [{"critic": "lpips-squeeze", "weight": 1.0, "name": word, key: word} for word in words]
-        said = problems([*terms, {"critic": "ssim", "weight": 0}])
+        said = problems([*terms, {"critic": "ssim", "weight": -1}])
         assert "must be one of" not in said
         assert "unknown" not in said

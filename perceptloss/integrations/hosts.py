@@ -17,6 +17,7 @@ Then `type: critic_lpips_vgg` (the critic's name, hyphens as underscores) names 
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 import math
@@ -33,7 +34,7 @@ from perceptloss.loss.critic_loss import CriticLoss
 from perceptloss.loss.terms import TermOptions
 from perceptloss.registry import list_critics
 
-__all__ = ["LOSS_OPTIONS", "HostLoss", "Registry", "add", "identifier", "loss_class", "register_losses"]
+__all__ = ["LOSS_OPTIONS", "Forward", "HostLoss", "Registry", "add", "identifier", "loss_class", "register_losses"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ _TERM_OPTIONS = tuple(key for key in TermOptions.__annotations__ if key not in (
 
 
 class Registry(Protocol):
-    """The part of a BasicSR-style registry that registration needs."""
+    """The part of a BasicSR-style registry that registration needs; mmengine's has `register_module` instead."""
 
     def register(self, obj: Any) -> Any:
         """Add a class or function under its `__name__`."""
@@ -55,6 +56,37 @@ class Registry(Protocol):
 
     def __contains__(self, name: str) -> bool:
         """Whether a name is taken."""
+
+
+class Forward(logging.Handler):
+    """Hands perceptloss's log records to a host's logger, which writes the log file of a run.
+
+    Args:
+        host: The name of its logger, which is that of its package.
+    """
+
+    def __init__(self, host: str) -> None:
+        super().__init__()
+        self.host = host
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass a record on; those of other ranks, which hosts silence, too, as the NaN may be theirs."""
+        logger = logging.getLogger(self.host)
+        if not logger.handlers:  # then the record finds its own way
+            return
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)
+        elif record.levelno >= logging.WARNING:
+            record = copy.copy(record)
+            record.msg = f"(not on rank 0) {record.msg}"
+            logger.handle(record)
+
+
+def forward_log(registry: Registry) -> None:
+    """Let what perceptloss logs go to the logger of the package that a registry is from; may be repeated."""
+    host, ours = type(registry).__module__.partition(".")[0], logging.getLogger("perceptloss")
+    if not any(isinstance(handler, Forward) and handler.host == host for handler in ours.handlers):
+        ours.addHandler(Forward(host))
 
 
 class HostLoss(nn.Module):
@@ -68,7 +100,7 @@ class HostLoss(nn.Module):
             (shape, tolerance, start, ramp, crop, precision, weights).
 
     Attributes:
-        step: Training step for schedules and crops. None: calls are counted, which starts anew
+        step: Training step for schedules and crops. None: optimizer steps are counted, which starts anew
             when training is resumed, because hosts do not save their losses.
 
     Raises:
@@ -145,8 +177,8 @@ class HostLoss(nn.Module):
         timed = [term.label for term in self.criterion.terms if term.spec.start or term.spec.ramp]
         if timed and self.step is None:
             _log.warning(
-                "the schedule of %s counts calls and starts anew when training is resumed: this host does not tell "
-                "its losses the iteration",
+                "the schedule of %s counts optimizer steps and starts anew when training is resumed: this host does "
+                "not tell its losses the iteration",
                 ", ".join(timed),
             )
 
@@ -188,9 +220,11 @@ def add(registry: Registry, objects: Mapping[str, Any]) -> tuple[str, ...]:
     foreign = [name for name, owner in taken.items() if not owner.__module__.startswith("perceptloss.")]
     if foreign:
         raise ConfigError([f"{name!r} is taken by {taken[name].__module__}" for name in foreign], "the host's registry")
+    register_module = getattr(registry, "register_module", None)  # of mmengine
     for name, item in objects.items():
         if name not in taken:
-            registry.register(item)
+            registry.register(item) if register_module is None else register_module(name=name, module=item)
+    forward_log(registry)
     return tuple(objects)
 
 

@@ -30,9 +30,9 @@ def probe(loss: CriticLoss, device: torch.device, side: int | None = None) -> tu
     cards = [term.critic.card for term in loss.terms]
     if side is None:
         step = math.lcm(*(card.multiple_of for card in cards))
-        least = max(64, *(card.min_size for card in cards), *(term.spec.crop or 0 for term in loss.terms))
+        least = max([64, *(card.min_size for card in cards), *(term.spec.crop or 0 for term in loss.terms)])
         side = math.ceil(least / step) * step
-    channels = max(card.channels for card in cards)
+    channels = max((card.channels for card in cards), default=3)
     generator = torch.Generator("cpu").manual_seed(0)
     coarse = torch.rand(1, channels, 9, 9, generator=generator, device="cpu")
     clean = 0.1 + 0.8 * F.interpolate(coarse, size=(side, side), mode="bicubic", align_corners=False).clamp(0, 1)

@@ -5,24 +5,29 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from perceptloss.critic import Critic, Overshoot
-from perceptloss.errors import GradientError, InputError
+from perceptloss.errors import ConfigError, GradientError, InputError
+from perceptloss.inputs import advice, check_roles, described, is_transformed, usable
+from perceptloss.loss.clock import Clock, is_recomputed
 from perceptloss.loss.evaluate import Intake, share_trunks
-from perceptloss.loss.gradient import Call, attach, fused, gradient
+from perceptloss.loss.gradient import Call, Outcome, attach, fused, gradient
+from perceptloss.loss.hidden import Hidden
+from perceptloss.loss.parsing import parse_loss
 from perceptloss.loss.report import Record, Row, Skips
-from perceptloss.loss.terms import GradMode, OnNonFinite, Term, Terms, build_terms, parse_loss
+from perceptloss.loss.terms import GradMode, Grey, OnNonFinite, Term, Terms, build_terms
 
 __all__ = ["CriticLoss"]
 
 _CHECK_EVERY = 256  # calls between two looks at the range of y, each of which waits for the device
 
 
-class CriticLoss(nn.Module):
+class CriticLoss(Hidden):
     """Weighted critics as a training loss, differentiable in the judged image only.
 
     The critics are frozen and hidden: they follow `.to(device)`, but are no part of
@@ -42,6 +47,7 @@ class CriticLoss(nn.Module):
             one more backward per term; 0 never measures.
         seed: Of the places of random crops, which depend on nothing else but the step.
         lean: Frozen layers keep ReLU masks and pooling positions instead of activations.
+        grey: What happens to images of one channel, for terms that do not say: `refuse`, or `replicate` them.
 
     Raises:
         ConfigError: with everything that is wrong.
@@ -64,6 +70,7 @@ class CriticLoss(nn.Module):
         share_every: int = 100,
         seed: int = 0,
         lean: bool = False,
+        grey: Grey = "refuse",
     ) -> None:
         super().__init__()
         specs = parse_loss(
@@ -76,17 +83,27 @@ class CriticLoss(nn.Module):
             share_every=share_every,
             seed=seed,
             lean=lean,
+            grey=grey,
         )
         self.grad: GradMode = grad
         self.overshoot: Overshoot = overshoot
         self.micro_batch, self.input_range = micro_batch, tuple(input_range)
         self.share_every, self.seed, self.lean = share_every, seed, lean
-        self.step = 0
         self.terms: tuple[Term, ...] = tuple(build_terms(specs))  # a tuple hides the critics from nn.Module
+        self._clock = Clock(term.label for term in self.terms if term.is_timed)
         share_trunks([term.critic for term in self.terms])
         self._eager: Callable[..., Tensor] | None = None
         self._calls = 0
         self._record, self._skips = Record(), Skips(on_nonfinite)
+
+    @property
+    def step(self) -> int:
+        """Step of the next call that is not told one; see `forward`."""
+        return self._clock.step
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self._clock.set(step)
 
     @property
     def critics(self) -> list[Critic]:
@@ -98,15 +115,18 @@ class CriticLoss(nn.Module):
 
         Args:
             x: Judged images, (N, 3, H, W), in `input_range`; may carry a gradient.
-            y: References, same shape; may be left out if no term needs them.
-            step: Training step for schedules and crops; counted by itself if left out.
+            y: References, same shape; may be left out if no term needs them. They are constants: where both ask for a
+                gradient, only x gets one.
+            step: Training step for schedules and crops. Counted if left out: calls before the same optimizer step are
+                of one step, and so is what `torch.utils.checkpoint` calls again.
 
         Returns:
-            Scalar loss, in fp32 or better.
+            Scalar loss, in fp32 or better; 0 if no term has started, none is left, or the batch is empty.
 
         Raises:
-            InputError: if images are not what a critic accepts.
-            NonFiniteLoss: if a term is not finite and `on_nonfinite` is `raise`.
+            InputError: if images are not what a critic accepts; if y asks for a gradient and x does not; if pixels are
+                not finite where no gradient is wanted.
+            NonFiniteLoss: if a term or, in training, an image is not finite and `on_nonfinite` is `raise`.
         """
         if torch.compiler.is_compiling():  # a compiled training step calls this eagerly, as one graph break
             if self._eager is None:
@@ -114,32 +134,84 @@ class CriticLoss(nn.Module):
             return self._eager(x, y, step)
         return self._forward(x, y, step)
 
+    def value_and_gradient(
+        self, x: Tensor, y: Tensor | None = None, *, step: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The weighted loss and d loss / d x, without a graph: for `x.backward(gradient)`, or to look at.
+
+        Args:
+            x: As for `forward`; need not carry a gradient.
+            y: As for `forward`.
+            step: As for `forward`.
+
+        Returns:
+            The scalar loss, and its gradient, shaped like x, both in fp32 or better.
+        """
+        self._check(x, y)
+        now = self._clock.now(step)
+        leaf = x.detach().requires_grad_()
+        with torch.enable_grad():
+            outcome = self._take(replace(self._call(leaf, y, self._weights(now), now), mode="fused"))
+        self._clock.begin(x, now, step is not None)
+        self._clock.passed(now)
+        assert outcome.grad is not None
+        return outcome.value, outcome.grad
+
     def _forward(self, x: Tensor, y: Tensor | None, step: int | None) -> Tensor:
-        step = self.step if step is None else step
-        needs_grad = torch.is_grad_enabled() and x.requires_grad
-        measure = bool(needs_grad and self.share_every and step % self.share_every == 0)
-        weights = {term: term.weight_at(step) for term in self.terms}
-        call = self._call(x, y, {term: weight for term, weight in weights.items() if weight > 0}, step, measure)
-        outcome = gradient(call)
-        value = attach(call, outcome, self._skips)
-        for term, what in outcome.bad.items():
-            self._skips.add([term.label], what)
-        squares = outcome.squares if measure else self._record.squares
-        self._record = Record(weights, outcome.scores, outcome.losses, squares)
-        self._calls += 1
-        if needs_grad:
-            self.step = step + 1
+        self._check(x, y)
+        now = self._clock.now(step)
+        call = self._call(x, y, self._weights(now), now)
+        value = attach(call, self._take(call), self._skips)
+        if call.needs_grad:
+            self._clock.begin(x, now, step is not None)
+            value.register_hook(lambda _: self._clock.passed(now))
         return value
 
-    def _call(self, x: Tensor, y: Tensor | None, weights: Mapping[Term, float], step: int, measure: bool) -> Call:
-        if x.ndim != 4 or not x.is_floating_point():
-            need = f"floating-point x of shape (N, 3, H, W) in {self.input_range}"
-            raise InputError(f"CriticLoss needs {need}, got {tuple(x.shape)} of {x.dtype}. (Use x.float() / 255.)")
+    def _weights(self, step: int) -> dict[Term, float]:
+        return {term: term.weight_at(step) for term in self.terms if term.runs_at(step)}
+
+    def _take(self, call: Call) -> Outcome:
+        """Make a call and note what became of its terms."""
+        outcome = gradient(call)
+        if outcome.refused is not None and not call.needs_grad:
+            raise InputError(f"CriticLoss needs finite images, but {outcome.refused}. Nothing can be scored.")
+        if not is_recomputed():
+            self._note(call, outcome)
+        squares = outcome.squares if call.measure else self._record.squares
+        weights = {term: call.weights.get(term, 0.0) for term in self.terms}
+        self._record = Record(weights, outcome.scores, outcome.losses, squares)
+        self._calls += 1
+        return outcome
+
+    def _note(self, call: Call, outcome: Outcome) -> None:
+        if outcome.refused is not None:
+            self._skips.add_images([term.label for term in call.counting], outcome.refused)
+        for term, what in outcome.bad.items():
+            self._skips.add([term.label], what)
+
+    def _check(self, x: Tensor, y: Tensor | None) -> None:
+        need = f"floating-point {{}} of shape (N, 3, H, W) in {self.input_range}"
+        for name, image in (("x", x), ("y", y)):
+            if image is None and name == "y":
+                continue
+            if not isinstance(image, Tensor) or image.ndim != 4:
+                raise InputError(f"CriticLoss needs {need.format(name)}, got {described(image)}.{advice(image, 3)}")
+            if not image.is_floating_point():
+                raise InputError(f"CriticLoss needs {need.format(name)}, got {image.dtype}. Use x.float() / 255.")
         if y is not None and y.shape != x.shape:
             raise InputError(f"CriticLoss needs x and y of one shape, got {tuple(x.shape)} and {tuple(y.shape)}.")
-        check_range = self._calls % _CHECK_EVERY == 0
-        intake = Intake(self.input_range, self.overshoot, self.seed, step, check_range)
-        return Call(x, y, weights, intake, self.grad, self.lean, self.micro_batch, measure)
+        check_roles(x, y, "CriticLoss")
+        if self.grad == "fused" and is_transformed(x):
+            raise GradientError(
+                "grad='fused' gives its gradient to backward() alone, not to torch.func or forward mode. Use "
+                "CriticLoss(..., grad='autograd'), or value_and_gradient without a transform."
+            )
+
+    def _call(self, x: Tensor, y: Tensor | None, weights: Mapping[Term, float], step: int) -> Call:
+        intake = Intake(self.input_range, self.overshoot, self.seed, step, self._calls % _CHECK_EVERY == 0)
+        y = None if y is None else usable(y.detach())
+        call = Call(usable(x), y, weights, intake, self.grad, self.lean, self.micro_batch)
+        return replace(call, measure=bool(call.needs_grad and self.share_every and step % self.share_every == 0))
 
     @property
     def report(self) -> dict[str, Row]:
@@ -170,9 +242,12 @@ class CriticLoss(nn.Module):
         Raises:
             GradientError: naming every term that sends no gradient, or one that is not finite.
         """
+        self._check(x, y)
         leaf = x.detach().clone().requires_grad_()
+        terms = [term for term in self.terms if not term.spec.monitor]
         with torch.enable_grad():
-            alone = {term.label: fused(self._call(leaf, y, {term: 1.0}, 0, False)).grad for term in self.terms}
+            calls = {term.label: replace(self._call(leaf, y, {term: 1.0}, 0), measure=False) for term in terms}
+            alone = {label: fused(call).grad for label, call in calls.items()}
         gradients = {label: gradient for label, gradient in alone.items() if gradient is not None}
         norms = {label: float(gradient.norm()) for label, gradient in gradients.items()}
         bad = {label: norm for label, norm in norms.items() if not (math.isfinite(norm) and norm > 0)}
@@ -188,13 +263,21 @@ class CriticLoss(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_eager": None}
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Step and counters; all that `state_dict` holds."""
+    def state(self) -> dict[str, Any]:
+        """Step and counters of skipped terms, as plain numbers: what a resumed run needs."""
         return {"step": self.step, "skipped": dict(self.skipped)}
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Continue from `get_extra_state`."""
-        self.step, self._skips.counts = state["step"], Counter(state["skipped"])
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave.
+
+        Raises:
+            ConfigError: if it is something else.
+        """
+        step, skipped = state.get("step"), state.get("skipped")
+        if not isinstance(step, int) or not isinstance(skipped, Mapping):
+            got = ", ".join(map(repr, state)) or "nothing"
+            raise ConfigError([f"expected a step and a mapping skipped, got {got}"], "the state of the loss")
+        self.step, self._skips.counts = step, Counter(skipped)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CriticLoss:
         super()._apply(fn, recurse)

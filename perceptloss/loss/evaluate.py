@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from perceptloss.critic import Critic, Overshoot
 from perceptloss.errors import InputError
+from perceptloss.inputs import check_pixels
 from perceptloss.loss.terms import Term, shaped
 from perceptloss.networks.trunks import Features, Keep, Trunk, TrunkCritic, features
 
@@ -36,13 +37,15 @@ class _Arms:
     critic: TrunkCritic
     x: Tensor
     y: Tensor | None
+    is_trained: bool = False
     taps: set[str] = field(default_factory=set)
     fx: Features = field(default_factory=dict)
     fy: Features = field(default_factory=dict)
 
     def run(self, keep: Keep) -> None:
         trunk, taps, precision = self.critic.trunk, tuple(sorted(self.taps)), self.critic.precision
-        self.fx = features(trunk, self.x, taps, precision, keep)
+        with torch.set_grad_enabled(self.is_trained and torch.is_grad_enabled()):
+            self.fx = features(trunk, self.x, taps, precision, keep)
         if self.y is not None:
             with torch.no_grad():
                 self.fy = features(trunk, self.y, taps, precision)
@@ -118,11 +121,11 @@ def evaluate(terms: Sequence[Term], x: Tensor, y: Tensor | None, intake: Intake,
         if intake.overshoot == "clamp":
             x = x.clamp(0, 1)
         elif intake.overshoot == "raise":
-            terms[0].critic.check_range("x", x)
+            check_pixels(terms[0].critic.card, "x", x)
         views = [_view(term, x, y, intake) for term in terms]
         for arms in _shared_arms(views):
             arms.run(keep)
-        return [_judge(view, keep) for view in views]
+        return [_judge(view, keep) if not view.term.spec.monitor else _watch(view, keep) for view in views]
 
 
 def _unit_range(image: Tensor, intake: Intake) -> Tensor:
@@ -140,8 +143,10 @@ def _view(term: Term, x: Tensor, y: Tensor | None, intake: Intake) -> _View:
         top, left, side = box
         part = (..., slice(top, top + side), slice(left, left + side))
         x, y = x[part], None if y is None else y[part]
+    if term.spec.grey == "replicate" and x.shape[1] == 1:
+        x, y = x.expand(-1, 3, -1, -1), None if y is None else y.expand(-1, 3, -1, -1)
     if intake.check_range and y is not None:
-        term.critic.check_range("y", y)
+        check_pixels(term.critic.card, "y", y)
     x, y = term.critic.admit(x, y, check_range=False)
     return _View(term, x, y if term.critic.card.needs_reference or needs_anchor else None, box)
 
@@ -183,9 +188,15 @@ def _shared_arms(views: Sequence[_View]) -> Iterable[_Arms]:
         key = (id(critic.trunk), critic.precision, critic.overshoot, view.box, owner)
         view.arms = shared.setdefault(key, _Arms(critic, px, py))
         view.arms.taps.update(critic.taps)
+        view.arms.is_trained |= not view.term.spec.monitor
         if view.arms.y is None:
             view.arms.y = py
     return shared.values()
+
+
+@torch.no_grad()
+def _watch(view: _View, keep: Keep) -> Result:
+    return _judge(view, keep)
 
 
 def _judge(view: _View, keep: Keep) -> Result:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from perceptloss.errors import GradientError
+from perceptloss.inputs import all_finite, not_finite
 from perceptloss.loss.evaluate import Intake, Result, evaluate
 from perceptloss.loss.report import Skips
 from perceptloss.loss.terms import GradMode, Term
@@ -30,7 +31,7 @@ class Call:
     Attributes:
         x: Judged images, (N, 3, H, W).
         y: References or None.
-        weights: The terms that count, with their effective weights.
+        weights: The terms that run, with their effective weights; 0 of those that only watch.
         intake: How the images are taken in.
         mode: How the gradient is obtained.
         lean: Whether frozen layers keep masks instead of activations.
@@ -57,6 +58,11 @@ class Call:
         """Whether somebody will ask for the gradient."""
         return torch.is_grad_enabled() and self.x.requires_grad
 
+    @property
+    def counting(self) -> dict[Term, float]:
+        """The terms that are part of the loss."""
+        return {term: weight for term, weight in self.weights.items() if weight > 0}
+
     def groups(self) -> list[tuple[list[Term], int]]:
         """Terms that run together, with the number of samples they may be given at once."""
         samples = max(1, self.x.shape[0])
@@ -78,6 +84,7 @@ class Outcome:
         losses: Mean loss of each term.
         squares: Squared norms of the terms' weighted gradients, measured on request only.
         bad: Terms that were left out, and which of `loss` and `gradient` was not finite.
+        refused: What is wrong with the images, if no term was run for that.
     """
 
     value: Tensor
@@ -87,6 +94,7 @@ class Outcome:
     losses: dict[Term, Tensor] = field(default_factory=dict)
     squares: dict[Term, Tensor] = field(default_factory=dict)
     bad: dict[Term, str] = field(default_factory=dict)
+    refused: str | None = None
 
     def add(self, terms: Sequence[Term], results: Sequence[Result], samples: int) -> None:
         """Collect what a part of the batch gave."""
@@ -94,9 +102,9 @@ class Outcome:
             self.scores[term] = self.scores.get(term, 0) + result.score.detach().sum() / samples
             self.losses[term] = self.losses.get(term, 0) + result.loss.detach().sum() / samples
 
-    def add_squares(self, terms: Sequence[Term], parts: Sequence[Tensor], x: Tensor) -> None:
+    def add_squares(self, parts: Mapping[Term, Tensor], x: Tensor) -> None:
         """Collect the gradients of a part of the batch."""
-        for term, part in zip(terms, parts, strict=True):
+        for term, part in parts.items():
             square = _input_gradient(part, x, retain=True).detach().double().square().sum()
             self.squares[term] = self.squares.get(term, 0) + square
 
@@ -107,17 +115,23 @@ def gradient(call: Call) -> Outcome:
     In the plain modes a gradient that is not finite shows in the backward only; `attach` sees to it.
     """
     run = fused if call.mode == "fused" else _direct
+    if not (call.weights and len(call.x)):
+        return run(replace(call, weights={}))
+    if not all_finite(call.x, call.y):
+        named = {"x": call.x, "y": call.y}
+        found = [f"{name} has {not_finite(i)}" for name, i in named.items() if i is not None and not all_finite(i)]
+        return replace(run(replace(call, weights={})), refused=", ".join(found))
     outcome = run(call)
-    if _is_finite(outcome.value, outcome.grad):
+    if all_finite(outcome.value, outcome.grad):
         return outcome
     bad: dict[Term, str] = {}
-    for term, weight in call.weights.items():
-        if not _is_finite(outcome.losses[term]):
+    for term, weight in call.counting.items():
+        if not all_finite(outcome.losses[term]):
             bad[term] = "loss"
         elif call.mode == "fused":
             alone = fused(replace(call, weights={term: weight}, measure=False))
-            if not _is_finite(alone.value, alone.grad):
-                bad[term] = "gradient" if _is_finite(alone.value) else "loss"
+            if not all_finite(alone.value, alone.grad):
+                bad[term] = "gradient" if all_finite(alone.value) else "loss"
     rest = run(replace(call, weights={term: w for term, w in call.weights.items() if term not in bad}))
     return replace(rest, scores=outcome.scores, losses=outcome.losses, bad=bad)
 
@@ -134,13 +148,17 @@ def fused(call: Call) -> Outcome:
             chunk = x.detach()[part].to(work).requires_grad_(needs_grad)
             with torch.set_grad_enabled(needs_grad):
                 results = evaluate(terms, chunk, None if call.y is None else call.y[part], call.intake, call.keep)
-                parts = [call.weights[t] * r.loss.sum() / samples for t, r in zip(terms, results, strict=True)]
-                total = torch.stack(parts).sum()
+                parts = {
+                    term: call.weights[term] * result.loss.sum() / samples
+                    for term, result in zip(terms, results, strict=True)
+                    if call.weights[term] > 0
+                }
+                total = torch.stack([*parts.values()]).sum() if parts else chunk.new_zeros(())
             outcome.add(terms, results, samples)
             outcome.value = outcome.value + total.detach()
             if grad is not None:
                 if call.measure:
-                    outcome.add_squares(terms, parts, chunk)
+                    outcome.add_squares(parts, chunk)
                 grad[part] += _input_gradient(total, chunk)
     return outcome
 
@@ -151,11 +169,16 @@ def _direct(call: Call) -> Outcome:
     outcome = Outcome(x.new_zeros((), dtype=torch.promote_types(x.dtype, torch.float32)))
     for terms, _ in call.groups():
         results = evaluate(terms, x, call.y, call.intake, call.keep)
-        parts = [call.weights[t] * r.loss.mean() for t, r in zip(terms, results, strict=True)]
+        parts = {
+            term: call.weights[term] * result.loss.mean()
+            for term, result in zip(terms, results, strict=True)
+            if call.weights[term] > 0
+        }
         outcome.add(terms, results, x.shape[0])
         if call.measure:
-            outcome.add_squares(terms, parts, x)
-        outcome.value = outcome.value + torch.stack(parts).sum()
+            outcome.add_squares(parts, x)
+        if parts:
+            outcome.value = outcome.value + torch.stack([*parts.values()]).sum()
     if call.needs_grad:
         outcome.entry = x
         if not outcome.value.requires_grad:  # no term, or none that depends on x
@@ -170,10 +193,6 @@ def _input_gradient(total: Tensor, chunk: Tensor, retain: bool = False) -> Tenso
     with torch.autocast(chunk.device.type, enabled=False):
         (found,) = torch.autograd.grad(total, chunk, retain_graph=retain, allow_unused=True)
     return torch.zeros_like(chunk) if found is None else found
-
-
-def _is_finite(*tensors: Tensor | None) -> bool:
-    return all(bool(torch.isfinite(t).all()) for t in tensors if t is not None)
 
 
 class _Attach(torch.autograd.Function):
@@ -207,10 +226,10 @@ def attach(call: Call, outcome: Outcome, skips: Skips) -> Tensor:
     """
     x, grad, entry = call.x, outcome.grad, outcome.entry
     if entry is not None:
-        labels = [term.label for term in call.weights if term not in outcome.bad]
+        labels = [term.label for term in call.counting if term not in outcome.bad]
 
         def guard(incoming: Tensor) -> Tensor | None:
-            if _is_finite(incoming):
+            if all_finite(incoming):
                 return None
             skips.add(labels, "gradient")
             return torch.zeros_like(incoming)
@@ -218,7 +237,7 @@ def attach(call: Call, outcome: Outcome, skips: Skips) -> Tensor:
         entry.register_hook(guard)
     if grad is None:
         return outcome.value
-    if x.dtype != torch.float16:
+    if x.dtype != torch.float16 or not x.numel():
         return _Attach.apply(x, outcome.value, grad.to(x.dtype), None)
     # per-pixel gradients are below what fp16 can hold: keep them scaled, so that a later loss scale still finds them
     top = grad.abs().amax().clamp_min(torch.finfo(torch.float32).tiny)

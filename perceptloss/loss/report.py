@@ -42,7 +42,7 @@ class Record:
                 "score": score,
                 "loss": loss,
                 "weight": weight,
-                "weighted": None if loss is None else weight * loss,
+                "weighted": None if loss is None else weight * loss if weight else 0.0,
                 "share": norms[term] / total if term in norms and total > 0 else None,
                 "skipped": skipped.get(term.label, 0),
             }
@@ -62,10 +62,20 @@ class Skips:
         Raises:
             NonFiniteLoss: if the policy is `raise`.
         """
-        names = " or ".join(map(repr, labels))
+        self._add(labels, f"the {what} of term {' or '.join(map(repr, labels))} is not finite", "left out")
+
+    def add_images(self, labels: Sequence[str], what: str) -> None:
+        """Take note of bad images, which keep all terms from running.
+
+        Raises:
+            NonFiniteLoss: if the policy is `raise`.
+        """
+        self._add(labels, what, f"{', '.join(map(repr, labels)) or 'nothing'} left out")
+
+    def _add(self, labels: Sequence[str], what: str, consequence: str) -> None:
         if self.policy == "raise":
-            raise NonFiniteLoss(f"the {what} of term {names} is not finite; on_nonfinite='skip' would leave it out.")
+            raise NonFiniteLoss(f"{what}; with on_nonfinite='skip': {consequence} of the step.")
         self.counts.update(labels)
-        count = self.counts[labels[0]]
+        count = max((self.counts[label] for label in labels), default=1)
         if count & (count - 1) == 0:  # 1st, 2nd, 4th, 8th ... time
-            _log.warning("the %s of term %s is not finite: left out of this step (time %d)", what, names, count)
+            _log.warning("%s: %s of this step (time %d)", what, consequence, count)

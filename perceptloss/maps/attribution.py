@@ -17,6 +17,7 @@ from torch import Tensor
 
 from perceptloss.critic import Critic
 from perceptloss.errors import InputError
+from perceptloss.inputs import check_roles
 from perceptloss.networks.functional import blur, gaussian
 
 __all__ = ["attribution", "sensitivity"]
@@ -61,7 +62,8 @@ def attribution(critic: Critic, x: Tensor, y: Tensor | None = None, *, steps: in
     """
     if steps < 1:
         raise InputError(f"attribution needs one step or more, got {steps}.")
-    x, start = critic.admit(x.detach(), y)
+    check_roles(x, y, "attribution")
+    x, start = critic.admit(x.detach(), None if y is None else y.detach())
     if start is None:
         return sensitivity(critic, x)
     reference = start if critic.card.needs_reference else None

@@ -11,7 +11,8 @@ from _lib.data import POLICY
 from _lib.validation import FIDELITY
 from perceptloss import get_card
 from perceptloss.errors import ConfigError, UnknownCritic, near
-from perceptloss.loss.terms import TermSpec, parse_terms
+from perceptloss.loss.parsing import parse_terms
+from perceptloss.loss.terms import TermSpec
 from perceptloss.runs.images import Pair, bundled, check, find_pairs
 from perceptloss.runs.options import Data, Loss, Model, Train, Val
 

@@ -8,8 +8,9 @@ from fakes import options, registered
 
 import perceptloss.integrations.basicsr  # noqa: F401
 from perceptloss.errors import ConfigError, UnknownCritic
+from perceptloss.integrations.basicsr.metrics import prepare_metrics
 from perceptloss.integrations.basicsr.options import read_plan
-from perceptloss.loss.terms import parse_terms
+from perceptloss.loss.parsing import parse_terms
 from perceptloss.registry import get_card
 
 GMSD = {"critic": "gmsd", "weight": 0.3}
@@ -88,9 +89,48 @@ def test_options_without_critics_are_an_error():
     assert problems(options(critic_opt={"grad": "fused"})) == ("train.critic_opt is given without train.critics",)
 
 
-def test_an_empty_list_is_an_error_and_null_switches_off():
-    assert "no term given" in problems(options(critics=[]))[0]
-    assert read_plan(options(critics=None)) is None
+@pytest.mark.parametrize("none", [None, [], {}])
+def test_no_critics_are_none(none):
+    assert read_plan(options(critics=none)) is None
+
+
+@pytest.mark.parametrize(
+    ("network", "dataset", "said"),
+    [
+        ({"num_out_ch": 1}, {}, "network_g gives one channel (num_out_ch: 1)"),
+        ({"in_chans": 1}, {}, "network_g gives one channel (in_chans: 1)"),
+        ({}, {"color": "y"}, "datasets.val gives luma alone (color: y)"),
+        ({"num_out_ch": 3, "num_in_ch": 1}, {}, None),
+    ],
+)
+def test_grey_restorers_are_refused_at_the_start_unless_replicated(network, dataset, said):
+    opt = options(critics=[GMSD])
+    opt["network_g"] = {"type": "SwinIR", **network}
+    opt["datasets"]["val"] = {"type": "PairedImageDataset", **dataset}
+    opt["val"] = {"metrics": {"own": {"type": "calculate_critic_gmsd"}}}
+    if said is None:
+        assert read_plan(opt) is not None
+        return
+    assert problems(opt) == (
+        f"term 'gmsd': {said}, but critics judge colour images: say grey: replicate in critic_opt",
+    )
+    with pytest.raises(ConfigError) as error:
+        prepare_metrics(opt)
+    assert error.value.problems == (f"val.metrics.own: {said}, but critics judge colour images: say grey: replicate",)
+    opt["train"]["critic_opt"] = {"grey": "replicate"}
+    opt["val"]["metrics"]["own"]["grey"] = "replicate"
+    prepare_metrics(opt)
+    assert read_plan(opt).loss.terms[0].signature.endswith("|grey:replicate")
+
+
+def test_a_loss_type_with_hyphens_gets_the_hint():
+    opt = options(pixel_opt={"type": "critic_mini-fr", "loss_weight": 1.0})
+    assert problems(opt) == ("train.pixel_opt: type 'critic_mini-fr' is written 'critic_mini_fr' here",)
+
+
+def test_a_share_that_never_comes_is_refused():
+    opt = options(critics=[GMSD], critic_opt={"log": ["share"], "share_every": 0})
+    assert "log: [share] never comes with share_every: 0" in problems(opt)[0]
 
 
 def test_two_terms_of_one_critic_need_names():

@@ -17,8 +17,9 @@ from images import pair
 import perceptloss.integrations.basicsr  # noqa: F401
 from perceptloss import create_critic, list_critics
 from perceptloss.errors import ConfigError, InputError
-from perceptloss.integrations.basicsr import metrics as basicsr_metrics
-from perceptloss.integrations.basicsr.metrics import METRIC_REGISTRY, calculate_critic, prepare_metrics
+from perceptloss.integrations import metrics
+from perceptloss.integrations.basicsr.metrics import METRIC_REGISTRY, prepare_metrics
+from perceptloss.integrations.metrics import calculate_critic
 
 DISTS = {"type": "calculate_critic", "critic": "dists", "weights": None}
 
@@ -66,8 +67,8 @@ def test_every_critic_of_single_images_has_a_metric_of_its_own(data):
 
 def test_a_critic_is_built_once_for_the_same_options(data, monkeypatch):
     built = []
-    monkeypatch.setattr(basicsr_metrics, "create_critic", lambda *a, **k: built.append(a) or create_critic(*a, **k))
-    basicsr_metrics._built.cache_clear()
+    monkeypatch.setattr(metrics, "create_critic", lambda *a, **k: built.append(a) or create_critic(*a, **k))
+    metrics._built.cache_clear()
     for _ in range(3):
         calculate_critic(**data, critic="gmsd")
     calculate_critic(**data, critic="gmsd", crop_border=3)

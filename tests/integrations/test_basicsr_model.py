@@ -281,3 +281,18 @@ def test_importing_twice_registers_once():
     importlib.reload(perceptloss.integrations.basicsr)
     assert MODEL_REGISTRY.get is get
     assert MODEL_REGISTRY.get("SRModel") is MODEL_REGISTRY.get("SRModel")
+
+
+def test_a_monitor_is_logged_by_its_score_and_trains_nothing(log):
+    torch.manual_seed(1)
+    plain = build_model(options(critics=[GMSD]))
+    torch.manual_seed(1)
+    watched = build_model(options(critics=[GMSD, LPIPS | {"weight": 0}], critic_opt={"log": ["share"]}))
+    assert step(plain, 1)["l_gmsd"] == step(watched, 1)["l_gmsd"]
+    entries = watched.get_current_log()
+    assert "l_lpips-squeeze" not in entries
+    assert entries["score_lpips-squeeze"] > 0
+    assert torch.equal(gradient(plain), gradient(watched))
+    said = next(line for line in log if "lpips-squeeze" in line)
+    assert "score_lpips-squeeze: only watched" in said
+    assert "share_*: measured at each iteration that is a multiple of 100" in said

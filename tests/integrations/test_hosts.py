@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import pytest
 import torch
-from fakes import registered
+from fakes import Records, registered
 from images import pair
 
 from perceptloss import CriticLoss, list_critics
-from perceptloss.errors import ConfigError, GradientError
+from perceptloss.errors import ConfigError, GradientError, InputError
 from perceptloss.integrations import hosts
 from perceptloss.integrations.hosts import identifier, loss_class, register_losses
+from perceptloss.integrations.metrics import register_metrics
 
 LPIPS = {"weights": None}
 
@@ -183,7 +185,11 @@ def test_the_first_call_proves_the_gradient(images):
 def test_a_schedule_without_iterations_is_announced(images, caplog):
     loss = loss_class()(critics={"gmsd": {"weight": 1.0, "start": 2}})
     with caplog.at_level(logging.WARNING, "perceptloss"):
-        values = [loss(*images).item() for _ in range(4)]
+        values = []
+        for _ in range(4):
+            value = loss(*images)
+            value.backward()
+            values.append(value.item())
     assert values[:2] == [0.0, 0.0]
     assert min(values[2:]) > 0
     said = {id(record) for record in caplog.records if "starts anew when training is resumed" in record.message}
@@ -204,3 +210,58 @@ def test_hosts_need_no_framework():
 
     code = "import sys, perceptloss.integrations.hosts; assert not {'basicsr', 'torchvision'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+class ModuleRegistry(dict):
+    """As in mmengine."""
+
+    def register_module(self, name, module):
+        self[name] = module
+
+
+def test_a_registry_of_modules(images):
+    registry = ModuleRegistry()
+    names = register_losses(registry)
+    loss = registry["CriticLoss"](loss_weight=2.0, critics=[{"critic": "gmsd", "weight": 1.0}])
+    torch.testing.assert_close(loss(*images), 2 * CriticLoss({"gmsd": 1.0})(*images))
+    assert register_losses(registry) == names
+
+
+@pytest.mark.parametrize("none", [[], {}])
+def test_no_critics_are_none(images, none):
+    x, y = images
+    loss = loss_class()(critics=none)
+    assert not gradient(loss(x, y), x).any()
+
+
+@pytest.mark.parametrize("registry", [Registry(), ModuleRegistry()])
+def test_metrics_of_hosts_without_basicsr(registry):
+    """neosr and traiNNer-redux hand over arrays of 8 bits and the options; traiNNer-redux also a device."""
+    register_metrics(registry)
+    grey, other = (np.random.default_rng(n).integers(0, 255, (48, 40, 1), dtype=np.uint8) for n in (0, 1))
+    metric, colour = registry["calculate_critic_gmsd"], np.repeat(grey, 3, 2)
+    value = metric(img=colour, img2=np.repeat(other, 3, 2), crop_border=4, device=torch.device("cpu"))
+    for shape in (grey.shape, grey.shape[:2]):
+        pair = grey.reshape(shape), other.reshape(shape)
+        assert registry["calculate_critic"](*pair, 4, critic="gmsd", grey="replicate") == value
+        with pytest.raises(InputError, match="one channel.*grey: replicate"):
+            metric(*pair)
+    with pytest.raises(ConfigError, match="grey must be one of"):
+        metric(grey, grey, grey="yes")
+
+
+def test_what_is_logged_goes_to_the_log_of_the_host(monkeypatch):
+    monkeypatch.setattr(Registry, "__module__", "somehost.utils.registry")
+    register_losses(Registry())
+    host, ours = logging.getLogger("somehost"), logging.getLogger("perceptloss")
+    records = Records()
+    host.addHandler(records)
+    try:
+        ours.getChild("loss").warning("rank 0")
+        host.setLevel(logging.ERROR)
+        ours.getChild("loss").warning("rank 1")
+        ours.getChild("loss").info("nothing")
+    finally:
+        host.removeHandler(records)
+        ours.handlers = [handler for handler in ours.handlers if getattr(handler, "host", "") != "somehost"]
+    assert records.lines == ["rank 0", "(not on rank 0) rank 1"]

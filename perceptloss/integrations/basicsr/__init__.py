@@ -45,11 +45,11 @@ except ImportError as error:
     ) from error
 
 # not before the shim
-from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY  # noqa: E402
+from basicsr.utils.registry import LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY  # noqa: E402
 
-from perceptloss.integrations.basicsr.metrics import calculate_critic, register_metrics  # noqa: E402
 from perceptloss.integrations.basicsr.model import with_critics  # noqa: E402
 from perceptloss.integrations.hosts import register_losses  # noqa: E402
+from perceptloss.integrations.metrics import calculate_critic, register_metrics  # noqa: E402
 
 __all__ = ["calculate_critic", "install", "train_pipeline", "with_critics"]
 
@@ -59,7 +59,7 @@ train_pipeline: Callable[[str], None] = _train.train_pipeline
 def install() -> None:
     """Register everything with BasicSR; done on import, and worth repeating after `register_critic`."""
     register_losses(LOSS_REGISTRY, pairs=True)
-    register_metrics()
+    register_metrics(METRIC_REGISTRY)
     _train.load_resume_state = shim.load_resume_state
     if not hasattr(MODEL_REGISTRY.get, "without_critics"):
         MODEL_REGISTRY.get = _hooked(MODEL_REGISTRY.get)

@@ -8,8 +8,6 @@ gives the USM-sharpened ground truth unless `l1_gt_usm: False`.
 
 from __future__ import annotations
 
-import copy
-import logging
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
@@ -25,19 +23,6 @@ from perceptloss.integrations.hosts import HostLoss
 from perceptloss.integrations.probe import probe
 
 __all__ = ["Guest", "with_critics"]
-
-
-class _Forward(logging.Handler):
-    """Hands perceptloss's log records to BasicSR's logger, which writes the log file of a run."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        logger = get_root_logger()
-        if logger.isEnabledFor(record.levelno):
-            logger.handle(record)
-        elif record.levelno >= logging.WARNING:  # BasicSR silences other ranks, but theirs may be the nan
-            record = copy.copy(record)
-            record.msg = f"(not on rank 0) {record.msg}"
-            logger.handle(record)
 
 
 class Guest:
@@ -74,9 +59,7 @@ class Guest:
             ConfigError: if the model has no pixel loss, or a loss type stands in a wrong slot.
             GradientError: naming each critic that sends none.
         """
-        ours = logging.getLogger("perceptloss")
-        if not any(isinstance(handler, _Forward) for handler in ours.handlers):
-            ours.addHandler(_Forward())
+        get_root_logger()  # which gives its logger a handler
         if self.plan is not None:
             self._take_slot(self.plan)
         problems = []
@@ -106,11 +89,16 @@ class Guest:
         self.slot = model.cri_pix = CriticSlot(None if self._is_alone else pixel, plan).to(model.device)
         norms = plan.loss.check_gradient(*probe(plan.loss, model.device, patch_size(model.opt)))
         lines = [
-            f"\n\tl_{term.label}: weight {term.spec.weight:g}, {term.spec.shape} of {term.critic.signature}, "
+            f"score_{term.label}: only watched, {term.signature}"
+            if term.spec.monitor
+            else f"l_{term.label}: weight {term.spec.weight:g}, {term.spec.shape} of {term.signature}, "
             f"gradient norm {norms[term.label]:.2e} on the test pattern"
             for term in plan.loss.terms
         ]
-        get_root_logger().info(f"Critics beside cri_pix of {self.name}, grad={plan.loss.grad}:{''.join(lines)}")
+        if "share" in plan.extras:
+            lines.append(f"share_*: measured at each iteration that is a multiple of {plan.loss.share_every}")
+        text = "".join(f"\n\t{line}" for line in lines)
+        get_root_logger().info(f"Critics beside cri_pix of {self.name}, grad={plan.loss.grad}:{text}")
 
     def _host_losses(self) -> Iterator[tuple[str, HostLoss]]:
         for slot, value in vars(self.model).items():

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from perceptloss.errors import ConfigError, PerceptlossError, near
-from perceptloss.integrations.hosts import LOSS_OPTIONS
+from perceptloss.integrations.hosts import LOSS_OPTIONS, identifier
 from perceptloss.loss.critic_loss import CriticLoss
 
-__all__ = ["Plan", "patch_size", "read_plan"]
+__all__ = ["Plan", "grey_output", "patch_size", "read_plan"]
 
 _BLOCKS = ("critics", "critic_opt")
 _EXTRAS = ("score", "share")
@@ -52,10 +52,11 @@ def read_plan(opt: Mapping[str, Any]) -> Plan | None:
         for key, meant in _like_ours(train)
         if key not in _BLOCKS
     ]
+    problems += _hyphens(train)
     critics, options = train.get("critics"), dict(train.get("critic_opt") or {})
     if "critics" not in train and "critic_opt" in train:
         problems.append("train.critic_opt is given without train.critics")
-    if critics is None:
+    if critics is None or critics in ([], {}):
         if problems:
             raise ConfigError(problems, "the BasicSR config")
         return None
@@ -67,6 +68,8 @@ def read_plan(opt: Mapping[str, Any]) -> Plan | None:
     ]
     extras = _extras(options.pop("log", ()), problems)
     problems += _numbers_as_text(critics)
+    if "share" in extras and options.get("share_every") == 0:
+        problems.append("train.critic_opt: log: [share] never comes with share_every: 0, which measures none")
     loss = _build(critics, {key: value for key, value in options.items() if key in known}, problems)
     if loss is not None:
         problems += _unusable(loss, opt)
@@ -92,6 +95,14 @@ def _like_ours(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         lower = str(key).lower()
         if lower.startswith("critic") or difflib.get_close_matches(lower, _BLOCKS, cutoff=0.75):
             yield key, "critic_opt" if "opt" in lower else "critics"
+
+
+def _hyphens(train: Mapping[str, Any]) -> Iterator[str]:
+    """Loss types written like critics; registries know them by identifiers."""
+    for key, block in train.items():
+        kind = block.get("type") if isinstance(block, Mapping) else None
+        if isinstance(kind, str) and kind.startswith("critic_") and kind != identifier(kind.removeprefix("critic_")):
+            yield f"train.{key}: type {kind!r} is written {identifier(kind.removeprefix('critic_'))!r} here"
 
 
 def _numbers_as_text(critics: Any) -> Iterator[str]:
@@ -120,15 +131,34 @@ def patch_size(opt: Mapping[str, Any]) -> int | None:
     return size if isinstance(size, int) else None
 
 
+_OUTPUTS = ("num_out_ch", "out_channels", "out_chans", "out_nc", "out_ch", "num_out", "colors", "n_colors")
+_INPUTS = ("num_in_ch", "in_channels", "in_chans", "in_nc", "in_ch", "inp_channels", "img_channel", "img_channels")
+
+
+def grey_output(opt: Mapping[str, Any]) -> str | None:
+    """What in the config says that the network gives images of one channel; None if nothing does."""
+    network = opt.get("network_g") or {}
+    for keys in (_OUTPUTS, _INPUTS):
+        given = {key: network[key] for key in keys if key in network}
+        if given:
+            return next((f"network_g gives one channel ({key}: 1)" for key, n in given.items() if n == 1), None)
+    for phase, dataset in (opt.get("datasets") or {}).items():
+        if dataset.get("color") == "y":
+            return f"datasets.{phase} gives luma alone (color: y)"
+    return None
+
+
 def _unusable(loss: CriticLoss, opt: Mapping[str, Any]) -> Iterator[str]:
     """Terms that could not run, or not be logged, found now and not at the step where they start."""
-    size = patch_size(opt)
+    size, grey = patch_size(opt), grey_output(opt)
     for term in loss.terms:
         card = term.critic.card
         if term.label in _RESERVED:
             yield f"term {term.label!r}: BasicSR logs a loss of its own as l_{term.label}; give the term another 'name'"
         if card.channels != 3:
             yield f"term {term.label!r}: critic {card.name!r} judges stereo pairs, BasicSR's models give single images"
+        elif grey and term.spec.grey != "replicate":
+            yield f"term {term.label!r}: {grey}, but critics judge colour images: say grey: replicate in critic_opt"
         if size is None:
             continue
         side = size if term.spec.crop is None else min(size, term.spec.crop)

@@ -98,16 +98,18 @@ class CriticSlot(nn.Module):
         return found[0]
 
     def _rows(self, like: Tensor) -> Iterator[tuple[str, Tensor]]:
-        for term in self.critics.terms:
+        for term in (term for term in self.critics.terms if not term.spec.monitor):
             rows = [call.report[term.label] for call in self.calls]
             # before its start a term counts nothing; one that was left out shows its nan
             value = sum(row["weighted"] or 0.0 for row in rows)
             yield f"l_{term.label}", like.detach().new_tensor(value)
 
     def watched(self) -> Iterator[tuple[str, float]]:
-        """What `critic_opt.log` asks for, of this process: `score_<label>`, `share_<label>`."""
+        """Scores of monitors and what `critic_opt.log` asks for, of this process: `score_<label>`, `share_<label>`."""
+        monitors = {term.label for term in self.critics.terms if term.spec.monitor}
         for row_of in (call.report for call in self.calls[-1:]):
-            for extra in self.extras:
+            for extra in dict.fromkeys(("score", *self.extras)):
                 for label, row in row_of.items():
-                    if (value := row[extra]) is not None:
+                    is_wanted = extra in self.extras or (label in monitors and extra == "score")
+                    if is_wanted and (value := row[extra]) is not None:
                         yield f"{extra}_{label}", float(value)
