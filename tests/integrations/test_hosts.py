@@ -244,7 +244,7 @@ def test_metrics_of_hosts_without_basicsr(registry):
     for shape in (grey.shape, grey.shape[:2]):
         pair = grey.reshape(shape), other.reshape(shape)
         assert registry["calculate_critic"](*pair, 4, critic="gmsd", grey="replicate") == value
-        with pytest.raises(InputError, match="one channel.*grey: replicate"):
+        with pytest.raises(InputError, match=r"one channel.*grey: replicate"):
             metric(*pair)
     with pytest.raises(ConfigError, match="grey must be one of"):
         metric(grey, grey, grey="yes")
