@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import re
 import shlex
@@ -11,16 +12,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import Final
+from unicodedata import normalize
 
+from perceptloss.compare.folders import composed, list_folder, spelt, trouble
 from perceptloss.compare.images import SUFFIXES
 from perceptloss.compare.settings import Pairing
 from perceptloss.errors import PairingError, points, some
+from perceptloss.output.names import visible
 from perceptloss.output.tables import counted
 
 __all__ = ["REFERENCE", "ImageSet", "Images", "Matched", "find_images", "match", "refuse", "same_source"]
 
 Images = str | PathLike[str] | Sequence[str | PathLike[str]]
 REFERENCE = "the reference"
+_LIKE_LATIN: Final = str.maketrans("авеіјкмнорсѕтухοαν", "abeijkmhopcstyxoav")  # Cyrillic and Greek
 _log = logging.getLogger("perceptloss.compare")
 
 
@@ -57,7 +63,7 @@ def refuse(problems: Sequence[str]) -> None:
     """Raise `PairingError` listing all problems, if there are any."""
     if problems:
         count = counted(len(problems), "problem")
-        raise PairingError(f"{count} in the images to compare:\n{points(problems, len(problems))}")
+        raise PairingError(f"{count} in the images to compare:\n{points(map(visible, problems), len(problems))}")
 
 
 def find_images(name: str, source: Images, rules: Pairing) -> tuple[ImageSet, list[str]]:
@@ -77,8 +83,8 @@ def find_images(name: str, source: Images, rules: Pairing) -> tuple[ImageSet, li
         if len(paths) > 1 or not paths:
             return _from_paths(name, " ".join(p.as_posix() for p in paths), [(None, p) for p in paths], rules)
         source = paths[0]
-    path = Path(source)
-    if path.is_dir():
+    path = spelt(Path(source))
+    if trouble(path) == "is a folder":
         return _from_folder(name, path, rules)
     if path.suffix.lower() in (".txt", ".csv"):
         return _from_list(name, path, rules)
@@ -87,25 +93,24 @@ def find_images(name: str, source: Images, rules: Pairing) -> tuple[ImageSet, li
 
 
 def _from_folder(name: str, folder: Path, rules: Pairing) -> tuple[ImageSet, list[str]]:
-    entries = sorted(folder.rglob("*") if rules.recursive else folder.iterdir())
-    visible = [p for p in entries if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
-    images = [p for p in visible if p.is_file() and p.suffix.lower() in SUFFIXES]
-    other = [p.name for p in visible if p.is_file() and p.suffix.lower() not in SUFFIXES]
+    listing = list_folder(folder, deep=rules.recursive)
+    entries = sorted([*listing.files, *listing.broken])
+    images = [p for p in entries if p.suffix.lower() in SUFFIXES and p != folder]
+    other = [visible(p.name) for p in listing.files if p.suffix.lower() not in SUFFIXES]
+    problems = [f"{name}: {p.as_posix()} {why}" for p, why in listing.broken.items() if p not in images]
+    shown, folders = visible(str(folder)), [visible(p.name) for p in listing.folders]
+    for note in listing.notes:
+        _log.warning("%s", visible(note))
     if other:
-        _log.warning("%s: %d files are not images of a known kind, ignored: %s", folder, len(other), some(other))
-    folders = [p.name for p in visible if p.is_dir()]
+        _log.warning("%s: %d files are not images of a known kind, ignored: %s", shown, len(other), some(other))
     if not images:
-        inside = (
-            f"; it has the folders {some(folders)} (--recursive searches them)"
-            if folders and not rules.recursive
-            else ""
-        )
-        problem = f"{name}: no images in {folder.as_posix()}{inside}"
-        return ImageSet(name, folder.as_posix(), {}), [problem]
-    if folders and not rules.recursive:
-        _log.warning("%s: folders inside are not searched without --recursive: %s", folder, some(folders))
+        inside = f"; it has the folders {some(folders)} (--recursive searches them)" if folders else ""
+        return ImageSet(name, folder.as_posix(), {}), [*problems, f"{name}: no images in {folder.as_posix()}{inside}"]
+    if folders:
+        _log.warning("%s: folders inside are not searched without --recursive: %s", shown, some(folders))
     keyed = [((p.relative_to(folder).parent / "_").as_posix()[:-1] + _stem(p, rules), p) for p in images]
-    return _from_paths(name, folder.as_posix(), keyed, rules)
+    found, more = _from_paths(name, folder.as_posix(), keyed, rules)
+    return found, problems + more
 
 
 def _from_list(name: str, path: Path, rules: Pairing) -> tuple[ImageSet, list[str]]:
@@ -114,11 +119,15 @@ def _from_list(name: str, path: Path, rules: Pairing) -> tuple[ImageSet, list[st
     except (OSError, UnicodeDecodeError) as error:
         return ImageSet(name, path.as_posix(), {}), [f"{name}: {path}: cannot be read: {error}"]
     rows: list[tuple[str | None, Path]] = []
-    problems = []
+    problems: list[str] = []
     if path.suffix.lower() == ".txt":
-        rows = [(None, path.parent / line.strip()) for line in text.splitlines() if line.strip()]
+        rows = [(None, path.parent / line.strip()) for line in text.split("\n") if line.strip()]
     else:
-        for number, row in enumerate(csv.reader(text.splitlines()), start=1):
+        try:
+            table = list(csv.reader(io.StringIO(text, newline="")))
+        except csv.Error as error:
+            return ImageSet(name, path.as_posix(), {}), [f"{name}: {path} is not CSV: {error}"]
+        for number, row in enumerate(table, start=1):
             cells = [cell.strip() for cell in row]
             if not any(cells) or (number == 1 and [c.lower() for c in cells] == ["image", "path"]):
                 continue
@@ -135,24 +144,31 @@ def _from_paths(
 ) -> tuple[ImageSet, list[str]]:
     by_key: dict[str, list[Path]] = defaultdict(list)
     problems = []
-    for key, path in rows:
-        if not path.is_file():
-            problems.append(f"{name}: {path.as_posix()} is {'a folder' if path.is_dir() else 'not there'}")
-        by_key[_stem(path, rules) if key is None else key].append(path)
+    for key, path in ((key, spelt(path)) for key, path in rows):
+        if why := trouble(path):
+            problems.append(f"{name}: {path.as_posix()} {why}")
+        by_key[composed(_stem(path, rules) if key is None else key)].append(path)
     if not by_key:
         problems.append(f"{name}: no images in {source}")
     for key, paths in sorted(by_key.items()):
         if len(paths) > 1:
-            files = ", ".join(p.name for p in paths)
-            problems.append(f"{name}: {len(paths)} files are called {key!r}: {files}; keep one of them")
+            problems.append(f"{name}: {len(paths)} files are called {key!r}: {_told_apart(paths)}; keep one of them")
         if not key or key.endswith("/"):
             problems.append(f"{name}: --strip leaves nothing of the name of {paths[0].as_posix()}")
     return ImageSet(name, source, {key: paths[0] for key, paths in sorted(by_key.items())}), problems
 
 
+def _told_apart(paths: Sequence[Path]) -> str:
+    """Names of files; spelt out where some of them look the same."""
+    names = [path.name for path in paths]
+    if len(set(map(composed, names))) == len(set(names)):
+        return ", ".join(names)
+    return f"{', '.join(map(ascii, names))} (letters that are composed in one and decomposed in another)"
+
+
 def _stem(path: Path, rules: Pairing) -> str:
     """The stem without its stripped endings; each expression takes one off, in any order."""
-    stem, left = path.stem, list(rules.strip)
+    stem, left = composed(path.stem), list(rules.strip)
     while True:
         for pattern in left:
             shorter = re.sub(f"(?:{pattern})$", "", stem, count=1)
@@ -192,7 +208,7 @@ def _missing(sets: Sequence[ImageSet], left_out: Mapping[str, tuple[str, ...]]) 
             problems.append(f"{have[0]}: {key!r} is extra: no other set has it")
         else:
             problems += [f"{name}: {key!r} is missing (in {', '.join(have)})" for name in lacking]
-    hints = [_hint(images, left_out) for images in sets]
+    hints = [hint for images in sets for hint in (_hint(images, left_out), _alike(images, left_out))]
     return problems + [hint for hint in hints if hint]
 
 
@@ -203,6 +219,23 @@ def _hint(images: ImageSet, left_out: Mapping[str, tuple[str, ...]]) -> str:
     endings = [{other.removeprefix(key) for other in extra if other.startswith(key)} for key in missing]
     common = set.intersection(*endings) if endings else set()
     return f"{images.name}: --strip {shlex.quote(re.escape(min(common)))} would pair all of these" if common else ""
+
+
+def _alike(images: ImageSet, left_out: Mapping[str, tuple[str, ...]]) -> str:
+    """That what a set lacks is there by a name that only looks the same, if it is."""
+    own = {_look(key): key for key in images.files if key in left_out}
+    lacking = (key for key, sets in left_out.items() if images.name in sets)
+    pairs = [(own[_look(key)], key) for key in lacking if _look(key) in own]
+    if not pairs:
+        return ""
+    (here, there), count = pairs[0], counted(len(pairs), "name")
+    kind = "capitals" if here.casefold() == there.casefold() else "signs that look alike or cannot be seen"
+    return f"{images.name}: {count} differ only in {kind}, such as {here!a} and {there!a}; rename one of them"
+
+
+def _look(key: str) -> str:
+    """What a reader may see of a name: no capitals, widths or invisible signs, and Latin for letters like it."""
+    return "".join(sign for sign in normalize("NFKC", key).casefold().translate(_LIKE_LATIN) if sign.isprintable())
 
 
 def same_source(sets: Sequence[ImageSet]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from perceptloss.card import Card
+from perceptloss.compare.folders import trouble
 from perceptloss.compare.images import ImageFile, inspect_all, require_pillow
 from perceptloss.compare.pairing import (
     REFERENCE,
@@ -141,7 +142,7 @@ def _inspect(
     wanted = [(n, key) for n, images in enumerate(sets) for key in images.files]
     if rules.allow_missing or all(images.is_file for images in sets):
         wanted = [(n, key) for n in range(len(sets)) for key in matched.keys]
-    wanted = [(n, key) for n, key in wanted if sets[n].path(key).is_file()]
+    wanted = [(n, key) for n, key in wanted if not trouble(sets[n].path(key))]
     files, problems = inspect_all([sets[n].path(key) for n, key in wanted], settings.policy)
     good = {(n, key): files[path] for n, key in wanted if (path := sets[n].path(key)) in files}
     records = []
