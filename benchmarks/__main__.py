@@ -21,7 +21,7 @@ from benchmarks.critics import render as render_critics
 from benchmarks.precision import CRITICS, table
 from benchmarks.targets import count_checks, time_checks
 from perceptloss import list_critics
-from perceptloss.output.files import write_atomically
+from perceptloss.output.files import unwritable, write_atomically
 from perceptloss.output.versions import versions
 
 _SIZES = [(4, 192, 192), (1, 512, 512)]
@@ -57,6 +57,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--repeat and --threads must be at least 1")
     if options.what == "reference" and (options.pictures is None or not options.pictures.is_dir()):
         parser.error("reference needs --pictures FOLDER; docs/reference-scores.md says what belongs into it")
+    if options.json is not None and (why := unwritable(options.json)):
+        parser.error(f"--json {options.json} {why}")
     options.device = torch.device(options.device)
     if options.device.type == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no GPU")

@@ -33,7 +33,15 @@ from perceptloss.errors import ConfigError
 from perceptloss.runs import config as options
 from perceptloss.runs import loop
 from perceptloss.runs.config import option
-from perceptloss.runs.launch import claim, make_accelerator, on_main, resume_point, run_as_script, use_threads
+from perceptloss.runs.launch import (
+    claim,
+    make_accelerator,
+    on_main,
+    resume_point,
+    run_as_script,
+    unwritable_run,
+    use_threads,
+)
 from perceptloss.runs.options import Log, RunOptions, Train
 from perceptloss.runs.state import Ema, StopSignal, read_progress
 from perceptloss.teach.exams.evaluate import default_best, exam_problems, examine, look_up
@@ -203,6 +211,8 @@ def main(argv: Sequence[str]) -> None:
     if problems := option_problems(c.critic.name, c.data, c.val.sets, c.objectives, c.train, c.card):
         raise ConfigError(problems, "options")
     folder = Path(config.output)
+    if c.evaluate_only is not None and (locked := unwritable_run(folder)):
+        raise ConfigError(locked, "output")
     accelerator = make_accelerator(config, folder, 1, ())
     if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         raise ConfigError([f"critics are small: use data-parallel training, not {accelerator.distributed_type}"], "run")

@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes again at exit
+        _give_up_stdout()
         return OK
     except (ConfigError, PairingError, UnknownCritic, InputError) as error:
         return _fail(str(error), USAGE)
@@ -90,8 +90,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), WEIGHTS)
     except PerceptlossError as error:
         return _fail(str(error), INTERNAL)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.strerror:
+            if error.filename is None:  # a stream, which can only be that of the results
+                _give_up_stdout()
+            return _fail(f"{error.filename or 'standard output'}: {error.strerror}", USAGE)
         return _fail(f"internal error, please report it\n{traceback.format_exc()}", INTERNAL)
+
+
+def _give_up_stdout() -> None:
+    """Lead what is left to nowhere, since the interpreter flushes again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int) -> int:

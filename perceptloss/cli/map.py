@@ -10,12 +10,15 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from perceptloss.cli.options import add_computing, add_inputs, no_folder, one_system, plan_of
+from perceptloss.cli.options import add_computing, add_inputs, one_system, plan_of, unwritable_output
 from perceptloss.cli.terminal import result
 from perceptloss.errors import ConfigError
+from perceptloss.output.files import unwritable
 from perceptloss.output.progress import bar
 
 if TYPE_CHECKING:
@@ -115,7 +118,7 @@ def _form(args: argparse.Namespace) -> tuple[Form, list[str]]:
         problems.append("--overlay draws, and --format npy holds numbers: leave one of them out")
     if args.range and form == "npy":
         problems.append("--range is about colours, and --format npy holds numbers: leave one of them out")
-    return form, problems + no_folder(args.output)
+    return form, problems + unwritable_output(args.output, is_folder=not _is_one_file(args))
 
 
 def _is_one_file(args: argparse.Namespace) -> bool:
@@ -138,16 +141,31 @@ def _target(args: argparse.Namespace, key: str, scorer: Scorer, form: str) -> Pa
 
 
 def _check_targets(args: argparse.Namespace, plan: Plan, targets: list[Path]) -> None:
-    """Refuse to overwrite: an image that is judged always, other files without --force."""
+    """Refuse to overwrite: an image that is judged always, other files without --force; and to write elsewhere."""
+    if problems := [] if _is_one_file(args) else _outside(Path(args.output or "."), targets):
+        raise ConfigError(problems, "the files to write")
     files = [file for record in plan.images for file in (*record.outputs, record.reference) if file is not None]
     judged = {Path(file.path).resolve() for file in files}
     problems = [f"{path.as_posix()} is an image of this run" for path in targets if path.resolve() in judged]
     if not args.force:
-        there = [path for path in targets if path.exists() and path.resolve() not in judged]
+        there = [path for path in targets if os.path.lexists(path) and path.resolve() not in judged]
         problems += [f"{path.as_posix()} is there already; --force overwrites it" for path in there]
-    problems += [f"{path.as_posix()} is a folder" for path in targets if path.is_dir() and args.force]
+    problems += problems or [f"{path.as_posix()} {why}" for path in targets if (why := unwritable(path))]
     if problems:
         raise ConfigError(problems, "the files to write")
+
+
+def _outside(folder: Path, targets: list[Path]) -> list[str]:
+    """Files that keys of a list would put elsewhere, by `..`, by a link, or onto one another."""
+    home = Path(os.path.realpath(folder))
+    places = [Path(os.path.realpath(path)) for path in targets]
+    twice = {place for place, count in Counter(places).items() if count > 1}
+    problems = [
+        f"{path.as_posix()} is outside of {folder.as_posix()}: images of a list need names without `..`"
+        for path, place in zip(targets, places, strict=True)
+        if not place.is_relative_to(home)
+    ]
+    return problems + [f"{place.as_posix()} is the file of two images or critics" for place in sorted(twice)]
 
 
 def _check_range(args: argparse.Namespace, plan: Plan, scorers: list[Scorer]) -> None:

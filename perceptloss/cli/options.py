@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from perceptloss.cli.terminal import result
 from perceptloss.errors import ConfigError
+from perceptloss.output.files import unwritable
 from perceptloss.output.progress import bar
 from perceptloss.output.tables import counted, text
 
 if TYPE_CHECKING:
     from perceptloss.compare.pairing import Images
     from perceptloss.compare.plan import Plan
+    from perceptloss.compare.results import Results
     from perceptloss.compare.thresholds import Threshold
 
-__all__ = ["SOURCES", "add_common", "add_computing", "add_inputs", "execute", "no_folder", "one_system", "plan_of"]
+__all__ = [
+    "SOURCES",
+    "add_common",
+    "add_computing",
+    "add_inputs",
+    "execute",
+    "one_system",
+    "plan_of",
+    "unwritable_output",
+]
 
-NOT_FINITE, THRESHOLD = 1, 4
+NOT_FINITE, UNWRITTEN, THRESHOLD = 1, 2, 4
 _log = logging.getLogger("perceptloss.compare")
 SOURCES: Final = "a folder, image, .txt list or .csv of image,path"
 _READING: Final = (
@@ -31,8 +43,8 @@ _READING: Final = (
     ("--grey", ("refuse", "replicate"), "images with one channel"),
 )
 EXIT_CODES: Final = (
-    "exit codes: 0 fine; 1 internal error, or a score that is not finite; 2 usage or pairing; 3 weights unavailable; "
-    "4 a --fail-if threshold was met"
+    "exit codes: 0 fine; 1 internal error, or a score that is not finite; 2 usage, pairing, or a file that cannot be "
+    "written; 3 weights unavailable; 4 a --fail-if threshold was met"
 )
 
 
@@ -146,13 +158,22 @@ def execute(args: argparse.Namespace, systems: Mapping[str, Images], baseline: s
         )
     for sentence in sentences(results):
         _log.warning("%s", sentence)
-    if args.output:
-        results.save(args.output)
+    unwritten = _save(results, args.output)
     result(render(results, args.format))
     failures = check_thresholds(results, thresholds)
-    for failure in failures:
+    for failure in [*failures, *unwritten]:
         _log.error("%s", failure)
-    return NOT_FINITE if results.has_gaps else THRESHOLD if failures else 0
+    return UNWRITTEN if unwritten else NOT_FINITE if results.has_gaps else THRESHOLD if failures else 0
+
+
+def _save(results: Results, output: str | None) -> list[str]:
+    """Write the file; what went wrong, since the table can be printed all the same."""
+    try:
+        if output is not None:
+            results.save(output)
+    except OSError as error:
+        return [f"--output {output!r} could not be written: {error.strerror or error}"]
+    return []
 
 
 def _check(
@@ -165,7 +186,10 @@ def _check(
     wrong = []
     if args.output is not None and Path(args.output).suffix.lower() not in (".json", ".csv"):
         wrong.append(f"--output must end in .json or .csv, got {args.output!r}")
-    wrong += no_folder(args.output)
+    wrong += unwritable_output(args.output)
+    wrong += _overwritten(args.output, [*systems.values(), args.ref])
+    if args.cache is not None and (why := unwritable(Path(args.cache), is_folder=True)):
+        wrong.append(f"--cache {args.cache!r} {why}")
     if wrong:
         raise ConfigError(wrong, "the command line")
     names = [entry.name for entry in parse_critics(args.critic)]
@@ -190,10 +214,21 @@ def plan_of(args: argparse.Namespace, systems: Mapping[str, Images], baseline: s
     return make_plan(systems, args.ref, args.critic, baseline=baseline, rules=rules, settings=settings)
 
 
-def no_folder(output: str | None) -> list[str]:
-    """The problem that there is no folder for what `--output` names, if it is one."""
-    folder = Path(output or "").parent
-    return [] if folder.is_dir() else [f"--output: there is no folder {str(folder)!r}"]
+def unwritable_output(output: str | None, *, is_folder: bool = False) -> list[str]:
+    """The problem that nothing can be written to `--output`, if it is one."""
+    if output is None:
+        return []
+    folder = Path(output).parent
+    if not folder.is_dir():
+        return [f"--output: there is no folder {str(folder)!r}"]
+    why = unwritable(Path(output), is_folder=is_folder)
+    return [f"--output {output!r} {why}"] if why else []
+
+
+def _overwritten(output: str | None, sources: Iterable[Images | None]) -> list[str]:
+    """The problem that `--output` is a list that the images come from."""
+    given = {os.path.realpath(source) for source in sources if isinstance(source, (str, os.PathLike))}
+    return [f"--output {output!r} would overwrite an input"] if output and os.path.realpath(output) in given else []
 
 
 def _describe(plan: Plan) -> str:

@@ -16,6 +16,7 @@ from typing import Final
 
 from perceptloss.cli.terminal import result
 from perceptloss.errors import InputError, near
+from perceptloss.output.files import replacing
 
 __all__ = ["add_parser"]
 
@@ -80,7 +81,8 @@ def _copy(args: argparse.Namespace) -> int:
             raise InputError(f"nothing was copied: {', '.join(taken)} exists already and is not the same.")
         for new, old in wanted.items():
             new.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(old, new)
+            with replacing(new) as draft:
+                shutil.copyfile(old, draft)
     except OSError as error:
         raise InputError(f"cannot copy {args.name} to {folder}: {error.strerror}: {error.filename}") from None
     result("".join(f"{new}\n" for new in wanted))

@@ -17,6 +17,7 @@ from perceptloss import __version__
 from perceptloss.card import Direction
 from perceptloss.cli.terminal import result
 from perceptloss.errors import ConfigError, UnknownCritic, WeightsError, near
+from perceptloss.output.files import unwritable
 from perceptloss.output.tables import human, text
 from perceptloss.registry import create_critic, get_card, list_critics, set_direction
 from perceptloss.weights.checkpoints import read_state, write_state
@@ -183,6 +184,10 @@ def _convert(args: argparse.Namespace) -> int:
         problems.append(f"the output must end in .safetensors, got {output}")
     if output.exists() and not args.force:
         problems.append(f"{output} exists; choose another name or add --force")
+    elif not output.parent.is_dir():
+        problems.append(f"there is no folder {output.parent}")
+    elif why := unwritable(output):
+        problems.append(f"{output} {why}")
     card = get_card(args.critic)
     if not card.weights:
         problems.append(f"critic {card.name!r} has no weights to convert")

@@ -5,14 +5,18 @@ Entries whose names begin with a dot are hidden and belong to nobody.
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from unicodedata import normalize
 
+from perceptloss.output.names import visible
+
 __all__ = ["Listing", "composed", "list_folder", "spelt", "trouble"]
 
+_log = logging.getLogger("perceptloss.compare")
 _Identity = tuple[int, int]  # of a folder, by whatever path
 
 
@@ -24,13 +28,11 @@ class Listing:
         files: Regular files and links to such, sorted.
         folders: Those below, where they were not searched, sorted.
         broken: What can be neither read nor searched, and why: dangling links, pipes, locked folders.
-        notes: What a user should know of linked folders.
     """
 
     files: list[Path] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     broken: dict[Path, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def list_folder(folder: Path, *, deep: bool = False) -> Listing:
     Args:
         folder: Where to look.
         deep: Search the folders below too, and those that links lead to; but never a folder inside itself, nor, on
-            the far side of a link, by a second link what was searched before.
+            the far side of a link, by a second link what was searched before. A warning names what is not searched.
 
     Returns:
         All that is there; a folder that cannot be searched, itself included, is among what is broken.
@@ -114,13 +116,13 @@ def _searched(place: _Place, found: Listing, seen: dict[_Identity, Path]) -> lis
     here, is_link = (status.st_dev, status.st_ino), bool(place.around) and path.is_symlink()
     first = seen.setdefault(here, path)
     if here in place.around:
-        found.notes.append(f"{path} leads back to a folder that it is in ({first}), and is not searched again")
+        _say("%s leads back to a folder that it is in (%s), and is not searched again", path, first)
         return []
     if first != path and is_link and place.is_linked:
-        found.notes.append(f"{path} leads to {first}, which was searched already")
+        _say("%s leads to %s, which was searched already", path, first)
         return []
     if first != path and not place.is_again:
-        found.notes.append(f"{path} and {first} are one folder: its files are there under both names")
+        _say("%s and %s are one folder: its files are there under both names", path, first)
     below = []
     for entry in (path / name for name in names):
         reason = trouble(entry)
@@ -132,3 +134,7 @@ def _searched(place: _Place, found: Listing, seen: dict[_Identity, Path]) -> lis
         else:
             found.broken[entry] = reason
     return below
+
+
+def _say(text: str, *paths: Path) -> None:
+    _log.warning(text, *(visible(str(path)) for path in paths))

@@ -99,8 +99,6 @@ def _from_folder(name: str, folder: Path, rules: Pairing) -> tuple[ImageSet, lis
     other = [visible(p.name) for p in listing.files if p.suffix.lower() not in SUFFIXES]
     problems = [f"{name}: {p.as_posix()} {why}" for p, why in listing.broken.items() if p not in images]
     shown, folders = visible(str(folder)), [visible(p.name) for p in listing.folders]
-    for note in listing.notes:
-        _log.warning("%s", visible(note))
     if other:
         _log.warning("%s: %d files are not images of a known kind, ignored: %s", shown, len(other), some(other))
     if not images:
@@ -117,7 +115,10 @@ def _from_list(name: str, path: Path, rules: Pairing) -> tuple[ImageSet, list[st
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        return ImageSet(name, path.as_posix(), {}), [f"{name}: {path}: cannot be read: {error}"]
+        reason = error.strerror if isinstance(error, OSError) else error
+        return ImageSet(name, path.as_posix(), {}), [f"{name}: {path}: cannot be read: {reason}"]
+    if "\0" in text:
+        return ImageSet(name, path.as_posix(), {}), [f"{name}: {path} is no list: it holds null bytes"]
     rows: list[tuple[str | None, Path]] = []
     problems: list[str] = []
     if path.suffix.lower() == ".txt":

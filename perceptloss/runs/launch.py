@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, GradientAccumulationPlugin, ProjectConfiguration, broadcast_object_list
 
 from perceptloss.errors import ConfigError, PerceptlossError
-from perceptloss.output.files import write_atomically
+from perceptloss.output.files import unwritable, write_atomically
 from perceptloss.runs import config as options
 from perceptloss.runs.options import RunOptions
 from perceptloss.runs.state import checkpoints
@@ -26,6 +26,7 @@ __all__ = [
     "resume_point",
     "run_as_script",
     "sharding_problems",
+    "unwritable_run",
     "use_threads",
 ]
 
@@ -74,8 +75,11 @@ def claim(config: RunOptions, folder: Path, free: Sequence[str] = ()) -> bool:
     `free` are prefixes of options that may change between the parts of a run, besides those of every recipe.
 
     Raises:
-        ConfigError: if another run is there, or checkpoints that `resume=none` would ignore.
+        ConfigError: if another run is there, or checkpoints that `resume=none` would ignore, or if something in the
+            folder could not be written.
     """
+    if locked := unwritable_run(folder):
+        raise ConfigError(locked, "output")
     if config.overwrite:
         for name in (*_FILES, *_FOLDERS):  # nothing else: the folder may be anything
             target = folder / name
@@ -93,6 +97,15 @@ def claim(config: RunOptions, folder: Path, free: Sequence[str] = ()) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(saved, options.dump(config))
     return is_finished
+
+
+def unwritable_run(folder: Path) -> list[str]:
+    """Why the files of a run could not be put in a folder; nothing in it changes."""
+    whys = {folder: unwritable(folder, is_folder=True)}
+    if not whys[folder]:
+        whys |= {folder / name: unwritable(folder / name) for name in _FILES}
+        whys |= {folder / name: unwritable(folder / name, is_folder=True) for name in _FOLDERS}
+    return [f"{path} {why}" for path, why in whys.items() if why]
 
 
 def run_as_script(main: Callable[[Sequence[str]], None], config: type[Any], doc: str) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from perceptloss.compare.folders import spelt, trouble
 from perceptloss.teach.data.opinion import Opinion, OpinionsError
 from perceptloss.teach.data.opinions import OpinionSet
 from perceptloss.teach.data.tables import Row, read_rows
@@ -45,10 +46,10 @@ def read_csv(
     name = name or path.stem
     opinions = [_opinion(row, path.parent, shared, problems) for row in rows]
     problems += [
-        f"{row.where}: {file} is missing"
+        f"{row.where}: {file} {'is missing' if why == 'is not there' else why}"
         for row, opinion in zip(rows, opinions, strict=True)
         for file in opinion.files
-        if file != path.parent and not file.is_file()
+        if file != path.parent and (why := trouble(file))
     ]
     if problems:
         raise OpinionsError(problems, str(path))
@@ -64,10 +65,10 @@ def _opinion(row: Row, folder: Path, shared: dict[str, str], problems: list[str]
         problems.append(f"{row.where}: level is {cells['level']!r}, expected a whole number")
 
     def file(column: str) -> Path | None:
-        return folder / cells[column] if column in cells else None
+        return spelt(folder / cells[column]) if column in cells else None
 
     return Opinion(
-        image=folder / image,
+        image=spelt(folder / image),
         reference=file("reference"),
         mos=row.number("mos", problems),
         std=row.optional("std", problems),

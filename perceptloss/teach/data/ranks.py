@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from perceptloss.compare.folders import list_folder
 from perceptloss.teach.data.opinion import Opinion
 from perceptloss.teach.data.opinions import OpinionSet
 from perceptloss.teach.data.release import Release
@@ -92,9 +93,9 @@ def _from_table(release: Release) -> list[_Version]:
 
 def _from_names(release: Release) -> list[_Version]:
     versions = []
-    for image in sorted(release.root.rglob("*")):
-        if not image.is_file() or image.suffix.lower() not in _SUFFIXES:
-            continue
+    listing = list_folder(release.root, deep=True)
+    release.problems += [f"{entry} {why}" for entry, why in listing.broken.items()]
+    for image in (file for file in listing.files if file.suffix.lower() in _SUFFIXES):
         folder = image.parent.relative_to(release.root).as_posix()
         flat, inside = _FLAT.fullmatch(image.stem), _IN_SCENE.fullmatch(image.stem)
         if folder == "." and flat:

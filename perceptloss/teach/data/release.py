@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from perceptloss.compare.folders import Listing, composed, list_folder
 from perceptloss.errors import some
 from perceptloss.teach.data.opinion import Opinion, OpinionsError
 from perceptloss.teach.data.opinions import OpinionSet
@@ -13,7 +14,7 @@ __all__ = ["Folder", "Release"]
 
 
 class Release:
-    """A folder with a data set in it; names are matched whatever their case.
+    """A folder with a data set in it; names are matched whatever their case, composed or not.
 
     Args:
         name: Of the data set, for messages.
@@ -69,7 +70,7 @@ class Release:
         path = self.root
         for part in Path(place).parts:
             exact = path / part
-            matches = [exact] if exact.exists() else [p for p in _entries(path) if p.name.lower() == part.lower()]
+            matches = [exact] if exact.exists() else [p for p in _entries(path) if _fold(p.name) == _fold(part)]
             if not matches:
                 return None
             path = matches[0]
@@ -93,25 +94,29 @@ class Folder:
         self.path, self._problems = path, problems
         self._files: dict[str, Path] = {}
         self._there = path.is_dir()
-        for file in _files(path, deep):
-            if self._files.setdefault(file.name.lower(), file) != file:
-                problems.append(f"{file} and {self._files[file.name.lower()]} have the same name")
+        listing = list_folder(path, deep=deep) if self._there else Listing()
+        problems += [f"{entry} {why}" for entry, why in listing.broken.items()]
+        for file in listing.files:
+            if (first := self._files.setdefault(_fold(file.name), file)) != file:
+                problems.append(f"{file} and {first} have the same name")
 
     def __iter__(self) -> Iterator[Path]:
         return iter(self._files.values())
 
     def get(self, name: str) -> Path:
         """The file of this name, or the place where it should be."""
-        found = self._files.get(name.lower())
+        found = self._files.get(_fold(name))
         if found is None and self._there:  # a folder that is missing altogether was noted once
             self._problems.append(f"{self.path / name} is missing")
         return found or self.path / name
 
 
 def _entries(path: Path) -> list[Path]:
-    return sorted(path.iterdir()) if path.is_dir() else []
+    try:
+        return sorted(path.iterdir())
+    except OSError:  # no folder, or a locked one, where whatever is wanted will be missing
+        return []
 
 
-def _files(path: Path, deep: bool) -> list[Path]:
-    found = path.rglob("*") if deep else _entries(path)
-    return sorted(entry for entry in found if entry.is_file() and not entry.name.startswith("."))
+def _fold(name: str) -> str:
+    return composed(name).lower()

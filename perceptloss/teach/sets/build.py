@@ -17,7 +17,7 @@ from typing import Any, Final
 import torch
 
 from perceptloss.errors import ConfigError
-from perceptloss.output.files import exclusive
+from perceptloss.output.files import exclusive, unwritable
 from perceptloss.output.progress import bar
 from perceptloss.teach.sets.plan import Plan, ScoredSetError, facts, identity, problems_in
 from perceptloss.teach.sets.shards import is_whole, write_shard
@@ -86,6 +86,8 @@ def _claim(place: Path, known: Mapping[str, Any]) -> None:
             )
     elif place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise ScoredSetError(f"{place} is not empty and holds no scored set (no {PLAN}); choose another folder.")
+    if why := unwritable(place / SHARDS, is_folder=True):
+        raise ScoredSetError(f"{place / SHARDS} {why}; choose another folder.")
     (place / SHARDS).mkdir(parents=True, exist_ok=True)
     write_json(known, record)
 
