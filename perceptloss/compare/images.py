@@ -22,7 +22,17 @@ from numpy.typing import NDArray
 from perceptloss.compare.formats import INTERLACED, ORIENTATION, SWAPS, bits, is_srgb, rgb16, upright
 from perceptloss.errors import InputError, PerceptlossError
 
-__all__ = ["SUFFIXES", "ImageFile", "Pixels", "Policy", "inspect", "inspect_all", "read", "require_pillow"]
+__all__ = [
+    "SUFFIXES",
+    "ImageFile",
+    "Pixels",
+    "Policy",
+    "inspect",
+    "inspect_all",
+    "read",
+    "read_hashed",
+    "require_pillow",
+]
 
 SUFFIXES: Final = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _FORMATS: Final = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -143,6 +153,16 @@ def read(path: Path, policy: Policy, *, least: int | None = None) -> Pixels:
     Raises:
         InputError: saying all that `inspect` says of the file.
     """
+    return _decoded(path, policy, least)[0]
+
+
+def read_hashed(path: Path, policy: Policy) -> tuple[Pixels, str]:
+    """What `read` gives, and the sha256 of the very bytes that it was decoded from."""
+    pixels, data = _decoded(path, policy, None)
+    return pixels, hashlib.sha256(data).hexdigest()
+
+
+def _decoded(path: Path, policy: Policy, least: int | None) -> tuple[Pixels, bytes]:
     require_pillow()
     try:
         with _Opened(path, whole=True, least=least) as picture:
@@ -153,8 +173,8 @@ def read(path: Path, policy: Policy, *, least: int | None = None) -> Pixels:
     if pixels is None:
         raise InputError("\n".join(f"{path}: {problem}" for problem in problems))
     if pixels.dtype == np.uint16 and policy.depth == "round":
-        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return pixels
+        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return pixels, picture.data
 
 
 class _Opened:

@@ -11,10 +11,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from perceptloss.compare.jobs import file_jobs
 from perceptloss.compare.panel import Scorer, pick_device
 from perceptloss.compare.pixels import in_colour
 from perceptloss.compare.plan import Plan
-from perceptloss.compare.run import file_jobs
 from perceptloss.compare.scoring import Job, true_fp32, within_memory
 from perceptloss.critic import Critic
 from perceptloss.maps.colours import Scale, draw
@@ -94,7 +94,8 @@ def write_maps(
 def _computed(scorer: Scorer, job: Job, plan: Plan, device: torch.device, kind: Kind) -> tuple[Tensor, float | None]:
     """A map, (h, w), and the difference of scores that it should add up to."""
     loaded = job.load()
-    x, y = (None if image is None else in_colour(scorer.colour, image[None].to(device)) for image in loaded)
+    pair = (loaded.x, loaded.y)
+    x, y = (None if image is None else in_colour(scorer.colour, image[None].to(device)) for image in pair)
     assert x is not None
     critic, side = scorer.critic, plan.settings.tile_side
     with within_memory(scorer, [job], "--tile auto"), true_fp32(device):
@@ -120,7 +121,7 @@ def _drawn(
     drawn = {}
     for job in (job for job in jobs if job.image in found):
         values = torch.from_numpy(np.load(_spooled(folder, job)))
-        picture = draw(values, scale, job.size, job.load()[0] if overlay else None)
+        picture = draw(values, scale, job.size, job.load().x if overlay else None)
         save_picture(found[job.image].path, picture, about)
         drawn[job.image] = replace(found[job.image], beyond=scale.beyond(values))
     return drawn

@@ -5,27 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import lru_cache, partial
 from os import PathLike
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from perceptloss.compare.images import ImageFile, Pixels, read
+from perceptloss.compare.jobs import as_decoded, file_jobs, seen
 from perceptloss.compare.pairing import Images
-from perceptloss.compare.panel import build, parse_critics, pick_device, unfit, with_choices
-from perceptloss.compare.pixels import as_tensor, resize
+from perceptloss.compare.panel import Scorer, build, parse_critics, pick_device, unfit, with_choices
 from perceptloss.compare.plan import Plan, make_plan
 from perceptloss.compare.provenance import describe_inputs, provenance
 from perceptloss.compare.results import Flag, ImageRecord, Results
-from perceptloss.compare.scoring import Job, Slot, score_jobs
+from perceptloss.compare.scoring import Job, Loaded, Slot, score_jobs
 from perceptloss.compare.settings import Pairing, Settings
 from perceptloss.compare.store import Store
 from perceptloss.critic import Critic
 from perceptloss.errors import ConfigError, InputError
+from perceptloss.output.files import unwritable
 
-__all__ = ["compare", "file_jobs", "run_plan", "score", "score_pairs"]
+__all__ = ["compare", "run_plan", "score", "score_pairs"]
 
 Progress = Callable[[int, int], object]
 Pair = tuple[str, Tensor, Tensor | None]
@@ -60,6 +59,7 @@ def compare(
         ConfigError: listing what is wrong with names, critics and settings.
         PairingError: listing what is wrong with the images.
         WeightsError: if weights are missing or do not fit.
+        InputError: if a file is gone, damaged or of another size when its turn comes.
     """
     plan = make_plan(systems, reference, critics, baseline=baseline, rules=rules, settings=settings)
     return run_plan(plan, random_weights=random_weights, cache=cache, progress=progress)
@@ -147,8 +147,8 @@ def run_plan(
     """Score what `make_plan` planned, as `compare` does; `command` is the command line, for provenance."""
     device = pick_device(plan.settings.device)
     scorers = build(plan.asked, plan.settings, random_weights=random_weights)
-    folder = None if cache is None else Path(cache)
-    stores = [] if folder is None else [Store(folder, s.signature, device.type, torch.__version__) for s in scorers]
+    stores = [] if cache is None else _stores(Path(cache), scorers, device)
+    decoded: dict[str, str] = {}
     done = 0
 
     def count(more: int) -> None:
@@ -158,10 +158,11 @@ def run_plan(
             progress(done, plan.scores)
 
     try:
-        found = score_jobs(list(file_jobs(plan)), scorers, plan.settings, device, stores, count)
+        found = score_jobs(list(file_jobs(plan, decoded)), scorers, plan.settings, device, stores, count)
     finally:
         for store in stores:
             store.close()
+    plan = as_decoded(plan, decoded)
     values, flags = _tabulate(found, plan.systems, [s.label for s in scorers], plan.images)
     columns = tuple(scorer.column for scorer in scorers)
     if plan.left_out:
@@ -181,41 +182,10 @@ def run_plan(
     )
 
 
-def file_jobs(plan: Plan) -> Iterator[Job]:
-    """The images of a plan, system by system for each, read when their turn comes."""
-    # systems share a reference, one after another
-    last = lru_cache(maxsize=2)(partial(read, policy=plan.settings.policy))
-    for index, (record, sizes) in enumerate(zip(plan.images, plan.sizes, strict=True)):
-        for system, file in enumerate(record.outputs):
-            if file is None:
-                raise ValueError(f"image {record.key!r} has no file")
-            reference = record.reference
-            yield Job(
-                system=system,
-                image=index,
-                size=sizes[system],
-                load=partial(_load, file, reference, plan.settings, last),
-                text=f"{plan.systems[system]}: {record.key}",
-                has_reference=reference is not None,
-                hashes=(file.sha256, reference.sha256 if reference else None),
-            )
-
-
-def _load(
-    file: ImageFile, reference: ImageFile | None, settings: Settings, shared: Callable[[Path], Pixels]
-) -> tuple[Tensor, Tensor | None]:
-    x = as_tensor(read(Path(file.path), settings.policy))
-    if reference is None:
-        return _seen(x, settings), None
-    if file.size != reference.size:
-        x = resize(x, *reference.size)
-    return _seen(x, settings), _seen(as_tensor(shared(Path(reference.path))), settings)
-
-
-def _seen(image: Tensor, settings: Settings) -> Tensor:
-    """What critics see of an image: all but its border."""
-    border = settings.crop_border
-    return image[..., border:-border, border:-border] if border else image
+def _stores(folder: Path, scorers: Sequence[Scorer], device: torch.device) -> list[Store]:
+    if why := unwritable(folder, is_folder=True):
+        raise ConfigError([f"{folder} {why}"], "the cache")
+    return [Store(folder, s.signature, device.type, torch.__version__, s.critic.card.bounds) for s in scorers]
 
 
 def _memory_jobs(pairs: Iterable[Pair], keys: dict[str, None], settings: Settings) -> Iterator[Job]:
@@ -224,12 +194,12 @@ def _memory_jobs(pairs: Iterable[Pair], keys: dict[str, None], settings: Setting
             raise ConfigError([f"{key!r} is there twice"], "the images")
         keys[key] = None
         yield _memory_job(
-            index, key, _seen(_single(key, x), settings), y if y is None else _seen(_single(key, y), settings)
+            index, key, seen(_single(key, x), settings), y if y is None else seen(_single(key, y), settings)
         )
 
 
 def _memory_job(image: int, key: str, x: Tensor, y: Tensor | None) -> Job:
-    return Job(0, image, (x.shape[-2], x.shape[-1]), lambda: (x, y), key, y is not None)
+    return Job(0, image, (x.shape[-2], x.shape[-1]), lambda: Loaded(x, y), key, y is not None)
 
 
 def _single(key: str, image: Tensor) -> Tensor:

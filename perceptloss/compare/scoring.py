@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,13 +21,21 @@ from perceptloss.errors import PerceptlossError
 from perceptloss.maps.tiles import tiled
 from perceptloss.output.tables import counted
 
-__all__ = ["Job", "Progress", "Slot", "score_jobs", "true_fp32", "within_memory"]
+__all__ = ["Job", "Loaded", "Progress", "Slot", "score_jobs", "true_fp32", "within_memory"]
 
 Slot = tuple[int, int, int]  # system, critic, image
 Progress = Callable[[int], None]
 _log = logging.getLogger("perceptloss.compare")
 _GPU_BATCH_PIXELS = 2**22
 _GPU_BATCH_IMAGES = 16
+
+
+class Loaded(NamedTuple):
+    """A judged image and its reference, (C, H, W) in [0, 1], RGB, and the hashes of the bytes that were decoded."""
+
+    x: Tensor
+    y: Tensor | None
+    hashes: Key | None = None
 
 
 @dataclass(frozen=True)
@@ -37,16 +46,16 @@ class Job:
         system: Index.
         image: Index.
         size: Height and width of the tensors.
-        load: Gives the judged image and the reference (or None), each (C, H, W) in [0, 1], RGB.
+        load: Gives the images.
         text: What messages call it.
         has_reference: Whether `load` gives a reference.
-        hashes: Of both files; None for images from memory.
+        hashes: Of both files as they were planned, to look up scores; None for images from memory.
     """
 
     system: int
     image: int
     size: tuple[int, int]
-    load: Callable[[], tuple[Tensor, Tensor | None]]
+    load: Callable[[], Loaded]
     text: str
     has_reference: bool
     hashes: Key | None = None
@@ -170,8 +179,8 @@ def _score_batch(
     found: dict[Slot, float],
 ) -> None:
     loaded = [job.load() for job in batch]
-    x = torch.stack([image for image, _ in loaded]).to(device)
-    references = [reference for _, reference in loaded if reference is not None]
+    x = torch.stack([pair.x for pair in loaded]).to(device)
+    references = [pair.y for pair in loaded if pair.y is not None]
     y = torch.stack(references).to(device) if references else None
     seen = {colour: (in_colour(colour, x), in_colour(colour, y)) for colour in {s.colour for _, s in todo}}
     for critic, scorer in todo:
@@ -179,10 +188,10 @@ def _score_batch(
         given = reference if card.needs_reference else None
         with within_memory(scorer, batch, "--batch 1, --tile auto"):
             scores = tiled(scorer.critic, image, given, settings.tile_side, card.multiple_of)
-        for job, score in zip(batch, scores.tolist(), strict=True):
+        for job, pair, score in zip(batch, loaded, scores.tolist(), strict=True):
             found[job.system, critic, job.image] = score
-            if stores and job.hashes is not None and math.isfinite(score):
-                stores[critic].put(job.hashes, score)
+            if stores and pair.hashes is not None and math.isfinite(score):
+                stores[critic].put(pair.hashes, score)
 
 
 @contextmanager

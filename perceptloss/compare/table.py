@@ -73,6 +73,7 @@ def sentences(results: Results) -> list[str]:
     endings = {
         "identical": "judged a copy of the reference",
         "resized": "resized to its reference before scoring",
+        "changed": "changed after it was checked, and scored as it was then",
         "not-finite": "without a finite score, left out of that critic's means for all systems",
     }
     for kind, flags in by_kind.items():
