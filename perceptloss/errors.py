@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from perceptloss.output.names import visible
+
 
 class PerceptlossError(Exception):
     """Base of all errors raised on purpose by perceptloss."""
@@ -21,7 +23,9 @@ class ConfigError(PerceptlossError, ValueError):
         self.problems = tuple(problems)
         self.where = where
         count = len(self.problems)
-        super().__init__(f"{count} problem{'s' if count != 1 else ''} in {where}:\n{points(self.problems, count)}")
+        super().__init__(
+            f"{count} problem{'s' if count != 1 else ''} in {visible(where)}:\n{points(self.problems, count)}"
+        )
 
     def __reduce__(self) -> tuple[type, tuple[tuple[str, ...], str]]:
         return type(self), (self.problems, self.where)
@@ -56,13 +60,13 @@ class PairingError(PerceptlossError, ValueError):
 
 def some(names: Iterable[str], count: int = 5) -> str:
     """The first names in a row, and how many more there are."""
-    listed = list(names)
+    listed = list(map(visible, names))
     return ", ".join(listed[:count]) + (f" and {len(listed) - count} more" if len(listed) > count else "")
 
 
 def points(problems: Iterable[str], count: int = 8) -> str:
-    """The first problems, a line for each, and how many more there are."""
-    listed = list(problems)
+    """The first problems, a line for each, or more that are set in, and how many more there are."""
+    listed = [visible(problem, keep="\n").replace("\n", "\n    ") for problem in problems]
     more = [f"  ... and {len(listed) - count} more"] if len(listed) > count else []
     return "\n".join([*(f"  - {problem}" for problem in listed[:count]), *more])
 

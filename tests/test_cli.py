@@ -302,9 +302,9 @@ def test_wrong_pairs_exit_with_2(photos, capsys):
     assert out == ""
     for part in ("good: 'im1' is missing", "good: 'im9' is extra", "im2.png: cannot be read"):
         assert part in err
-    assert main(["compare", "good", "x=bad", "x=gt", "-c", "ssim"]) == 2
+    assert main(["compare", "nowhere", "x=bad", "x=gt", "-c", "ssim"]) == 2
     err = capsys.readouterr().err
-    assert "expected NAME=PATH, got 'good'" in err
+    assert "expected NAME=PATH, or a path that exists, got 'nowhere'" in err
     assert "two systems are called 'x'" in err
 
 
@@ -352,7 +352,7 @@ def test_a_missing_pillow_is_named(photos, capsys, monkeypatch):
 
 
 def test_unexpected_errors_exit_with_1_and_a_trace(photos, capsys, monkeypatch):
-    monkeypatch.setattr("perceptloss.compare.run.read", lambda *file: 1 / 0)
+    monkeypatch.setattr("perceptloss.compare.jobs.read_hashed", lambda *file, **rules: 1 / 0)
     assert main(["score", "good", "--ref", "gt", "-c", "ssim"]) == 1
     out, err = capsys.readouterr()
     assert out == ""

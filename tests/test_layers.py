@@ -16,7 +16,7 @@ _SCORING = {*_CORE, "weights", "networks", "registry", "maps"}
 
 # room -> rooms it may import; `weights.rules` is what a critic says of files, below the critics that say it
 MAY_IMPORT = {
-    "errors": set(),
+    "errors": {"output"},
     "card": {"errors"},
     "weights.rules": {"errors"},
     "inputs": {"errors", "card"},

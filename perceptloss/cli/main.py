@@ -60,7 +60,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(USAGE, f"{paint('error', 'red', sys.stderr)}: {message}\n")
+        self.exit(_fail(message, USAGE))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,7 +104,7 @@ def _give_up_stdout() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    write(sys.stderr, f"{paint('error', 'red', sys.stderr)}: {message}\n")
+    write(sys.stderr, f": {message}\n", paint("error", "red", sys.stderr))
     return code
 
 
@@ -148,7 +148,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         name, colour = next(style for level, style in _STYLES.items() if record.levelno >= level)
-        write(sys.stderr, f"{paint(name, colour, sys.stderr)}: {record.getMessage()}\n")
+        write(sys.stderr, f": {record.getMessage()}\n", paint(name, colour, sys.stderr))
 
 
 @contextmanager

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import Final, TextIO
+
+from perceptloss.output.names import json_text, visible
 
 __all__ = ["paint", "result", "result_json", "write"]
 
@@ -20,13 +21,20 @@ def paint(text: str, colour: str, stream: TextIO) -> str:
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
 
 
-def write(stream: TextIO, text: str) -> None:
-    """Write text, with plain signs where the stream's encoding has no arrows."""
+def write(stream: TextIO, text: str, head: str = "") -> None:
+    """Write text, in which names cannot steer a terminal, with plain signs where the encoding has no arrows.
+
+    Args:
+        stream: Where to.
+        text: Signs that cannot be seen are escaped, all but the ends of lines.
+        head: Stands before it as it is, such as a word in colour.
+    """
+    shown = head + visible(text, keep="\n")
     try:
-        stream.write(text)
+        stream.write(shown)
     except UnicodeEncodeError:
         encoding = stream.encoding or "ascii"
-        stream.write(text.translate(_PLAIN).encode(encoding, "backslashreplace").decode(encoding))
+        stream.write(shown.translate(_PLAIN).encode(encoding, "backslashreplace").decode(encoding))
 
 
 def result(text: str) -> None:
@@ -36,4 +44,4 @@ def result(text: str) -> None:
 
 def result_json(content: object) -> None:
     """Write a result as JSON to stdout."""
-    result(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    result(json_text(content))

@@ -185,7 +185,7 @@ def _convert(args: argparse.Namespace) -> int:
     if output.exists() and not args.force:
         problems.append(f"{output} exists; choose another name or add --force")
     elif not output.parent.is_dir():
-        problems.append(f"there is no folder {output.parent}")
+        problems.append(f"cannot write {output}: there is no folder {output.parent}")
     elif why := unwritable(output):
         problems.append(f"{output} {why}")
     card = get_card(args.critic)

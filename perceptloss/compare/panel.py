@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -85,7 +86,7 @@ def parse_critics(critics: Sequence[str | Critic]) -> list[Asked]:
         name, sign, paths = item.partition("=")
         try:
             card, colour = _named(name.strip())
-            entry = Asked(card, tuple(p.strip() for p in paths.split(",") if p.strip()), colour=colour)
+            entry = Asked(card, _files(paths), colour=colour)
         except UnknownCritic as error:
             problems.append(str(error))
             continue
@@ -97,6 +98,17 @@ def parse_critics(critics: Sequence[str | Critic]) -> list[Asked]:
     if problems:
         raise ConfigError(problems, "critics")
     return asked
+
+
+def _files(text: str) -> tuple[str, ...]:
+    """Paths with commas between; a comma that belongs to a file that exists is no separator."""
+    found, parts = [], text.split(",")
+    while parts:
+        lengths = range(len(parts), 0, -1)
+        count = next((n for n in lengths if os.path.isfile(",".join(parts[:n]).strip())), 1)
+        found.append(",".join(parts[:count]).strip())
+        parts = parts[count:]
+    return tuple(filter(None, found))
 
 
 def _named(name: str) -> tuple[Card, Colour | None]:

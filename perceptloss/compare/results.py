@@ -19,6 +19,7 @@ from perceptloss.compare.images import ImageFile
 from perceptloss.compare.summary import Summary, summarise
 from perceptloss.errors import ConfigError
 from perceptloss.output.files import write_atomically
+from perceptloss.output.names import csv_cell, json_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -168,18 +169,21 @@ class Results:
 
     def to_json(self) -> str:
         """JSON text; equal for equal inputs but for `provenance`."""
-        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(self.to_dict())
 
     def to_csv(self) -> str:
-        """One row per system and image, one column per critic; empty where a score is missing."""
+        """One row per system and image, one column per critic; empty where a score is missing.
+
+        Names are as `perceptloss.output.names.csv_cell` writes them, so that none is a formula.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["system", "image", *(column.label for column in self.critics), "signatures"])
-        signatures = " ".join(column.signature for column in self.critics)
+        writer.writerow(["system", "image", *(csv_cell(column.label) for column in self.critics), "signatures"])
+        signatures = csv_cell(" ".join(column.signature for column in self.critics))
         for system, rows in zip(self.systems, self.values, strict=True):
             for index, image in enumerate(self.images):
                 scores = ["" if row[index] is None else repr(row[index]) for row in rows]
-                writer.writerow([system, image.key, *scores, signatures])
+                writer.writerow([csv_cell(system), csv_cell(image.key), *scores, signatures])
         return text.getvalue()
 
     def save(self, path: str | PathLike[str]) -> None:

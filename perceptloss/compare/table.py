@@ -11,6 +11,7 @@ from typing import Final, Literal, get_args
 from perceptloss.compare.results import Flag, Results
 from perceptloss.compare.summary import Cell, Standing
 from perceptloss.errors import some
+from perceptloss.output.names import in_markdown, visible
 from perceptloss.output.tables import counted, latex, markdown, text
 
 __all__ = ["Format", "decimals", "render", "sentences"]
@@ -80,7 +81,7 @@ def sentences(results: Results) -> list[str]:
         if kind in endings:
             found.append(f"{endings[kind]}: {some(map(_subject, flags))}")
         else:
-            found += [flag.text for flag in flags]
+            found += [visible(flag.text) for flag in flags]
     return found
 
 
@@ -107,8 +108,8 @@ def _grid(results: Results) -> _Grid:
             "chance",
             f"rank: mean over {over}, 1 is best; wins: images on which more critics prefer the system to the baseline",
         ]
-    signatures = tuple(column.signature for column in results.critics)
-    return _Grid(title, tuple(header), tuple(rows), tuple(notes), signatures)
+    signatures = [column.signature for column in results.critics]
+    return _Grid(visible(title), tuple(header), tuple(rows), tuple(notes), tuple(map(visible, signatures)))
 
 
 def _image_rows(results: Results, standing: Standing) -> list[tuple[str | tuple[str, str], ...]]:
@@ -169,9 +170,11 @@ def _joined(cell: str | tuple[str, str]) -> str:
 
 
 def _markdown(grid: _Grid) -> str:
-    table = markdown(grid.header, ([_joined(cell) for cell in row] for row in grid.rows))
-    notes = [f"- {note}" for note in grid.notes] + [f"- `{signature}`" for signature in grid.signatures]
-    return f"{grid.title}\n\n{table}\n{_lines(notes)}"
+    head = [in_markdown(cell.removesuffix("*")) + "*" * cell.endswith("*") for cell in grid.header]
+    table = markdown(head, ([in_markdown(name), *map(_joined, cells)] for name, *cells in grid.rows))
+    notes = [f"- {in_markdown(note)}" for note in grid.notes]
+    notes += [f"- `{signature}`" for signature in grid.signatures]
+    return f"{in_markdown(grid.title)}\n\n{table}\n{_lines(notes)}"
 
 
 def _latex(grid: _Grid) -> str:

@@ -20,12 +20,12 @@ def visible(text: str, keep: str = "") -> str:
 
     Args:
         text: Any, halves of surrogates included, which stand for bytes of file names that are no UTF-8.
-        keep: Signs that stay, such as the new lines of a text of several.
+        keep: A sign that stays, such as the end of a line.
     """
-    if text.isprintable():
+    if (text.replace(keep, "") if keep else text).isprintable():
         return text
     return "".join(
-        sign if sign.isprintable() or sign in keep else sign.encode("unicode_escape").decode() for sign in text
+        sign if sign.isprintable() or sign == keep else sign.encode("unicode_escape").decode() for sign in text
     )
 
 

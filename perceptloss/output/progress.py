@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from perceptloss.output.names import visible
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -30,7 +32,7 @@ def bar(what: str, total: int, *, show: bool | None = None, done: int = 0, unit:
 
     is_first = all(os.environ.get(rank, "0") == "0" for rank in _RANKS)
     return tqdm(
-        desc=what,
+        desc=visible(what),
         total=total,
         initial=done,
         unit=unit,

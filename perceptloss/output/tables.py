@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from perceptloss.output.names import visible
+
 __all__ = ["Row", "counted", "human", "latex", "markdown", "text"]
 
 Row = Sequence[str]
@@ -19,6 +21,11 @@ _LATEX: Final = {
     "^": "\\textasciicircum{}",
     "↑": "$\\uparrow$",
     "↓": "$\\downarrow$",
+    "<": "\\textless{}",
+    ">": "\\textgreater{}",
+    "|": "\\textbar{}",
+    "[": "{[}",  # which after the end of a row would begin its option
+    "*": "{*}",
     "−": "$-$",
     "—": "---",
 }
@@ -26,7 +33,7 @@ _LATEX: Final = {
 
 def text(rows: Iterable[Row], align: str = "l", *, rule: bool = False) -> str:
     """Columns of equal width, two spaces apart, a line for each row; with `rule`, dashes below the first one."""
-    table = [list(row) for row in rows]
+    table = [list(map(visible, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     if rule:
         table.insert(1, ["-" * width for width in widths])
@@ -42,16 +49,18 @@ def text(rows: Iterable[Row], align: str = "l", *, rule: bool = False) -> str:
 
 
 def markdown(head: Row, rows: Iterable[Row], align: str = "lr") -> str:
-    """A Markdown table; white space in cells is folded."""
+    """A Markdown table of Markdown; white space in cells is folded."""
     rule = "|".join("---:" if letter == "r" else "---" for letter in _letters(align, len(head)))
-    lines = (" | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row) for row in (head, *rows))
+    lines = (" | ".join(visible(" ".join(cell.split())).replace("|", "\\|") for cell in row) for row in (head, *rows))
     first, *others = (f"| {line} |\n" for line in lines)
     return "".join([first, f"|{rule}|\n", *others])
 
 
 def latex(head: Row, rows: Iterable[Row], align: str = "lr") -> str:
     """A `tabular`; nothing of it needs a package."""
-    lines = [" & ".join("".join(_LATEX.get(sign, sign) for sign in cell) for cell in row) for row in (head, *rows)]
+    lines = [
+        " & ".join("".join(_LATEX.get(sign, sign) for sign in visible(cell)) for cell in row) for row in (head, *rows)
+    ]
     first, *others = (f"  {line} \\\\\n" for line in lines)
     rule = "  \\hline\n"
     begin, end = f"\\begin{{tabular}}{{{_letters(align, len(head))}}}\n", "\\end{tabular}\n"
