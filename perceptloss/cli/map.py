@@ -19,6 +19,7 @@ from perceptloss.cli.options import add_computing, add_inputs, one_system, plan_
 from perceptloss.cli.terminal import result
 from perceptloss.errors import ConfigError
 from perceptloss.output.files import unwritable
+from perceptloss.output.names import visible
 from perceptloss.output.progress import bar
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _outside(folder: Path, targets: list[Path]) -> list[str]:
     places = [Path(os.path.realpath(path)) for path in targets]
     twice = {place for place, count in Counter(places).items() if count > 1}
     problems = [
-        f"{path.as_posix()} is outside of {folder.as_posix()}: images of a list need names without `..`"
+        f"{path.as_posix()} is outside of {folder.as_posix()}; give the image another name in its list"
         for path, place in zip(targets, places, strict=True)
         if not place.is_relative_to(home)
     ]
@@ -219,4 +220,4 @@ def _line(written: WrittenMap) -> str:
         facts.append(f"sum {written.total:.4g} of a difference of {written.difference:.4g}")
     if written.beyond:
         facts.append(f"{written.beyond} cells beyond the colours")
-    return f"  {written.path.as_posix()}: {', '.join(facts)}"
+    return f"  {visible(written.path.as_posix())}: {', '.join(facts)}"

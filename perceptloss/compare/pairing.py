@@ -209,8 +209,8 @@ def _missing(sets: Sequence[ImageSet], left_out: Mapping[str, tuple[str, ...]]) 
             problems.append(f"{have[0]}: {key!r} is extra: no other set has it")
         else:
             problems += [f"{name}: {key!r} is missing (in {', '.join(have)})" for name in lacking]
-    hints = [hint for images in sets for hint in (_hint(images, left_out), _alike(images, left_out))]
-    return problems + [hint for hint in hints if hint]
+    hints = [hint for images in sets if (hint := _hint(images, left_out))]
+    return problems + hints + _alike(left_out)
 
 
 def _hint(images: ImageSet, left_out: Mapping[str, tuple[str, ...]]) -> str:
@@ -222,16 +222,18 @@ def _hint(images: ImageSet, left_out: Mapping[str, tuple[str, ...]]) -> str:
     return f"{images.name}: --strip {shlex.quote(re.escape(min(common)))} would pair all of these" if common else ""
 
 
-def _alike(images: ImageSet, left_out: Mapping[str, tuple[str, ...]]) -> str:
-    """That what a set lacks is there by a name that only looks the same, if it is."""
-    own = {_look(key): key for key in images.files if key in left_out}
-    lacking = (key for key, sets in left_out.items() if images.name in sets)
-    pairs = [(own[_look(key)], key) for key in lacking if _look(key) in own]
-    if not pairs:
-        return ""
-    (here, there), count = pairs[0], counted(len(pairs), "name")
-    kind = "capitals" if here.casefold() == there.casefold() else "signs that look alike or cannot be seen"
-    return f"{images.name}: {count} differ only in {kind}, such as {here!a} and {there!a}; rename one of them"
+def _alike(keys: Iterable[str]) -> list[str]:
+    """That names are different ones although they look the same."""
+    by_look: dict[str, list[str]] = defaultdict(list)
+    for key in keys:
+        by_look[_look(key)].append(key)
+    found = [twins for twins in by_look.values() if len(twins) > 1]
+    if not found:
+        return []
+    names = " and ".join(map(ascii, found[0]))
+    kind = "capitals" if len(set(map(str.casefold, found[0]))) == 1 else "signs that look alike or cannot be seen"
+    more = f" (and so do {len(found) - 1} more)" if len(found) > 1 else ""
+    return [f"{names} differ only in {kind}{more}; rename them alike"]
 
 
 def _look(key: str) -> str:

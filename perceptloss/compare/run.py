@@ -185,7 +185,10 @@ def run_plan(
 def _stores(folder: Path, scorers: Sequence[Scorer], device: torch.device) -> list[Store]:
     if why := unwritable(folder, is_folder=True):
         raise ConfigError([f"{folder} {why}"], "the cache")
-    return [Store(folder, s.signature, device.type, torch.__version__, s.critic.card.bounds) for s in scorers]
+    stores = [Store(folder, s.signature, device.type, torch.__version__, s.critic.card.bounds) for s in scorers]
+    if locked := [f"{store.path} {why}" for store in stores if (why := unwritable(store.path))]:
+        raise ConfigError(locked, "the cache")
+    return stores
 
 
 def _memory_jobs(pairs: Iterable[Pair], keys: dict[str, None], settings: Settings) -> Iterator[Job]:
