@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from perceptloss.output.files import exclusive, replacing, write_atomically
+from perceptloss.output.files import exclusive, replacing, unwritable, write_atomically
 
 
 def test_a_file_is_replaced_in_one_piece(tmp_path):
@@ -41,6 +41,47 @@ def test_a_writer_that_hides_its_file_does_not_hide_the_result(tmp_path):
         os.close(os.open(draft, os.O_CREAT | os.O_WRONLY, 0o600))
     (tmp_path / "plain").touch()
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def test_a_link_is_written_through(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "link.txt").symlink_to("deep/x.txt")
+    for text in ("one", "two"):
+        write_atomically(tmp_path / "link.txt", text)
+        assert (tmp_path / "deep" / "x.txt").read_text() == text
+    assert (tmp_path / "link.txt").is_symlink()
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["x.txt"]
+
+
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path):
+    path = tmp_path / f"{'x' * 251}.txt"
+    assert unwritable(path) == ""
+    write_atomically(path, "text")
+    assert path.read_text() == "text"
+
+
+def test_trying_out_changes_nothing(tmp_path):
+    (tmp_path / "x.txt").write_text("old")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "gone").symlink_to("/proc/nowhere/x")
+    os.mkfifo(tmp_path / "pipe")
+    for path, is_folder, why in (
+        ("x.txt", False, ""),
+        ("new.txt", False, ""),
+        ("far/off/new.txt", False, ""),
+        ("here", True, ""),
+        ("far/off", True, ""),
+        ("here", False, "is a folder, not a file"),
+        ("x.txt", True, "is a file, not a folder"),
+        ("pipe", False, "is a pipe or device, not a file"),
+        ("x.txt/new", False, "cannot be written: Not a directory"),
+        ("gone", False, "cannot be written: No such file or directory"),
+        ("nu\0l", False, "cannot be written: embedded null byte"),
+        ("far/" + "x" * 256, False, f"cannot be written: {'x' * 40}... is longer than a name can be"),
+    ):
+        assert unwritable(tmp_path / path, is_folder=is_folder).replace("lstat: ", "") == why, path
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["gone", "here", "pipe", "x.txt"]
+    assert (tmp_path / "x.txt").read_text() == "old"
 
 
 def test_threads_that_write_one_file_do_not_mix_it(tmp_path):

@@ -27,6 +27,7 @@ from perceptloss.errors import (
     WeightsError,
     near,
 )
+from perceptloss.output.names import visible
 
 __all__ = ["main"]
 
@@ -60,7 +61,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(_fail(message, USAGE))
+        self.exit(_fail(visible(message), USAGE))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

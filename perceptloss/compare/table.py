@@ -173,7 +173,7 @@ def _markdown(grid: _Grid) -> str:
     head = [in_markdown(cell.removesuffix("*")) + "*" * cell.endswith("*") for cell in grid.header]
     table = markdown(head, ([in_markdown(name), *map(_joined, cells)] for name, *cells in grid.rows))
     notes = [f"- {in_markdown(note)}" for note in grid.notes]
-    notes += [f"- `{signature}`" for signature in grid.signatures]
+    notes += [f"- `{line}`" if "`" not in line else f"- {in_markdown(line)}" for line in grid.signatures]
     return f"{in_markdown(grid.title)}\n\n{table}\n{_lines(notes)}"
 
 
