@@ -9,7 +9,7 @@ import math
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, Literal, TextIO
 
 __all__ = ["Store"]
 
@@ -42,7 +42,8 @@ class Store:
         self.path = folder / f"{hashlib.sha256(self._head.encode()).hexdigest()[:16]}.jsonl"
         low, high = bounds
         self._low, self._high = low - _ROUNDING * max(1, abs(low)), high + _ROUNDING * max(1, abs(high))
-        self._mode = "a"
+        self._mode: Literal["a", "w"] = "a"
+        self._is_full = False
         self._known = self._read()
         self._file: TextIO | None = None
 
@@ -78,7 +79,7 @@ class Store:
     def put(self, key: Key, score: float) -> None:
         """Keep a score, on disk at once; if the disk takes no more, the run goes on without."""
         self._known[key] = score
-        if self._mode == "":
+        if self._is_full:
             return
         try:
             if self._file is None:
@@ -88,7 +89,7 @@ class Store:
             self._file.write(json.dumps([*key, float(score)]) + "\n")
             self._file.flush()
         except OSError as error:
-            self._mode = ""
+            self._is_full = True
             self.close()
             _log.warning("%s: %s; scores are not kept any more", self.path, error.strerror)
 

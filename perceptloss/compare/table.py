@@ -171,7 +171,7 @@ def _joined(cell: str | tuple[str, str]) -> str:
 
 def _markdown(grid: _Grid) -> str:
     head = [in_markdown(cell.removesuffix("*")) + "*" * cell.endswith("*") for cell in grid.header]
-    table = markdown(head, ([in_markdown(name), *map(_joined, cells)] for name, *cells in grid.rows))
+    table = markdown(head, ([in_markdown(_joined(name)), *map(_joined, cells)] for name, *cells in grid.rows))
     notes = [f"- {in_markdown(note)}" for note in grid.notes]
     notes += [f"- `{line}`" if "`" not in line else f"- {in_markdown(line)}" for line in grid.signatures]
     return f"{in_markdown(grid.title)}\n\n{table}\n{_lines(notes)}"
