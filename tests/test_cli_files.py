@@ -118,6 +118,29 @@ def test_a_full_standard_output_is_a_sentence():
     assert (run.returncode, run.stderr) == (2, "error: standard output: No space left on device\n")
 
 
+@pytest.mark.parametrize(
+    ("redirection", "code"), [(">&-", 2), ("2>&-", 0), ("2>/dev/full", 0), ("-c nope 2>/dev/full", 2)]
+)
+def test_closed_and_full_streams(photos, redirection, code):
+    command = f"{sys.executable} -m perceptloss score out -c tv {redirection}"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    run = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment)
+    assert run.returncode == code
+    assert run.stdout.startswith("means over 1 image") == (code == 0)
+    assert run.stderr == ("error: standard output: it is closed\n" if redirection == ">&-" else "")
+
+
+@pytest.mark.parametrize("source", ["out", "out/self.png", "again"])
+def test_a_link_to_itself_is_a_problem_like_others(photos, capsys, source):
+    os.symlink("self.png", "out/self.png")
+    os.symlink("again", "again")
+    assert main(["score", source, "--ref", "gt", "-c", "psnr"]) == 2
+    assert "cannot be read: Too many levels of symbolic links" in capsys.readouterr().err
+    assert main(["map", "gt/a.png", "-c", "tv", "--output", "again/x.png"]) == 2
+    assert main(["map", "gt/a.png", "-c", "tv", "--output", "out/self.png", "--force"]) == 2
+    assert "cannot be written: Too many levels of symbolic links" in capsys.readouterr().err
+
+
 def test_a_link_stays_one_and_what_it_leads_to_is_written(photos):
     Path("real.json").write_text("old")
     os.symlink("real.json", "link.json")
@@ -175,6 +198,13 @@ def test_an_existing_folder_wins_over_name_and_path(photos, capsys):
     names, _, _ = dry("out", "copy/out")
     assert names[1] == "copy/out"
     assert names[0].endswith("/out")
+
+
+def test_a_run_folder_that_is_not_there_is_named_as_it_was_given(photos, capsys):
+    assert main(["compare", "runs/lr=0.3,seed=1", "x=out", "--ref", "gt", "-c", "psnr"]) == 2
+    assert "neither 'runs/lr=0.3,seed=1' is there nor, for a system called 'runs/lr', '0.3,seed=1'" in (
+        capsys.readouterr().err
+    )
 
 
 def test_weight_files_may_have_commas_in_their_names(photos):

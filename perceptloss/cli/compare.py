@@ -48,6 +48,8 @@ def _systems(texts: Sequence[str]) -> dict[str, str]:
         name, path = (own[text], text) if text in own else _parted(text)
         if not name or not path:
             problems.append(f"expected NAME=PATH, or a path that exists, got {text!r}")
+        elif "/" in name and text not in own and not os.path.lexists(path):
+            problems.append(f"neither {text!r} is there nor, for a system called {name!r}, {path!r}")
         elif name in systems:
             problems.append(f"two systems are called {name!r}: {systems[name]} and {path}")
         systems[name] = path

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
 from perceptloss import __version__
-from perceptloss.cli.terminal import paint, write
+from perceptloss.cli.terminal import message
 from perceptloss.errors import (
     ConfigError,
     InputError,
@@ -76,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _messages(quiet=getattr(args, "quiet", False)):
             args.command_line = ["perceptloss", *given]
             code: int = args.run(args)
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
             return code
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else INTERNAL
@@ -101,11 +102,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _give_up_stdout() -> None:
     """Lead what is left to nowhere, since the interpreter flushes again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _fail(message: str, code: int) -> int:
-    write(sys.stderr, f": {message}\n", paint("error", "red", sys.stderr))
+def _fail(text: str, code: int) -> int:
+    message("error", "red", text)
     return code
 
 
@@ -149,7 +151,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         name, colour = next(style for level, style in _STYLES.items() if record.levelno >= level)
-        write(sys.stderr, f": {record.getMessage()}\n", paint(name, colour, sys.stderr))
+        message(name, colour, record.getMessage())
 
 
 @contextmanager

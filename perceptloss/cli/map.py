@@ -146,10 +146,10 @@ def _check_targets(args: argparse.Namespace, plan: Plan, targets: list[Path]) ->
     if problems := [] if _is_one_file(args) else _outside(Path(args.output or "."), targets):
         raise ConfigError(problems, "the files to write")
     files = [file for record in plan.images for file in (*record.outputs, record.reference) if file is not None]
-    judged = {Path(file.path).resolve() for file in files}
-    problems = [f"{path.as_posix()} is an image of this run" for path in targets if path.resolve() in judged]
+    judged = {os.path.realpath(file.path) for file in files}
+    problems = [f"{path.as_posix()} is an image of this run" for path in targets if os.path.realpath(path) in judged]
     if not args.force:
-        there = [path for path in targets if os.path.lexists(path) and path.resolve() not in judged]
+        there = [path for path in targets if os.path.lexists(path) and os.path.realpath(path) not in judged]
         problems += [f"{path.as_posix()} is there already; --force overwrites it" for path in there]
     problems += problems or [f"{path.as_posix()} {why}" for path in targets if (why := unwritable(path))]
     if problems:

@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from contextlib import suppress
 from typing import Final, TextIO
 
 from perceptloss.output.names import json_text, visible
 
-__all__ = ["paint", "result", "result_json", "write"]
+__all__ = ["message", "paint", "result", "result_json", "write"]
 
 _COLOURS: Final = {"red": "31", "yellow": "33", "dim": "2"}
 _PLAIN: Final = str.maketrans({"↑": "^", "↓": "v", "−": "-", "—": "-", "·": "-"})
 
 
-def paint(text: str, colour: str, stream: TextIO) -> str:
+def paint(text: str, colour: str, stream: TextIO | None) -> str:
     """Text in colour if the stream is a terminal that shows colours and `NO_COLOR` is not set."""
-    if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+    if stream is None or not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
 
 
-def write(stream: TextIO, text: str, head: str = "") -> None:
+def write(stream: TextIO | None, text: str, head: str = "") -> None:
     """Write text, in which names cannot steer a terminal, with plain signs where the encoding has no arrows.
 
     Args:
-        stream: Where to.
+        stream: Where to; None, as Python has it, if it is closed.
         text: Signs that cannot be seen are escaped, all but the ends of lines.
         head: Stands before it as it is, such as a word in colour.
+
+    Raises:
+        OSError: if it cannot be written.
     """
+    if stream is None:
+        raise OSError(errno.EBADF, "it is closed")
     shown = head + visible(text, keep="\n")
     try:
         stream.write(shown)
     except UnicodeEncodeError:
         encoding = stream.encoding or "ascii"
         stream.write(shown.translate(_PLAIN).encode(encoding, "backslashreplace").decode(encoding))
+
+
+def message(word: str, colour: str, text: str) -> None:
+    """Write a message to stderr; where that is closed or full, there is nobody to tell."""
+    with suppress(OSError):
+        write(sys.stderr, f": {text}\n", paint(word, colour, sys.stderr))
 
 
 def result(text: str) -> None:

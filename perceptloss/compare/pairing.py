@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import os
 import re
 import shlex
 from collections import defaultdict
@@ -243,9 +244,9 @@ def _look(key: str) -> str:
 
 def same_source(sets: Sequence[ImageSet]) -> list[str]:
     """Problems where one folder, list or file was given twice."""
-    same: dict[tuple[Path, ...], list[ImageSet]] = defaultdict(list)
+    same: dict[tuple[str, ...], list[ImageSet]] = defaultdict(list)
     for images in sets:
-        same[tuple(path.resolve() for path in images.files.values()) or (Path(images.source).resolve(),)].append(images)
+        same[tuple(map(os.path.realpath, images.files.values() or (images.source,)))].append(images)
     return [
         f"{' and '.join(images.name for images in twins)} are the same files: {twins[0].source}"
         for _, twins in sorted(same.items(), key=lambda item: str(item[0]))

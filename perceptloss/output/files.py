@@ -94,9 +94,12 @@ def _kind(path: Path) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a text file in one piece: UTF-8, lines ended as they are in the text."""
+    """Replace a text file in one piece: UTF-8, lines ended as they are in the text.
+
+    What stands for bytes of file names that are no UTF-8 is escaped.
+    """
     with replacing(path) as draft:
-        draft.write_text(text, encoding="utf-8", newline="")
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from perceptloss.output.names import visible
@@ -30,14 +31,14 @@ def bar(what: str, total: int, *, show: bool | None = None, done: int = 0, unit:
     """
     from tqdm import tqdm
 
-    is_first = all(os.environ.get(rank, "0") == "0" for rank in _RANKS)
+    is_seen = sys.stderr is not None and all(os.environ.get(rank, "0") == "0" for rank in _RANKS)
     return tqdm(
         desc=visible(what),
         total=total,
         initial=done,
         unit=unit,
         unit_scale=unit == "B",
-        disable=(None if show is None else not show) if is_first else True,
+        disable=(None if show is None else not show) if is_seen else True,
         leave=bool(show),
         dynamic_ncols=True,
     )

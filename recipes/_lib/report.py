@@ -14,6 +14,7 @@ from perceptloss.compare.images import ImageFile, Policy, read
 from perceptloss.compare.pixels import as_bytes, as_tensor
 from perceptloss.compare.results import ImageRecord
 from perceptloss.output.files import replacing
+from perceptloss.output.names import visible
 
 __all__ = ["detail", "picture"]
 
@@ -70,8 +71,8 @@ def _columns(results: Results, record: ImageRecord, index: int) -> Iterator[tupl
     for name, file, scores in zip(results.systems, record.outputs, results.values, strict=True):
         shown = zip(results.critics[:_SHOWN], scores, strict=False)
         caption = "   ".join(f"{column.label} {row[index]:.4g}" for column, row in shown if row[index] is not None)
-        yield _TITLES.get(name, name), file, caption
-    yield "ground truth", record.reference, record.key
+        yield visible(_TITLES.get(name, name)), file, caption
+    yield "ground truth", record.reference, visible(record.key)
 
 
 def _pixels(file: ImageFile | None) -> Tensor:
