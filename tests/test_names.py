@@ -141,6 +141,21 @@ def test_no_name_speaks_through_a_message(pictures, capsys, command):
     assert sum(line.startswith("error") for line in err.splitlines()) == 1
 
 
+def test_no_name_begins_a_line_of_warnings_or_of_what_is_left_out(pictures, capsys):
+    systems = ["a\nerror: forged=out", "b\nnote: forged=other"]
+    os.remove("other/f|g.png")
+    os.rename("out/<b>h.png", "out/x\nleft out: forged.png")
+    Path("out/sub\nerror: forged").mkdir()
+    flags = ["--ref", "gt", "-c", "psnr", "--allow-missing", "--fail-if", "psnr > 0"]
+    assert main(["compare", *systems, *flags]) == 4
+    assert main(["compare", *systems, *flags, "--dry-run"]) == 0
+    assert main(["map", "out", "--ref", "gt", "-c", "ssim", "--allow-missing", "--output", "."]) == 0
+    out, err = capsys.readouterr()
+    assert is_plain(out + err)
+    assert "forged" in out and "forged" in err
+    assert not [line for line in (out + err).splitlines() if re.match(r"\w+( out)?: forged", line)]
+
+
 def test_progress_and_errors_are_plain(capsys):
     with bar("maps of \x1b[2J", 1, show=True) as shown:
         shown.update()

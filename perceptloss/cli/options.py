@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from perceptloss.cli.terminal import result
-from perceptloss.errors import ConfigError
+from perceptloss.errors import ConfigError, some
 from perceptloss.output.files import unwritable
+from perceptloss.output.names import visible
 from perceptloss.output.progress import bar
 from perceptloss.output.tables import counted, text
 
@@ -239,6 +240,6 @@ def _describe(plan: Plan) -> str:
         rows.append((record.key, *(file.path if file else "" for file in files)))
     factors = {"image": plan.images, "system": plan.systems, "critic": plan.asked}
     work = " x ".join(counted(len(things), name) for name, things in factors.items())
-    left = [f"left out: {key} (not in {', '.join(names)})\n" for key, names in plan.left_out.items()]
+    left = [f"left out: {visible(key)} (not in {some(names)})\n" for key, names in plan.left_out.items()]
     sum_of_all = f"{work} = {counted(plan.scores, 'score')} of {plan.megapixels:.3g} megapixels together\n"
     return "".join([text(rows), *left, sum_of_all])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from contextlib import suppress
 from typing import Final, TextIO
@@ -13,6 +14,7 @@ from perceptloss.output.names import json_text, visible
 __all__ = ["message", "paint", "result", "result_json", "write"]
 
 _COLOURS: Final = {"red": "31", "yellow": "33", "dim": "2"}
+_LATER_LINE: Final = re.compile(r"(?<=\n)(?=[^ \n])")  # which a name could have begun
 _PLAIN: Final = str.maketrans({"↑": "^", "↓": "v", "−": "-", "—": "-", "·": "-"})
 
 
@@ -45,9 +47,9 @@ def write(stream: TextIO | None, text: str, head: str = "") -> None:
 
 
 def message(word: str, colour: str, text: str) -> None:
-    """Write a message to stderr; where that is closed or full, there is nobody to tell."""
+    """Write a message to stderr, its later lines set in; where that is closed or full, there is nobody to tell."""
     with suppress(OSError):
-        write(sys.stderr, f": {text}\n", paint(word, colour, sys.stderr))
+        write(sys.stderr, f": {_LATER_LINE.sub('  ', text)}\n", paint(word, colour, sys.stderr))
 
 
 def result(text: str) -> None:

@@ -81,8 +81,8 @@ def sentences(results: Results) -> list[str]:
         if kind in endings:
             found.append(f"{endings[kind]}: {some(map(_subject, flags))}")
         else:
-            found += [visible(flag.text) for flag in flags]
-    return found
+            found += [flag.text for flag in flags]
+    return list(map(visible, found))
 
 
 def _grid(results: Results) -> _Grid:

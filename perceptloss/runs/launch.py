@@ -15,6 +15,7 @@ from accelerate.utils import DistributedType, GradientAccumulationPlugin, Projec
 
 from perceptloss.errors import ConfigError, PerceptlossError
 from perceptloss.output.files import unwritable, write_atomically
+from perceptloss.output.names import visible
 from perceptloss.runs import config as options
 from perceptloss.runs.options import RunOptions
 from perceptloss.runs.state import checkpoints
@@ -117,7 +118,7 @@ def run_as_script(main: Callable[[Sequence[str]], None], config: type[Any], doc:
     except PerceptlossError as error:
         is_first = os.environ.get("RANK", "0") == "0"
         if is_first or not isinstance(error, ConfigError):  # which all processes find
-            sys.stderr.write(f"{error}\n")
+            sys.stderr.write(visible(str(error), keep="\n") + "\n")
         sys.exit(2)
     sys.exit(0)
 
