@@ -95,6 +95,18 @@ def test_a_disk_that_fills_later_costs_the_file_and_not_the_table(photos, capsys
     assert Path("old.json").read_text() == "old"
 
 
+def test_a_disk_that_fills_under_maps_is_a_sentence(photos, capsys, monkeypatch):
+    def full(file, values):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    Path("a.ssim-full.npy").write_text("old")
+    monkeypatch.setattr(np, "save", full)
+    assert main([*COMMANDS["map"], ".", "--format", "npy", "--force"]) == 2
+    assert capsys.readouterr().err == f"error: {photos / 'a.ssim-full.npy'}: No space left on device\n"
+    assert {path.name for path in photos.iterdir()} == {"a.ssim-full.npy", "gt", "other", "out"}
+    assert Path("a.ssim-full.npy").read_text() == "old"
+
+
 def test_a_cache_that_fills_later_is_done_without(photos, capsys, monkeypatch):
     write = Path.open
 

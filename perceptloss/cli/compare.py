@@ -32,7 +32,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
-    return execute(args, _systems(args.systems), args.baseline)
+    baseline = None if args.baseline is None else composed(args.baseline)
+    return execute(args, _systems(args.systems), baseline)
 
 
 def _systems(texts: Sequence[str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
 from perceptloss import __version__
-from perceptloss.cli.terminal import message
+from perceptloss.cli.terminal import STDOUT, flush, message
 from perceptloss.errors import (
     ConfigError,
     InputError,
@@ -76,8 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _messages(quiet=getattr(args, "quiet", False)):
             args.command_line = ["perceptloss", *given]
             code: int = args.run(args)
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            flush()
             return code
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else INTERNAL
@@ -94,9 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), INTERNAL)
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:
-            if error.filename is None:  # a stream, which can only be that of the results
+            if error.filename == STDOUT:
                 _give_up_stdout()
-            return _fail(f"{error.filename or 'standard output'}: {error.strerror}", USAGE)
+            return _fail(f"{error.filename or 'a file'}: {error.strerror}", USAGE)
         return _fail(f"internal error, please report it\n{traceback.format_exc()}", INTERNAL)
 
 

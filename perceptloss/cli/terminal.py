@@ -6,13 +6,15 @@ import errno
 import os
 import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final, TextIO
 
 from perceptloss.output.names import json_text, visible
 
-__all__ = ["message", "paint", "result", "result_json", "write"]
+__all__ = ["STDOUT", "flush", "message", "paint", "result", "result_json", "write"]
 
+STDOUT: Final = "standard output"
 _COLOURS: Final = {"red": "31", "yellow": "33", "dim": "2"}
 _LATER_LINE: Final = re.compile(r"(?<=\n)(?=[^ \n])")  # which a name could have begun
 _PLAIN: Final = str.maketrans({"↑": "^", "↓": "v", "−": "-", "—": "-", "·": "-"})
@@ -53,8 +55,29 @@ def message(word: str, colour: str, text: str) -> None:
 
 
 def result(text: str) -> None:
-    """Write a result to stdout."""
-    write(sys.stdout, text)
+    """Write a result to stdout.
+
+    Raises:
+        OSError: naming `STDOUT`, if it is full or closed.
+    """
+    with _named(STDOUT):
+        write(sys.stdout, text)
+
+
+def flush() -> None:
+    """Have everything written, or raise as `result` does."""
+    if sys.stdout is not None:
+        with _named(STDOUT):
+            sys.stdout.flush()
+
+
+@contextmanager
+def _named(stream: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        error.filename = stream
+        raise
 
 
 def result_json(content: object) -> None:

@@ -44,6 +44,10 @@ def replacing(path: Path) -> Iterator[Path]:
         with draft.open("r+b") as file:
             os.fsync(file.fileno())
         draft.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(draft)):  # a write that fails names no file
+            error.filename = str(path)
+        raise
     finally:
         draft.unlink(missing_ok=True)
 
