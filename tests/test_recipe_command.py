@@ -127,7 +127,7 @@ def test_ctrl_c_is_for_the_recipe_to_handle(toy, name):
     code = (
         "import sys; from pathlib import Path; from perceptloss.cli import main, recipe\n"
         f"recipe._PACKAGE = Path({str(toy / 'perceptloss')!r}); recipe.find_spec = str\n"
-        f"sys.exit(main.main(['recipe', 'run', {name!r}]))"
+        f"sys.exit(main(['recipe', 'run', {name!r}]))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code],

@@ -1,1 +1,5 @@
-"""The `perceptloss` command line: `main`, and one module per subcommand."""
+"""The `perceptloss` command line: `main(arguments)`, and one module per subcommand."""
+
+from perceptloss.cli.main import main
+
+__all__ = ["main"]

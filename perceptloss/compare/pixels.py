@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from perceptloss.errors import InputError
+from perceptloss.inputs import all_finite, not_finite
 from perceptloss.output.files import replacing
 
 if TYPE_CHECKING:
@@ -30,7 +32,13 @@ def stored(image: Tensor) -> Tensor:
 
 
 def as_bytes(image: Tensor) -> NDArray[np.uint8]:
-    """(3, H, W) in [0, 1], clamped and rounded, as (H, W, 3), uint8."""
+    """(3, H, W) in [0, 1], clamped and rounded, as (H, W, 3), uint8.
+
+    Raises:
+        InputError: if pixels are not finite, which 8 bits cannot say.
+    """
+    if not all_finite(image):
+        raise InputError(f"an image with {not_finite(image[None])} cannot be written as 8 bits.")
     levels: NDArray[np.uint8] = image.detach().cpu().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
     return levels
 

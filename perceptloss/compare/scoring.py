@@ -18,6 +18,7 @@ from perceptloss.compare.pixels import in_colour
 from perceptloss.compare.settings import Settings
 from perceptloss.compare.store import Key, Store
 from perceptloss.errors import PerceptlossError
+from perceptloss.inputs import all_finite
 from perceptloss.maps.tiles import tiled
 from perceptloss.output.tables import counted
 
@@ -178,7 +179,13 @@ def _score_batch(
     stores: Sequence[Store],
     found: dict[Slot, float],
 ) -> None:
-    loaded = [job.load() for job in batch]
+    pairs = {job: job.load() for job in batch}
+    for job in [job for job, pair in pairs.items() if not all_finite(pair.x, pair.y)]:
+        del pairs[job]
+        found.update({(job.system, critic, job.image): math.nan for critic, _ in todo})
+    if not pairs:
+        return
+    batch, loaded = list(pairs), list(pairs.values())
     x = torch.stack([pair.x for pair in loaded]).to(device)
     references = [pair.y for pair in loaded if pair.y is not None]
     y = torch.stack(references).to(device) if references else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from perceptloss.compare.plan import make_plan
 from perceptloss.compare.provenance import describe_inputs
 from perceptloss.compare.run import run_plan
 from perceptloss.compare.table import render
+from perceptloss.errors import PerceptlossError
+from perceptloss.inputs import all_finite
 from perceptloss.output.files import write_atomically
 from perceptloss.runs.images import Pair
 from perceptloss.runs.meters import run_facts
@@ -100,7 +103,8 @@ class Jury:
         return {column.label: cell.mean for column, cell in zip(results.critics, cells, strict=True)}
 
     def is_better(self, name: str, new: float | None, old: float | None) -> bool:
-        """Whether one mean score of a critic beats another; none at all is worst."""
+        """Whether one mean score of a critic beats another; none at all, or one that is not finite, is worst."""
+        new, old = (None if mean is None or not math.isfinite(mean) else mean for mean in (new, old))
         if new is None or old is None:
             return new is not None
         return new > old if self.cards[name].better == "higher" else new < old
@@ -132,12 +136,20 @@ class Jury:
         if is_main:
             shutil.rmtree(images, ignore_errors=True)
         self.accelerator.wait_for_everyone()
+        lost = []
         for name, enlarge in systems.items():
+            is_finite = True
             for key, restored, gt in self._restored(enlarge, pairs, scale):
-                write_png(restored, images / name / f"{key}.png")
                 write_png(gt, images / _REFERENCES / f"{key}.png")
+                if is_finite := is_finite and all_finite(restored):
+                    write_png(restored, images / name / f"{key}.png")
+            if not all(gather_object([is_finite])):
+                lost.append(name)
         self.accelerator.wait_for_everyone()
-        folders = {name: images / name for name in systems}
+        folders = {name: images / name for name in systems if name not in lost}
+        if not folders:
+            raise PerceptlossError(f"no network restores finite images: {', '.join(lost)}. log.jsonl says since when.")
+        baseline = next(name for name in (baseline, *folders) if name in folders)
         rules = Pairing(recursive=True)
         reference = images / _REFERENCES
         plan = make_plan(folders, reference, self.critics, baseline=baseline, rules=rules, settings=self.settings)
@@ -146,6 +158,8 @@ class Jury:
         about = {"inputs": describe_inputs(plan), "run": {**facts, **run_facts(self.accelerator)}}
         results = replace(results, provenance={**results.provenance, **about})
         text = render(results, "md")
+        if lost:
+            text += f"- left out, because it restores pixels that are NaN or infinite: {', '.join(lost)}\n"
         if is_main:
             picture(results, folder / "picture.png")
             write_atomically(folder / "results.md", text)

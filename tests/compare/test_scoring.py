@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from perceptloss.compare import Pairing, Settings, compare, join, merge, score, 
 from perceptloss.compare.pixels import luma
 from perceptloss.compare.plan import make_plan
 from perceptloss.compare.run import run_plan
+from perceptloss.compare.summary import summarise
 from perceptloss.compare.table import render
 from perceptloss.critic import Critic
 from perceptloss.errors import ConfigError, InputError
@@ -342,3 +344,29 @@ def test_what_was_trained_on_is_marked_and_counts_for_no_rank(toys):
     assert "trained on, so no evidence" in text
     assert "1 image and 1 critic," in text
     assert "*" not in render(both, "md").replace("**", "")
+
+
+class TestNotFinite:
+    def test_a_picture_from_memory_has_no_score(self, toys):
+        """Critics are not asked, and what they would say of NaN is no score."""
+        good, bad = torch.rand(2, 3, 72, 72)
+        bad[0, 1, 2] = math.nan
+        for pairs in ([("a", bad, good), ("b", good, good)], [("a", good, bad), ("b", good, good)]):
+            results = score_pairs(pairs, ["mdsi", "nlpd", "tv"], settings=Settings(batch=2))
+            assert [column[0] for column in results.values[0]] == [None] * 3
+            assert None not in [column[1] for column in results.values[0]]
+            assert {(flag.kind, flag.image) for flag in results.flags} == {("not-finite", "a")}
+            assert results.summary().standings[0].cells[0].count == 1
+
+    @pytest.mark.parametrize("higher", [True, False])
+    def test_a_missing_score_loses_to_any(self, higher):
+        """By rank and wins; means are of the same images, and a system without scores spoils nobody's."""
+        some, full, lost = [1.0, None, 3.0], [9.0, 9.0, 9.0], [None, None, None]
+        sign = -1 if higher else 1  # `some` has the better ones where it has any
+        values = [[[sign * s if s is not None else None for s in row]] for row in (some, full, lost)]
+        first, second, third = summarise(values, [higher], base=1).standings
+        assert (first.cells[0].mean, second.cells[0].mean, third.cells[0].mean) == (2 * sign, 9 * sign, None)
+        assert [standing.cells[0].count for standing in (first, second, third)] == [2, 2, 0]
+        assert (first.cells[0].wins, first.cells[0].losses, first.wins) == (2, 1, 2)
+        assert (third.cells[0].wins, third.cells[0].losses, third.cells[0].difference) == (0, 3, None)
+        assert [s.rank for s in (first, second, third)] == pytest.approx([(1 + 2.5 + 1) / 3, (2 + 1 + 2) / 3, 8.5 / 3])

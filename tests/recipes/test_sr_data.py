@@ -13,7 +13,7 @@ from _lib.data import POLICY, PatchPairs, SampleOrder, degrade, patch_loader, wh
 from PIL import Image
 
 from perceptloss.compare.images import read
-from perceptloss.errors import ConfigError, InputError
+from perceptloss.errors import ConfigError, InputError, PerceptlossError
 from perceptloss.runs.images import bundled, check, find_pairs
 
 
@@ -188,3 +188,33 @@ def test_sixteen_bits_are_kept_and_scaled_by_their_own_top(tmp_path: Path) -> No
     assert (windows == gt[0]).all((2, 3)).any()
     assert patches._kept[pair.gt].dtype == np.uint16
     assert torch.equal(whole_pair(pair, 4)[1][1], whole)
+
+
+def test_a_network_of_nan_is_never_the_best(photos, tmp_path):
+    """Its means are none and lose to any, a later finite one is taken, and the table names it instead of a row."""
+    import math
+
+    from _lib.validation import Jury
+    from accelerate import Accelerator
+
+    from perceptloss.runs.images import find_pairs
+
+    jury = Jury.summon(Accelerator(cpu=True), ["gmsd", "mdsi"], [], 0)
+    pairs = find_pairs([str(photos / "val")], [], 4, "val")
+    systems = {
+        "bicubic": lambda lq: torch.nn.functional.interpolate(lq[None], scale_factor=4, mode="bicubic")[0],
+        "broken": lambda lq: torch.full((3, 4 * lq.shape[1], 4 * lq.shape[2]), math.nan),
+    }
+    means = {name: jury.means(enlarge, pairs, 4) for name, enlarge in systems.items()}
+    assert set(means["broken"].values()) == {None}
+    for name in jury.cards:
+        good = means["bicubic"][name]
+        for bad in (None, math.nan, math.inf, -math.inf):
+            assert jury.is_better(name, good, bad)
+            assert not jury.is_better(name, bad, good)
+    text = jury.conclude(tmp_path, systems, pairs, 4, "broken", {})
+    assert "left out, because it restores pixels that are NaN or infinite: broken" in text
+    assert "| bicubic |" in text or "bicubic" in text.splitlines()[0]
+    assert not (tmp_path / "images" / "broken").exists()
+    with pytest.raises(PerceptlossError, match="no network restores finite images: broken"):
+        jury.conclude(tmp_path, {"broken": systems["broken"]}, pairs, 4, "broken", {})

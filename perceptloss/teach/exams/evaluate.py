@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -111,10 +112,10 @@ def _figure(statistic: Callable[..., float], pred: Array, truth: Array, content:
 
 
 def look_up(results: Mapping[str, Any], path: str) -> float | None:
-    """A figure by `EXAM/PART/FIGURE`; None where it is not defined."""
+    """A figure by `EXAM/PART/FIGURE`; None where it is not defined, or not finite."""
     exam, part, figure = path.split("/")
-    found = results[exam].get(part, {}).get(figure, {})
-    return found.get("value")
+    value = results[exam].get(part, {}).get(figure, {}).get("value")
+    return value if value is not None and math.isfinite(value) else None
 
 
 def exam_problems(path: str, exams: Sequence[Exam], *, has_card: bool) -> list[str]:
