@@ -261,7 +261,8 @@ def main(argv: Sequence[str]) -> None:
         accelerator.print(f"{folder} is finished; --overwrite runs it again.\n\n{(folder / 'results.md').read_text()}")
         return
     critics = build_critics(config, accelerator.device)
-    jury = Jury.summon(accelerator, config.val.judges, critics.critics if critics is not None else (), config.border)
+    trained = [term.critic for term in (critics.terms if critics else ()) if not term.spec.monitor]
+    jury = Jury.summon(accelerator, config.val.judges, trained, config.border)
     photos = (TRAIN_PHOTOS, VAL_PHOTOS)
     images = find_images(config.data, config.model.scale, photos, jury.smallest_side, accelerator)
     with StopSignal() as stop:

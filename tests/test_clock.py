@@ -15,8 +15,6 @@ from toys import MODES, flat, term
 
 from perceptloss import CriticLoss
 
-pytestmark = pytest.mark.smoke
-
 
 def late(start: int = 2, **options: object) -> CriticLoss:
     return CriticLoss([term(toys.difference(), start=start)], **options)

@@ -19,7 +19,6 @@ from perceptloss.errors import ConfigError, GradientError, InputError, NonFinite
 from perceptloss.loss.balance import measure_balance
 from perceptloss.maps.attribution import attribution
 
-pytestmark = pytest.mark.smoke
 SHAPES = [{"critic": "gmsd", "weight": 1.0}, {"critic": "mini-nr", "weight": 1.0, "shape": "hinge"}]
 
 

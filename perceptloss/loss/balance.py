@@ -37,7 +37,7 @@ class Balance:
 
 
 def measure_balance(loss_fn: CriticLoss, x: Tensor, y: Tensor | None = None) -> Balance:
-    """Measure all terms at full weight on one batch, whatever their schedules.
+    """Measure all terms but monitors at full weight on one batch, whatever their schedules.
 
     Args:
         loss_fn: The loss.
@@ -48,7 +48,7 @@ def measure_balance(loss_fn: CriticLoss, x: Tensor, y: Tensor | None = None) -> 
         GradientError: if a term sends no usable gradient.
     """
     gradients = loss_fn.term_gradients(x, y)
-    weights = {term.label: term.spec.weight for term in loss_fn.terms}
+    weights = {term.label: term.spec.weight for term in loss_fn.terms if not term.spec.monitor}
     norms = {label: float(g.double().norm()) for label, g in gradients.items()}
     total = sum(weights[label] * norm for label, norm in norms.items())
     cosine = {}
@@ -76,7 +76,7 @@ def weights_for_shares(
     Raises:
         ConfigError: if labels are not those of the terms, or the shares leave nothing to L1.
     """
-    labels = [term.label for term in loss_fn.terms]
+    labels = [term.label for term in loss_fn.terms if not term.spec.monitor]
     problems = [f"no term is called {label!r}{near(label, labels)}" for label in shares if label not in labels]
     problems += [f"no share given for term {label!r}" for label in labels if label not in shares]
     problems += [

@@ -29,13 +29,14 @@ class Clock:
 
     Args:
         timed: Names of terms that follow a schedule; of these it warns if their schedule begins again in a resumed run.
+        matters: Whether anything depends on the step, so that the optimizer is worth a search before its first step.
 
     Attributes:
         step: Of the next call that is not told one.
     """
 
-    def __init__(self, timed: Iterable[str] = ()) -> None:
-        self.timed = tuple(timed)
+    def __init__(self, timed: Iterable[str] = (), *, matters: bool = True) -> None:
+        self.timed, self.matters = tuple(timed), matters
         self.step = 0
         self._start_counting()
 
@@ -50,7 +51,7 @@ class Clock:
         _clocks.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"timed": self.timed, "step": self.step}
+        return {"timed": self.timed, "matters": self.matters, "step": self.step}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -76,7 +77,8 @@ class Clock:
             if not is_recomputed():
                 self.step = step
         elif self._first is None:
-            self._first, self._optimizers = step, _optimizers_of(x)
+            self._first = step
+            self._optimizers = _optimizers_of(x) if self.matters else WeakSet()
             self._follows_optimizer = bool(self._optimizers)
         self._open = step
 

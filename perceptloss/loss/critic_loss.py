@@ -90,7 +90,8 @@ class CriticLoss(Hidden):
         self.micro_batch, self.input_range = micro_batch, tuple(input_range)
         self.share_every, self.seed, self.lean = share_every, seed, lean
         self.terms: tuple[Term, ...] = tuple(build_terms(specs))  # a tuple hides the critics from nn.Module
-        self._clock = Clock(term.label for term in self.terms if term.is_timed)
+        timed = [term.label for term in self.terms if term.is_timed]
+        self._clock = Clock(timed, matters=bool(timed) or any(term.spec.crop for term in self.terms))
         share_trunks([term.critic for term in self.terms])
         self._eager: Callable[..., Tensor] | None = None
         self._calls = 0

@@ -26,8 +26,6 @@ def option_problems(data: Data, model: Model, loss: Loss, train: Train, val: Val
         problems.append(f"data.patch: {data.patch} is not a multiple of model.scale {model.scale}")
     if train.warmup >= train.steps:
         problems.append(f"train.warmup: {train.warmup} steps of warm-up leave nothing of {train.steps} steps")
-    if not loss.pixel_weight and not loss.critics:
-        problems.append("loss: pixel_weight is 0 and there are no critics, so there is nothing to minimise")
     for name in ("train", "val"):
         if getattr(data, f"{name}_lq") and not getattr(data, name):
             problems.append(f"data.{name}_lq needs data.{name}")
@@ -36,6 +34,9 @@ def option_problems(data: Data, model: Model, loss: Loss, train: Train, val: Val
         terms = parse_terms(loss.critics, "loss.critics") if loss.critics else []
     except ConfigError as error:
         problems += error.problems
+    trained = {term.card.name for term in terms if not term.monitor}
+    if not loss.pixel_weight and not trained and not problems:
+        problems.append("loss: pixel_weight is 0 and no critic has a weight, so there is nothing to minimise")
     for term in terms:
         side = term.crop or data.patch
         if side > data.patch or side < term.card.min_size or side % term.card.multiple_of:
@@ -45,7 +46,7 @@ def option_problems(data: Data, model: Model, loss: Loss, train: Train, val: Val
             )
         if term.card.channels != 3:
             problems.append(f"loss.critics: {term.label!r} judges stereo pairs")
-    return problems + _judge_problems(val, {term.card.name for term in terms})
+    return problems + _judge_problems(val, trained)
 
 
 def _judge_problems(val: Val, trained: set[str]) -> list[str]:
