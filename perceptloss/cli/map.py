@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from perceptloss.cli.options import add_computing, add_inputs, one_system, plan_of, unwritable_output
+from perceptloss.cli.options import a_path, add_computing, add_inputs, one_system, plan_of, unwritable_output
 from perceptloss.cli.terminal import result
 from perceptloss.errors import ConfigError
 from perceptloss.output.files import unwritable
@@ -43,7 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser("map", help="show where a critic sees what", description=__doc__, epilog=_EXIT_CODES)
     parser.add_argument(
-        "images", nargs="+", metavar="PATH", help="a folder, images, a .txt list or a .csv of image,path"
+        "images", nargs="+", type=a_path, metavar="PATH", help="a folder, images, a .txt list or a .csv of image,path"
     )
     add_inputs(parser)
     tile = "judge tiles of at most N pixels a side (auto: 1024) and put their maps together"
@@ -51,6 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     output = parser.add_argument_group("output")
     output.add_argument(
         "--output",
+        type=a_path,
         metavar="PATH",
         help="a .png or .npy file for one map; else a folder for files IMAGE.CRITIC.png (default: here)",
     )
@@ -79,6 +80,10 @@ def run(args: argparse.Namespace) -> int:
     if problems:
         raise ConfigError(problems, "the command line")
     plan = plan_of(args, one_system(args.images))
+    single = [entry.name for entry in plan.asked if plan.rules.stereo and entry.card.channels == 3]
+    if single:
+        problem = f"{', '.join(single)}: judges single images; map the left and the right ones apart, without --stereo"
+        raise ConfigError([problem], "the critics")
     count = len(plan.images) * len(plan.asked)
     if _is_one_file(args) and count != 1:
         raise ConfigError([f"--output {args.output!r} is one file for {count} maps: give a folder"], "the command line")
@@ -146,7 +151,7 @@ def _check_targets(args: argparse.Namespace, plan: Plan, targets: list[Path]) ->
     if problems := [] if _is_one_file(args) else _outside(Path(args.output or "."), targets):
         raise ConfigError(problems, "the files to write")
     files = [file for record in plan.images for file in (*record.outputs, record.reference) if file is not None]
-    judged = {os.path.realpath(file.path) for file in files}
+    judged = {os.path.realpath(view.path) for file in files for view in file.files}
     problems = [f"{path.as_posix()} is an image of this run" for path in targets if os.path.realpath(path) in judged]
     if not args.force:
         there = [path for path in targets if os.path.lexists(path) and os.path.realpath(path) not in judged]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SOURCES",
+    "a_path",
     "add_common",
     "add_computing",
     "add_inputs",
@@ -59,13 +60,13 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "--batch", type=_count("auto"), default="auto", metavar="auto|N", help="images of equal size at once"
     )
     scoring.add_argument(
-        "--cache", metavar="FOLDER", help="keep scores there as they come, and do not compute them twice"
+        "--cache", type=a_path, metavar="FOLDER", help="keep scores there as they come, and do not compute them twice"
     )
     output = parser.add_argument_group("output")
     formats = ("table", "csv", "json", "md", "latex")
     output.add_argument("--format", choices=formats, default="table", help="of what is printed")
     output.add_argument(
-        "--output", metavar="FILE", help="also write everything (.json) or every score (.csv) to a file"
+        "--output", type=a_path, metavar="FILE", help="also write everything (.json) or every score (.csv) to a file"
     )
     output.add_argument(
         "--fail-if",
@@ -91,7 +92,7 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     )
     critics.add_argument("--random-weights", action="store_true", help="untrained networks, to try things out only")
     pairing = parser.add_argument_group("pairing")
-    pairing.add_argument("--ref", metavar="PATH", help=f"the references: {SOURCES}")
+    pairing.add_argument("--ref", type=a_path, metavar="PATH", help=f"the references: {SOURCES}")
     pairing.add_argument(
         "--strip",
         action="append",
@@ -103,7 +104,25 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     pairing.add_argument(
         "--allow-missing", action="store_true", help="compare the images that all sets have, and say so"
     )
+    pairing.add_argument(
+        "--layout",
+        default="flat",
+        metavar="flat|basicsr[:N]",
+        help="of folders of systems; basicsr: NAME/NAME_ITERATION.png, newest iteration or N, and NAME_SUFFIX.png",
+    )
+    pairing.add_argument(
+        "--stereo",
+        action="store_true",
+        help="two views are one image: folders LEFT,RIGHT, or names or folders such as _L and _R, left and right",
+    )
     reading = parser.add_argument_group("images")
+    reading.add_argument(
+        "--crop",
+        default="never",
+        metavar="never|to-ref|to-ref-centre|modcrop:N",
+        help="cut a few pixels off: to the size that all have, or to multiples of N, before --crop-border",
+    )
+    reading.add_argument("--max-pixels", type=int, default=178_956_970, metavar="N", help="largest picture to decode")
     reading.add_argument("--crop-border", type=int, default=0, metavar="N", help="pixels to remove from every side")
     for flag, choices, about in _READING:
         reading.add_argument(flag, choices=choices, default=choices[0], help=about)
@@ -116,6 +135,13 @@ def add_computing(group: argparse._ArgumentGroup, tile: str) -> None:
     group.add_argument(
         "--precision", choices=("fp32", "bf16"), default="fp32", help="of the networks, where cards allow it"
     )
+
+
+def a_path(text: str) -> str:
+    """The argument as it is, unless it is empty: `Path("")` would be the working directory."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected a path, got an empty text (an unset variable of the shell?)")
+    return text
 
 
 def _count(*words: str) -> Callable[[str], str | int]:
@@ -133,9 +159,10 @@ def _count(*words: str) -> Callable[[str], str | int]:
 def one_system(paths: Sequence[str]) -> dict[str, Images]:
     """The images of a command that takes one system, under a name for messages."""
     if len(paths) > 1:
-        return {"images": paths}
+        return {"images": tuple(paths)}
     path = Path(paths[0])
-    name = path.resolve().name if path.is_dir() else path.stem
+    is_pair = "," in paths[0] and not path.exists()
+    name = "" if is_pair else path.resolve().name if path.is_dir() else path.stem
     return {name or "images": paths[0]}
 
 
@@ -211,7 +238,8 @@ def plan_of(args: argparse.Namespace, systems: Mapping[str, Images], baseline: s
 
     settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
     pick_device(args.device)
-    rules = Pairing(strip=tuple(args.strip), recursive=args.recursive, allow_missing=args.allow_missing)
+    args.strip = tuple(args.strip)
+    rules = Pairing(**{field.name: getattr(args, field.name) for field in fields(Pairing)})
     return make_plan(systems, args.ref, args.critic, baseline=baseline, rules=rules, settings=settings)
 
 
@@ -237,7 +265,7 @@ def _describe(plan: Plan) -> str:
     rows: list[tuple[str, ...]] = [("image", *sets)]
     for record in plan.images:
         files = [*record.outputs, *([record.reference] if record.reference else [])]
-        rows.append((record.key, *(file.path if file else "" for file in files)))
+        rows.append((record.key, *(" + ".join(view.path for view in file.files) if file else "" for file in files)))
     factors = {"image": plan.images, "system": plan.systems, "critic": plan.asked}
     work = " x ".join(counted(len(things), name) for name, things in factors.items())
     left = [f"left out: {visible(key)} (not in {some(names)})\n" for key, names in plan.left_out.items()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from perceptloss.cli.options import add_common, execute, one_system
+from perceptloss.cli.options import a_path, add_common, execute, one_system
 
 __all__ = ["add_parser"]
 
@@ -13,7 +13,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command."""
     parser = subparsers.add_parser("score", help="score the images of one system", description=__doc__)
     parser.add_argument(
-        "images", nargs="+", metavar="PATH", help="a folder, images, a .txt list or a .csv of image,path"
+        "images", nargs="+", type=a_path, metavar="PATH", help="a folder, images, a .txt list or a .csv of image,path"
     )
     add_common(parser)
     parser.set_defaults(run=run)

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import io
+import threading
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["INTERLACED", "ORIENTATION", "SWAPS", "bits", "is_srgb", "rgb16", "upright"]
+__all__ = ["INTERLACED", "ORIENTATION", "SWAPS", "bits", "is_srgb", "opened", "rgb16", "upright"]
 
 SWAPS: Final = 5  # the first of the four orientations that swap rows and columns
 ORIENTATION: Final = 0x0112  # the tag of EXIF: 1 to 8; 1 is upright
 INTERLACED: Final = 28  # place in the header of a PNG; 0 where its rows are plain
 _BITS_PER_SAMPLE: Final = 258
+_limit = threading.Lock()
+
+
+def opened(source: Path | BinaryIO, formats: Sequence[str]) -> Image:
+    """A picture of any size, its header read; Pillow's limit is a global, which stays as it was for everybody else."""
+    from PIL import Image as Pillow
+
+    with _limit:
+        before, Pillow.MAX_IMAGE_PIXELS = Pillow.MAX_IMAGE_PIXELS, None
+        try:
+            return Pillow.open(source, formats=tuple(formats))
+        finally:
+            Pillow.MAX_IMAGE_PIXELS = before
 
 
 def bits(image: Image, data: bytes) -> int:
@@ -27,10 +43,28 @@ def bits(image: Image, data: bytes) -> int:
         tags: Any = image
         return int(max(tags.tag_v2.get(_BITS_PER_SAMPLE, (1,))))
     if image.format == "PPM":
-        words = b" ".join(line.split(b"#")[0] for line in data[:4096].split(b"\n")).split()
-        largest = int(words[3]) if words[0] in (b"P5", b"P6", b"P2", b"P3") else 255
+        kind, *numbers = _ppm_words(data)
+        largest = int(numbers[2]) if kind in (b"P5", b"P6", b"P2", b"P3") else 255
         return 8 if largest == 255 else 16 if largest == 65535 else 0
     return 8
+
+
+def _ppm_words(data: bytes) -> list[bytes]:
+    """The first four words of a header; a comment ends at a new line or return, and may stand inside a word."""
+    words, place = [b""], 0
+    while len(words) <= 4 and place < len(data):
+        sign = data[place : place + 1]
+        if sign == b"#":
+            while place < len(data) and data[place] not in b"\r\n":
+                place += 1
+        elif not sign.isspace():
+            words[-1] += sign
+        elif words[-1]:
+            words.append(b"")
+        place += 1
+    if len(words) < 4:
+        raise ValueError("the header has no end in its first bytes; save it without comments")
+    return words[:4]
 
 
 def upright(pixels: np.ndarray, turned: int) -> np.ndarray:
@@ -72,10 +106,9 @@ def rgb16(data: bytes) -> np.ndarray:
     Pillow's decoder keeps one byte of each sample; told the samples are little-endian, it keeps
     the other one.
     """
-    from PIL import Image as Pillow
 
     def one_byte(raw: str) -> np.ndarray:
-        image: Any = Pillow.open(io.BytesIO(data), formats=("PNG",))
+        image: Any = opened(io.BytesIO(data), ("PNG",))
         image.tile = [(*tile[:3], raw) for tile in image.tile]
         return np.asarray(image).astype(np.uint16)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +20,11 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from perceptloss.compare.formats import INTERLACED, ORIENTATION, SWAPS, bits, is_srgb, rgb16, upright
+from perceptloss.compare.formats import INTERLACED, ORIENTATION, SWAPS, bits, is_srgb, opened, rgb16, upright
 from perceptloss.errors import InputError, PerceptlossError
 
 __all__ = [
+    "MAX_PIXELS",
     "SUFFIXES",
     "ImageFile",
     "Pixels",
@@ -39,6 +41,7 @@ _FORMATS: Final = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _ALPHA: Final = ("RGBA", "LA", "PA", "La", "RGBa")
 _GREY: Final = ("L", "I;16", "I;16B", "I;16L", "I")
 _HEAD: Final = 4096  # bytes of a file in which formats say how many bits they hold
+MAX_PIXELS: Final = 178_956_970  # beyond which Pillow, left alone, refuses a picture
 _THREADS: Final = min(32, os.cpu_count() or 1)
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -55,6 +58,7 @@ class Policy:
         alpha: An alpha channel or a transparent colour: `refuse` it, or `drop` it.
         profile: An ICC profile other than sRGB: `refuse` it, or `ignore` it and take the values as they are.
         depth: 16 bits: `keep` them, or `round` them to 8.
+        max_pixels: Largest picture that is decoded.
     """
 
     exif: Literal["refuse", "apply"] = "refuse"
@@ -63,6 +67,7 @@ class Policy:
     alpha: Literal["refuse", "drop"] = "refuse"
     profile: Literal["refuse", "ignore"] = "refuse"
     depth: Literal["keep", "round"] = "keep"
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class ImageFile:
         width: Pixels, after rotation by EXIF if that is applied.
         height: Pixels, likewise.
         mode: `rgb8`, `rgb16`, `grey8` or `grey16`: what the file holds.
+        right: The right view, where this one is the left one of a stereo pair.
     """
 
     path: str
@@ -82,6 +88,19 @@ class ImageFile:
     width: int
     height: int
     mode: str
+    right: ImageFile | None = None
+
+    @property
+    def files(self) -> tuple[ImageFile, ...]:
+        """This one, and the right view if there is one."""
+        return (self,) if self.right is None else (self, self.right)
+
+    @property
+    def digest(self) -> str:
+        """Of the bytes of all its files, 64 hexadecimal digits; empty where they were not looked at."""
+        if self.right is None or not self.sha256:
+            return self.sha256
+        return hashlib.sha256(f"{self.sha256}{self.right.sha256}".encode()).hexdigest()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -128,7 +147,7 @@ def inspect(path: Path, policy: Policy, *, decode: bool = True) -> tuple[ImageFi
         The file, or None if it cannot be used, and the problems, each naming the path.
     """
     try:
-        with _Opened(path, whole=decode) as picture:
+        with _Opened(path, policy, whole=decode) as picture:
             mode, problems = picture.judged(policy)
             height, width = picture.size()
             digest = hashlib.sha256(picture.data).hexdigest() if decode else ""
@@ -165,7 +184,7 @@ def read_hashed(path: Path, policy: Policy) -> tuple[Pixels, str]:
 def _decoded(path: Path, policy: Policy, least: int | None) -> tuple[Pixels, bytes]:
     require_pillow()
     try:
-        with _Opened(path, whole=True, least=least) as picture:
+        with _Opened(path, policy, whole=True, least=least) as picture:
             mode, problems = picture.judged(policy)
             pixels = None if problems or mode is None else picture.pixels(mode)
     except Exception as error:
@@ -182,21 +201,32 @@ class _Opened:
 
     Args:
         path: The file.
+        policy: How large it may be.
         whole: Decode it; otherwise its header alone is read.
         least: As `read` says.
     """
 
-    def __init__(self, path: Path, *, whole: bool, least: int | None = None) -> None:
+    def __init__(self, path: Path, policy: Policy, *, whole: bool, least: int | None = None) -> None:
         from PIL import Image as Pillow
 
+        if not path.is_file() and path.exists():  # a pipe would be waited for, a device has no end
+            raise ValueError("expected a regular file, got a folder, pipe or device")
         with path.open("rb") as file:
             self.data = file.read() if whole else file.read(_HEAD)
-        self.image = Pillow.open(io.BytesIO(self.data) if whole else path, formats=_FORMATS)
+        self.image = opened(io.BytesIO(self.data) if whole else path, _FORMATS)
+        if (pixels := math.prod(self.image.size)) > policy.max_pixels:
+            size = "{1}x{0}".format(*self.image.size)
+            raise ValueError(
+                f"it is {size}, more than the {policy.max_pixels} pixels allowed; --max-pixels {pixels} allows it"
+            )
         if least is not None:
             self.image.draft(self.image.mode, (least, least))
         # a PNG may hold EXIF behind its pixels, and then is decoded for it
         exif = self.image.getexif() if whole else Pillow.Image.getexif(self.image)
-        self.turned = int(exif.get(ORIENTATION, 1) or 1)
+        named = exif.get(ORIENTATION, 1) or 1
+        if named not in range(1, 9):
+            raise ValueError(f"its EXIF names orientation {named!r}, expected 1 to 8; save it without that tag")
+        self.turned = int(named)
         self.still_turned = self.turned
         if self.image.format == "TIFF" and self.turned != 1:
             self.image.load()  # which turns it

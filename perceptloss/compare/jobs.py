@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from perceptloss.compare.images import ImageFile, Pixels, read_hashed
@@ -16,6 +17,7 @@ from perceptloss.compare.plan import Plan
 from perceptloss.compare.results import Flag
 from perceptloss.compare.scoring import Job, Loaded
 from perceptloss.compare.settings import Settings
+from perceptloss.compare.sizes import Size, cut, judged_sizes, warn_if_shifted
 from perceptloss.errors import InputError
 
 __all__ = ["as_decoded", "file_jobs", "seen"]
@@ -30,45 +32,68 @@ def file_jobs(plan: Plan, decoded: dict[str, str] | None = None) -> Iterator[Job
         plan: What to judge, and how to read it.
         decoded: Gets the sha256 of what was read, by the path of the file.
     """
-    # systems share a reference, one after another
-    last = lru_cache(maxsize=2)(partial(read_hashed, policy=plan.settings.policy))
+    # systems share a reference, one after another, of two views perhaps
+    last = lru_cache(maxsize=4)(partial(read_hashed, policy=plan.settings.policy))
     kept = {} if decoded is None else decoded
     for index, (record, sizes) in enumerate(zip(plan.images, plan.sizes, strict=True)):
         for system, file in enumerate(record.outputs):
             if file is None:
                 raise ValueError(f"image {record.key!r} has no file")
-            reference = record.reference
+            reference, text = record.reference, f"{plan.systems[system]}: {record.key}"
+            # cut for the sake of another system too, a score is not that of these two files
+            is_own = sizes[system] == judged_sizes(replace(record, outputs=(file,)), plan.settings)[0]
             yield Job(
                 system=system,
                 image=index,
                 size=sizes[system],
-                load=partial(_load, file, reference, plan.settings, last, kept),
-                text=f"{plan.systems[system]}: {record.key}",
+                load=partial(_load, file, reference, plan.settings, last, kept, sizes[system], text, is_own),
+                text=text,
                 has_reference=reference is not None,
-                hashes=(file.sha256, reference.sha256 if reference else None),
+                hashes=(file.digest, reference.digest if reference else None) if is_own else None,
             )
 
 
 def _load(
-    file: ImageFile, reference: ImageFile | None, settings: Settings, shared: Read, decoded: dict[str, str]
+    file: ImageFile,
+    reference: ImageFile | None,
+    settings: Settings,
+    shared: Read,
+    decoded: dict[str, str],
+    size: Size,
+    text: str,
+    is_own: bool,
 ) -> Loaded:
-    x = as_tensor(_read(file, partial(read_hashed, policy=settings.policy), decoded))
-    if reference is None:
-        return Loaded(seen(x, settings), None, (decoded[file.path], None))
-    y = as_tensor(_read(reference, shared, decoded))
-    if file.size != reference.size:
-        x = resize(x, *reference.size)
-    return Loaded(seen(x, settings), seen(y, settings), (decoded[file.path], decoded[reference.path]))
+    x = _read(file, partial(read_hashed, policy=settings.policy), decoded)
+    y = None if reference is None else _read(reference, shared, decoded)
+    if y is not None and settings.resize == "to-ref" and x.shape != y.shape:
+        x = resize(x, y.shape[-2], y.shape[-1])
+    if settings.crop != "never":
+        if y is not None and x.shape != y.shape and not settings.modulus:
+            warn_if_shifted(x, y, text, settings)
+        whole = size[0] + 2 * settings.crop_border, size[1] + 2 * settings.crop_border
+        x, y = cut(x, whole, settings), None if y is None else cut(y, whole, settings)
+    hashes = (_now(file, decoded).digest, None if reference is None else _now(reference, decoded).digest)
+    return Loaded(seen(x, settings), None if y is None else seen(y, settings), hashes if is_own else None)
 
 
-def _read(file: ImageFile, read: Read, decoded: dict[str, str]) -> Pixels:
-    pixels, decoded[file.path] = read(Path(file.path))
-    if pixels.shape[:2] != file.size:
-        was, now = ("{}x{}".format(*size) for size in (file.size, pixels.shape[:2]))
-        raise InputError(
-            f"{file.path}: was {was} when it was checked and is {now} now; score when nobody writes to it."
-        )
-    return pixels
+def _read(file: ImageFile, read: Read, decoded: dict[str, str]) -> Tensor:
+    """(3, H, W), or (6, H, W) of a stereo pair: left view, right view."""
+    views = []
+    for view in file.files:
+        pixels, decoded[view.path] = read(Path(view.path))
+        if pixels.shape[:2] != view.size:
+            was, now = ("{}x{}".format(*size) for size in (view.size, pixels.shape[:2]))
+            raise InputError(
+                f"{view.path}: was {was} when it was checked and is {now} now; score when nobody writes to it."
+            )
+        views.append(as_tensor(pixels))
+    return torch.cat(views)
+
+
+def _now(file: ImageFile, decoded: Mapping[str, str]) -> ImageFile:
+    """The file with the hashes of what was read."""
+    right = None if file.right is None else _now(file.right, decoded)
+    return replace(file, sha256=decoded.get(file.path, file.sha256), right=right)
 
 
 def as_decoded(plan: Plan, decoded: Mapping[str, str]) -> Plan:
@@ -76,10 +101,10 @@ def as_decoded(plan: Plan, decoded: Mapping[str, str]) -> Plan:
     flags = list(plan.flags)
 
     def now(name: str, key: str, file: ImageFile | None) -> ImageFile | None:
-        if file is None or decoded.get(file.path, file.sha256) == file.sha256:
+        if file is None or _now(file, decoded) == file:
             return file
         flags.append(Flag("changed", f"{name}: {key!r} changed while it was scored", name, key))
-        return replace(file, sha256=decoded[file.path])
+        return _now(file, decoded)
 
     images = tuple(
         replace(

@@ -121,7 +121,7 @@ def _drawn(
     drawn = {}
     for job in (job for job in jobs if job.image in found):
         values = torch.from_numpy(np.load(_spooled(folder, job)))
-        picture = draw(values, scale, job.size, job.load().x if overlay else None)
+        picture = draw(values, scale, job.size, job.load().x[:3] if overlay else None)
         save_picture(found[job.image].path, picture, about)
         drawn[job.image] = replace(found[job.image], beyond=scale.beyond(values))
     return drawn

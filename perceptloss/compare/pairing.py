@@ -10,7 +10,7 @@ import re
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Final
@@ -40,16 +40,23 @@ class ImageSet:
         source: The folder, list or file as given.
         files: Key to path, sorted by key.
         is_file: Whether it was given as one image file.
+        right: The right views of stereo pairs, whose left ones are `files`; empty for other images.
     """
 
     name: str
     source: str
     files: dict[str, Path]
     is_file: bool = False
+    right: dict[str, Path] = field(default_factory=dict)
 
     def path(self, key: str) -> Path:
         """File of a key; the only one, if it was given as one file."""
         return next(iter(self.files.values())) if self.is_file else self.files[key]
+
+    def paths(self, key: str) -> tuple[Path, ...]:
+        """All files of a key: one, or the left and the right view."""
+        views = (self.files, self.right) if self.right else (self.files,)
+        return tuple(next(iter(view.values())) if self.is_file else view[key] for view in views)
 
 
 @dataclass(frozen=True)

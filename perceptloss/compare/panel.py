@@ -51,12 +51,14 @@ class Scorer:
         critic: Frozen.
         signature: Every choice that changes its per-image scores.
         colour: What it sees of an image.
+        each_view: Whether the score of a stereo pair is the mean of those of its views.
     """
 
     label: str
     critic: Critic
     signature: str
     colour: Colour = "rgb"
+    each_view: bool = False
 
     @property
     def column(self) -> Column:
@@ -123,14 +125,14 @@ def _named(name: str) -> tuple[Card, Colour | None]:
 def unfit(
     asked: Sequence[Asked], settings: Settings, *, has_reference: bool = True, has_pairs: bool = False
 ) -> list[str]:
-    """What the cards say against these settings, all of it; stereo pairs come from memory only."""
+    """What the cards say against these settings, all of it; `has_pairs`: the images may be stereo pairs."""
     problems = []
     for entry in asked:
         card, name = entry.card, f"critic {entry.card.name!r}"
         if card.needs_reference and not has_reference:
             problems.append(f"{name} compares with a reference: give --ref")
         if card.channels != 3 and not has_pairs:
-            problems.append(f"{name} judges stereo pairs, which are scored in memory only (score_pairs)")
+            problems.append(f"{name} judges stereo pairs, got single images: give --stereo, and two views of each")
         is_luma = (entry.colour or settings.colour) == "y"
         if is_luma and (card.weights or card.kind != "fr" or card.name in _READS_CHROMA):
             what = "--colour y" if entry.colour is None else entry.name
@@ -141,18 +143,24 @@ def unfit(
             problems.append(f"{name} needs --tile of at least {2 * card.min_size}, got {settings.tile_side}")
         if settings.precision == "bf16" and card.weights and not card.low_precision:
             problems.append(f"{name} runs in fp32 only, got --precision bf16")
-    if settings.resize == "to-ref" and not has_reference:
-        problems.append("--resize to-ref needs --ref")
+    problems += [
+        f"--{flag} {value} needs --ref"
+        for flag, value in (("resize", settings.resize), ("crop", settings.crop))
+        if value.startswith("to-ref") and not has_reference
+    ]
     return problems
 
 
-def build(asked: Sequence[Asked], settings: Settings, *, random_weights: bool = False) -> list[Scorer]:
+def build(
+    asked: Sequence[Asked], settings: Settings, *, random_weights: bool = False, has_pairs: bool = False
+) -> list[Scorer]:
     """Build the critics on the CPU.
 
     Args:
         asked: From `parse_critics`.
         settings: Precision, and the choices that signatures name.
         random_weights: Seeded random weights where no files were given: for tests only.
+        has_pairs: Images are stereo pairs, of which a critic of single images scores each view.
 
     Raises:
         WeightsError: listing all critics whose weights are missing or do not fit.
@@ -171,7 +179,10 @@ def build(asked: Sequence[Asked], settings: Settings, *, random_weights: bool = 
     for entry, critic in zip(asked, critics, strict=True):
         colour = entry.colour or settings.colour
         label = entry.name if names.count(entry.name) == 1 else f"{entry.name}@{_weights_id(critic)}"
-        scorers.append(Scorer(label, critic, signature(critic, settings, colour), colour))
+        each_view = has_pairs and critic.card.channels == 3
+        told = signature(critic, settings, colour)
+        told = with_choices(told, ["views:mean"]) if each_view else told
+        scorers.append(Scorer(label, critic, told, colour, each_view))
     labels = [scorer.label for scorer in scorers]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise ConfigError([f"{label} is there twice, with the same weights" for label in twice], "critics")

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from perceptloss.card import Card
 from perceptloss.compare.folders import trouble
-from perceptloss.compare.images import ImageFile, inspect_all, require_pillow
-from perceptloss.compare.pairing import (
-    REFERENCE,
-    Images,
-    ImageSet,
-    Matched,
-    find_images,
-    match,
-    refuse,
-    same_source,
-)
+from perceptloss.compare.images import inspect_all, require_pillow
+from perceptloss.compare.pairing import REFERENCE, Images, ImageSet, Matched, match, refuse, same_source
 from perceptloss.compare.panel import Asked, parse_critics, unfit
 from perceptloss.compare.results import Flag, ImageRecord
 from perceptloss.compare.settings import Pairing, Settings
+from perceptloss.compare.sizes import judged_sizes, mismatches, outputs, size_flags, too_small
+from perceptloss.compare.sources import find_sets, layout_hint
+from perceptloss.compare.views import paired
 from perceptloss.critic import Critic
 from perceptloss.errors import ConfigError, near
 
@@ -87,14 +80,14 @@ def make_plan(
     names = tuple(systems)
     wrong = _wrong_names(names, baseline)
     asked = parse_critics(critics)
-    wrong += unfit(asked, settings, has_reference=reference is not None)
+    wrong += unfit(asked, settings, has_reference=reference is not None, has_pairs=rules.stereo)
     if wrong:
         raise ConfigError(wrong, "the comparison")
     sets, matched, problems = _pair(systems, reference, rules)
     records, more = _inspect(sets, matched, rules, settings, has_reference=reference is not None)
-    sizes = tuple(_sizes(record, settings) for record in records)
+    sizes = tuple(judged_sizes(record, settings) for record in records)
     cards = [entry.card for entry in asked]
-    refuse([*problems, *more, *_mismatches(records, names, settings), *_too_small(cards, records, sizes)])
+    refuse([*problems, *more, *mismatches(records, names, settings), *too_small(cards, records, sizes)])
     return Plan(
         systems=names,
         baseline=(baseline or names[0]) if len(names) > 1 else None,
@@ -102,7 +95,7 @@ def make_plan(
         images=records,
         sizes=sizes,
         left_out=matched.left_out,
-        flags=tuple(_flags(records, names)),
+        flags=tuple(_flags(records, names, settings)),
         sources={images.name: images.source for images in sets},
         settings=settings,
         rules=rules,
@@ -123,13 +116,11 @@ def _pair(
     systems: Mapping[str, Images], reference: Images | None, rules: Pairing
 ) -> tuple[list[ImageSet], Matched, list[str]]:
     given = dict(systems) if reference is None else {**systems, REFERENCE: reference}
-    found = [find_images(name, source, rules) for name, source in given.items()]
-    sets = [images for images, _ in found]
-    problems = [problem for _, more in found for problem in more]
+    sets, problems = find_sets(given, rules)
     if any(not images.files for images in sets):
-        refuse(problems)  # everything would be missing
+        refuse([*problems, *layout_hint(given, rules)])  # everything would be missing
     matched, more = match(sets, rules)
-    return sets, matched, [*problems, *same_source(sets), *more]
+    return sets, matched, [*problems, *same_source(sets), *more, *(layout_hint(given, rules) if more else [])]
 
 
 def _inspect(
@@ -142,9 +133,14 @@ def _inspect(
     wanted = [(n, key) for n, images in enumerate(sets) for key in images.files]
     if rules.allow_missing or all(images.is_file for images in sets):
         wanted = [(n, key) for n in range(len(sets)) for key in matched.keys]
-    wanted = [(n, key) for n, key in wanted if not trouble(sets[n].path(key))]
-    files, problems = inspect_all([sets[n].path(key) for n, key in wanted], settings.policy)
-    good = {(n, key): files[path] for n, key in wanted if (path := sets[n].path(key)) in files}
+    paths = {(n, key): sets[n].paths(key) for n, key in wanted}
+    files, problems = inspect_all([p for views in paths.values() for p in views if not trouble(p)], settings.policy)
+    good = {}
+    for (n, key), views in paths.items():
+        found = [files[path] for path in views if path in files]
+        if len(found) == len(views):
+            good[n, key], more = paired(f"{sets[n].name}: {key!r}", found)
+            problems += more
     records = []
     for key in matched.keys:
         row = [good[n, key] for n in range(len(sets)) if (n, key) in good]
@@ -154,68 +150,18 @@ def _inspect(
     return tuple(records), problems
 
 
-def _outputs(record: ImageRecord) -> list[ImageFile]:
-    return [file for file in record.outputs if file is not None]
-
-
-def _mismatches(records: Sequence[ImageRecord], names: Sequence[str], settings: Settings) -> list[str]:
-    """Outputs whose size or mode is not that of the reference (or of the first system)."""
-    problems = []
-    for record in records:
-        first, who = (record.reference, REFERENCE) if record.reference else (_outputs(record)[0], names[0])
-        for name, file in zip(names, _outputs(record), strict=True):
-            subject = f"{name}: {record.key!r}"
-            if file.size != first.size and (settings.resize == "never" or record.reference is None):
-                advice = "; --resize to-ref would resize it" if record.reference else ""
-                sizes = f"is {_text(file.size)}, but {who} is {_text(first.size)} (height x width)"
-                problems.append(f"{subject} {sizes}{advice}")
-            if file.depth != first.depth:
-                problems.append(f"{subject} has {file.depth} bits, but {who} has {first.depth}; save both alike")
-    return problems
-
-
-def _sizes(record: ImageRecord, settings: Settings) -> tuple[tuple[int, int], ...]:
-    """What critics see of each output: the reference's size, less the border."""
-    border = 2 * settings.crop_border
-    seen = [record.reference or file for file in _outputs(record)]
-    return tuple((max(0, file.height - border), max(0, file.width - border)) for file in seen)
-
-
-def _too_small(
-    cards: Sequence[Card], records: Sequence[ImageRecord], sizes: Sequence[Sequence[tuple[int, int]]]
-) -> list[str]:
-    """All images that a critic cannot take, one line per image and reason."""
-    problems: dict[str, list[str]] = defaultdict(list)
-    for record, row in zip(records, sizes, strict=True):
-        for size in sorted(set(row)):
-            for card in cards:
-                if min(size) < max(1, card.min_size):
-                    least = f"at least {card.min_size}x{card.min_size}"
-                    problems[f"critic {card.name!r} needs images of {least}"].append(f"{record.key!r} is {_text(size)}")
-                elif size[0] % card.multiple_of or size[1] % card.multiple_of:
-                    need = f"critic {card.name!r} needs sides that are multiples of {card.multiple_of}"
-                    problems[need].append(f"{record.key!r} is {_text(size)}")
-    return [f"{need}: {', '.join(images)}" for need, images in problems.items()]
-
-
-def _flags(records: Sequence[ImageRecord], names: Sequence[str]) -> list[Flag]:
+def _flags(records: Sequence[ImageRecord], names: Sequence[str], settings: Settings) -> list[Flag]:
     flags = []
     for record in records:
         reference = record.reference
-        for name, file in zip(names, _outputs(record), strict=True):
-            if reference and file.sha256 == reference.sha256:
+        for name, file in zip(names, outputs(record), strict=True):
+            if reference and file.digest == reference.digest:
                 flags.append(
                     Flag("identical", f"{name}: {record.key!r} is the reference file itself", name, record.key)
                 )
-            if reference and file.size != reference.size:
-                sizes = f"from {_text(file.size)} to {_text(reference.size)}"
-                flags.append(Flag("resized", f"{name}: {record.key!r} was resized {sizes}", name, record.key))
-    hashes = [tuple(_outputs(record)[n].sha256 for record in records) for n in range(len(names))]
+        flags += size_flags(record, names, settings)
+    hashes = [tuple(outputs(record)[n].digest for record in records) for n in range(len(names))]
     for same in (h for h, count in Counter(hashes).items() if count > 1):
         twins = [name for name, own in zip(names, hashes, strict=True) if own == same]
         flags.append(Flag("same-system", f"{' and '.join(twins)} have equal files for every image", twins[0]))
     return flags
-
-
-def _text(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"

@@ -26,7 +26,7 @@ def describe_inputs(plan: Plan) -> dict[str, Any]:
         digest = hashlib.sha256()
         for record in plan.images:
             file = (*record.outputs, record.reference)[position]
-            digest.update(f"{record.key}\0{file.sha256 if file else ''}\n".encode("utf-8", "surrogateescape"))
+            digest.update(f"{record.key}\0{file.digest if file else ''}\n".encode("utf-8", "surrogateescape"))
         path = Path(source)
         folder = path.resolve().as_posix() if path.exists() else source
         facts[name] = {"path": folder, "images": len(plan.images), "sha256": digest.hexdigest()}

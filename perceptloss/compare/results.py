@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from perceptloss.compare.images import ImageFile
 from perceptloss.compare.summary import Summary, summarise
-from perceptloss.errors import ConfigError
+from perceptloss.errors import ConfigError, some
 from perceptloss.output.files import write_atomically
 from perceptloss.output.names import csv_cell, json_text
 
@@ -82,15 +83,15 @@ class Flag:
     """Something a reader of the scores must know about.
 
     Attributes:
-        kind: `identical` (to the reference), `same-system`, `resized`, `not-finite`, or `changed` (the file, between
-            check and score).
+        kind: `identical` (to the reference), `same-system`, `resized`, `cut`, `not-finite`, or `changed` (the file,
+            between check and score).
         text: A sentence.
         system: The system it is about, if one.
         image: Key of the image it is about, if one.
         critic: Label of the critic it is about, if one.
     """
 
-    kind: Literal["identical", "same-system", "resized", "not-finite", "changed"]
+    kind: Literal["identical", "same-system", "resized", "cut", "not-finite", "changed"]
     text: str
     system: str | None = None
     image: str | None = None
@@ -130,6 +131,9 @@ class Results:
             raise ConfigError(
                 [f"values must have shape {shape}: systems, critics, images; none may be empty"], "results"
             )
+        if wrong := [value for row in rows for value in row if not _is_score(value)]:
+            got = some(map(_short, wrong))
+            raise ConfigError([f"values must be finite numbers, or null where there is none; got {got}"], "results")
         if self.baseline is not None and self.baseline not in self.systems:
             raise ConfigError([f"baseline {self.baseline!r} is not one of {', '.join(self.systems)}"], "results")
 
@@ -231,16 +235,28 @@ def load_results(path: str | PathLike[str]) -> Results:
         ConfigError: if it is not one.
     """
     try:
+        if Path(path).exists() and not Path(path).is_file():
+            raise ConfigError(["expected a file, got a folder, pipe or device"], str(path))
         facts = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError([f"not JSON: {error}"], str(path)) from error
     if not isinstance(facts, dict):
         raise ConfigError([f"expected an object, got {type(facts).__name__}"], str(path))
     return Results.from_dict(facts)
 
 
+def _is_score(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value is None
+    return abs(value) < math.inf
+
+
+def _short(value: object) -> str:
+    return f"{value!r:.40}"
+
+
 def _record(facts: Mapping[str, Any]) -> ImageRecord:
     def file(entry: Mapping[str, Any] | None) -> ImageFile | None:
-        return None if entry is None else ImageFile(**entry)
+        return None if entry is None else ImageFile(**{**entry, "right": file(entry.get("right"))})
 
     return ImageRecord(facts["key"], tuple(map(file, facts["outputs"])), file(facts["reference"]))

@@ -114,6 +114,7 @@ def score_pairs(
     """
     asked = parse_critics(critics)
     wrong = [] if settings.resize == "never" else ["images from memory are never resized"]
+    wrong += [] if settings.crop == "never" else ["images from memory are never cut but for crop_border"]
     wrong += unfit(asked, settings, has_pairs=True)
     if wrong:
         raise ConfigError(wrong, "the scores")
@@ -146,7 +147,7 @@ def run_plan(
 ) -> Results:
     """Score what `make_plan` planned, as `compare` does; `command` is the command line, for provenance."""
     device = pick_device(plan.settings.device)
-    scorers = build(plan.asked, plan.settings, random_weights=random_weights)
+    scorers = build(plan.asked, plan.settings, random_weights=random_weights, has_pairs=plan.rules.stereo)
     stores = [] if cache is None else _stores(Path(cache), scorers, device)
     decoded: dict[str, str] = {}
     done = 0

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from perceptloss.compare.panel import Scorer
+from perceptloss.compare.panel import Colour, Scorer
 from perceptloss.compare.pixels import in_colour
 from perceptloss.compare.settings import Settings
 from perceptloss.compare.store import Key, Store
@@ -189,16 +189,26 @@ def _score_batch(
     x = torch.stack([pair.x for pair in loaded]).to(device)
     references = [pair.y for pair in loaded if pair.y is not None]
     y = torch.stack(references).to(device) if references else None
-    seen = {colour: (in_colour(colour, x), in_colour(colour, y)) for colour in {s.colour for _, s in todo}}
+    kinds = {(s.colour, s.each_view) for _, s in todo}
+    seen = {kind: (_views(x, *kind), [] if y is None else _views(y, *kind)) for kind in kinds}
     for critic, scorer in todo:
-        card, (image, reference) = scorer.critic.card, seen[scorer.colour]
-        given = reference if card.needs_reference else None
+        card, (images, references) = scorer.critic.card, seen[scorer.colour, scorer.each_view]
+        given: Sequence[Tensor | None] = references if card.needs_reference and references else [None] * len(images)
         with within_memory(scorer, batch, "--batch 1, --tile auto"):
-            scores = tiled(scorer.critic, image, given, settings.tile_side, card.multiple_of)
+            views = [
+                tiled(scorer.critic, image, reference, settings.tile_side, card.multiple_of)
+                for image, reference in zip(images, given, strict=True)
+            ]
+        scores = views[0] if len(views) == 1 else torch.stack(views).mean(0)
         for job, pair, score in zip(batch, loaded, scores.tolist(), strict=True):
             found[job.system, critic, job.image] = score
             if stores and pair.hashes is not None and math.isfinite(score):
                 stores[critic].put(pair.hashes, score)
+
+
+def _views(images: Tensor, colour: Colour, each_view: bool) -> list[Tensor]:
+    """What a critic is given of images, one after the other: the views of pairs, or all at once."""
+    return [in_colour(colour, view) for view in (images.split(3, 1) if each_view else [images])]
 
 
 @contextmanager

@@ -75,6 +75,7 @@ def sentences(results: Results) -> list[str]:
         "identical": "judged a copy of the reference",
         "resized": "resized to its reference before scoring",
         "changed": "changed after it was checked, and scored as it was then",
+        "cut": "cut before scoring, itself or its reference",
         "not-finite": "without a finite score, left out of that critic's means for all systems",
     }
     for kind, flags in by_kind.items():

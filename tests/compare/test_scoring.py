@@ -235,13 +235,13 @@ def test_pairs_in_memory_give_the_same_scores(toys, photos):
         score_pairs([("a", torch.rand(3, 9, 9), None)] * 2, ["toy-light"])
 
 
-def test_stereo_pairs_are_scored_in_memory_only(toys, photos):
+def test_stereo_pairs_are_scored_in_memory_and_refused_as_single_images(toys, photos):
     stereo = Brightness(replace(CARDS["toy-light"], name="toy-stereo", kind="stereo-nr"))
     left, right = torch.full((3, 9, 9), 0.25), torch.full((3, 9, 9), 0.75)
     assert score_pairs([("a", torch.cat([left, right]), None)], [stereo]).values == (((0.5,),),)
     with pytest.raises(ConfigError, match="judges colour"):
         score_pairs([("a", torch.cat([left, right]), None)], [stereo], settings=Settings(colour="y"))
-    with pytest.raises(ConfigError, match="stereo pairs, which are scored in memory only"):
+    with pytest.raises(ConfigError, match="stereo pairs, got single images: give --stereo"):
         score(photos / "far", None, [stereo])
 
 
