@@ -33,7 +33,9 @@ from perceptloss.errors import ConfigError
 from perceptloss.runs import config as options
 from perceptloss.runs import loop
 from perceptloss.runs.config import option
+from perceptloss.runs.inventory import remember
 from perceptloss.runs.launch import (
+    alone_in_folder,
     claim,
     make_accelerator,
     on_main,
@@ -204,6 +206,7 @@ def deliver(t: Trainee, suffix: str) -> None:
 # --- the whole run ------------------------------------------------------------------------------
 
 
+@alone_in_folder
 def main(argv: Sequence[str]) -> None:
     """The whole run."""
     config = options.load(Config, argv)
@@ -236,6 +239,7 @@ def main(argv: Sequence[str]) -> None:
     if config.evaluate_only is not None:
         file, origin = Path(config.evaluate_only), origin_in(folder)
     else:
+        on_main(accelerator, partial(remember, folder, material.inventory()))
         with StopSignal() as stop:
             trainee = build_trainee(config, folder, critic, material)
             teach(trainee, material, stop)

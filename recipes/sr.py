@@ -38,7 +38,9 @@ from perceptloss.runs import config as options
 from perceptloss.runs import loop
 from perceptloss.runs.config import option
 from perceptloss.runs.images import Pair
+from perceptloss.runs.inventory import of_pairs, remember
 from perceptloss.runs.launch import (
+    alone_in_folder,
     claim,
     make_accelerator,
     on_main,
@@ -247,6 +249,7 @@ def conclude(config: Config, jury: Jury, folder: Path, pairs: Sequence[Pair]) ->
     return jury.conclude(folder, systems, pairs, model.scale, [*homes, "bicubic"][0], facts)
 
 
+@alone_in_folder
 def main(argv: Sequence[str]) -> None:
     """The whole run."""
     config = options.load(Config, argv)
@@ -265,6 +268,7 @@ def main(argv: Sequence[str]) -> None:
     jury = Jury.summon(accelerator, config.val.judges, trained, config.border)
     photos = (TRAIN_PHOTOS, VAL_PHOTOS)
     images = find_images(config.data, config.model.scale, photos, jury.smallest_side, accelerator)
+    on_main(accelerator, lambda: remember(folder, of_pairs({"data.train": images[0], "data.val": images[1]})))
     with StopSignal() as stop:
         if config.has_baseline:
             alone = replace(config, loss=replace(config.loss, critics={}))

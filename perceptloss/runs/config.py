@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import operator
+import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field, fields, is_dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
 
 from perceptloss.errors import ConfigError, near
+from perceptloss.runs.yaml_files import parse_yaml, read_yaml, shown
 
 __all__ = [
     "HelpRequested",
@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_LARGEST = {int: 2**64, float: sys.float_info.max}
 _LIMITS = {"at least": operator.ge, "above": operator.gt, "below": operator.lt}
 
 
@@ -48,7 +49,7 @@ def option(
 
 
 def load(cls: type[T], argv: Sequence[str]) -> T:
-    """Build a configuration: defaults, then `--config FILE`, then `--key value` or `--key=value`.
+    """Build a configuration: defaults, then `--config FILE`, then `--key value` or `--key=value`, the last one winning.
 
     Raises:
         HelpRequested: if `-h` or `--help` is given.
@@ -57,7 +58,7 @@ def load(cls: type[T], argv: Sequence[str]) -> T:
     problems: list[str] = []
     texts = _parse_argv(argv, problems)
     file = str(texts.pop("config", ""))
-    given = {key: (value, file) for key, value in _flat(cls, read_yaml(file))} if file else {}
+    given = _given(cls, read_yaml(file), file, problems) if file else {}
     known = {key: hint for key, hint, _ in _leaves(cls)}
     for key, text in texts.items():
         value = _from_text(text, known[key], key, problems) if key in known else text
@@ -67,7 +68,17 @@ def load(cls: type[T], argv: Sequence[str]) -> T:
 
 def from_mapping(cls: type[T], content: Mapping[str, Any], source: str = "mapping") -> T:
     """Build a configuration from what `read_yaml` returns, with the checks of `load`."""
-    return _checked(cls, {key: (value, source) for key, value in _flat(cls, content)}, [])
+    problems: list[str] = []
+    return _checked(cls, _given(cls, content, source, problems), problems)
+
+
+def _given(cls: type[Any], content: Mapping[str, Any], source: str, problems: list[str]) -> dict[str, tuple[Any, str]]:
+    given: dict[str, tuple[Any, str]] = {}
+    for key, value in _flat(cls, content):
+        if key in given:
+            problems.append(f"{key}: given twice, whole and as {key!r} ({source})")
+        given[key] = (value, source)
+    return given
 
 
 def _checked(cls: type[T], given: Mapping[str, tuple[Any, str]], problems: list[str]) -> T:
@@ -79,7 +90,9 @@ def _checked(cls: type[T], given: Mapping[str, tuple[Any, str]], problems: list[
             values[key] = _convert(value, known[key], found)
             problems += [f"{key}: {p} ({source})" for p in found]
         else:
-            problems.append(f"unknown option {key!r}{near(key, known, 1)} ({source})")
+            is_section = any(name.startswith(f"{key}.") for name in known)
+            problem = f"{key}: expected a mapping of options, got {shown(value)}" if is_section else ""
+            problems.append(f"{problem or f'unknown option {key!r}{near(key, known, 1)}'} ({source})")
     for key, _, spec in _leaves(cls):
         problems += [f"{key}: {p} ({given[key][1]})" for p in _outside(values.get(key), spec)]
     if problems:
@@ -98,8 +111,6 @@ def _parse_argv(argv: Sequence[str], problems: list[str]) -> dict[str, str | boo
             problems.append(f"unexpected {word!r} on the command line; options are written --key value")
             continue
         key, equals, value = word[2:].partition("=")
-        if key in found:
-            problems.append(f"--{key} is given twice")
         has_value = bool(equals) or (bool(rest) and not rest[0].startswith("--"))
         found[key] = value if equals else rest.pop(0) if has_value else True
     return found
@@ -119,6 +130,8 @@ def _flat(cls: type[Any], content: Mapping[Any, Any], prefix: str = "") -> Itera
     hints = get_type_hints(cls)
     for key, value in content.items():
         section = hints.get(key)
+        if is_dataclass(section) and value is None:
+            continue  # all its lines are comments
         if is_dataclass(section) and isinstance(value, Mapping):
             yield from _flat(cast(type[Any], section), value, f"{prefix}{key}.")
         else:
@@ -134,7 +147,7 @@ def _from_text(text: str | bool, hint: Any, key: str, problems: list[str]) -> An
     try:
         return parse_yaml(text)
     except yaml.YAMLError as error:
-        problems.append(f"{key}: {text!r} is not valid YAML: {str(error).splitlines()[0]} (command line)")
+        problems.append(f"{key}: {shown(text)} is not valid YAML: {str(error).splitlines()[0]} (command line)")
         return None
 
 
@@ -150,22 +163,22 @@ def _convert(value: Any, hint: Any, problems: list[str]) -> Any:
             converted = _convert(value, option_hint, found)
             if not found:
                 return converted
-        problems.append(f"expected {' or '.join(map(_type_name, options))}, got {value!r}")
+        problems.append(f"expected {' or '.join(map(_type_name, options))}, got {shown(value)}")
         return value
     if origin is Literal:
         if value is False and "no" in args:  # YAML 1.1 reads an unquoted `no` as false
             return "no"
         if value not in args:
-            problems.append(f"expected one of {', '.join(map(str, args))}, got {value!r}")
+            problems.append(f"expected one of {', '.join(map(str, args))}, got {shown(value)}")
     elif origin is tuple:
         return _convert_tuple(value, args, problems)
     elif origin in (dict, list):
         if not isinstance(value, origin):
-            problems.append(f"expected {_type_name(hint)}, got {value!r}")
+            problems.append(f"expected {_type_name(hint)}, got {shown(value)}")
     elif hint in (int, float):
         return _convert_number(value, hint, problems)
     elif not isinstance(value, hint):
-        problems.append(f"expected {_type_name(hint)}, got {value!r}")
+        problems.append(f"expected {_type_name(hint)}, got {shown(value)}")
     return value
 
 
@@ -173,7 +186,7 @@ def _convert_tuple(value: Any, args: tuple[Any, ...], problems: list[str]) -> tu
     is_open = args[-1] is Ellipsis
     items = list(value) if isinstance(value, (list, tuple)) else [value]
     if not is_open and len(items) != len(args):
-        problems.append(f"expected {len(args)} values, got {value!r}")
+        problems.append(f"expected {len(args)} values, got {shown(value)}")
         return ()
     return tuple(_convert(item, args[0 if is_open else i], problems) for i, item in enumerate(items))
 
@@ -182,9 +195,9 @@ def _convert_number(value: Any, kind: type, problems: list[str]) -> Any:
     if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
         with suppress(ValueError):
             value = float(value)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST[kind]
     if not is_number or (kind is int and value != int(value)):
-        problems.append(f"expected {_type_name(kind)}, got {value!r}")
+        problems.append(f"expected {_type_name(kind)}, got {shown(value)}")
         return value
     return kind(value)
 
@@ -193,7 +206,7 @@ def _outside(value: Any, spec: dataclasses.Field[Any]) -> list[str]:
     limits = spec.metadata.get("limits", {})
     numbers = [n for n in (value if isinstance(value, tuple) else (value,)) if isinstance(n, (int, float))]
     broken = any(not _LIMITS[name](n, limit) for n in numbers for name, limit in limits.items())
-    return [f"must be {_limit_text(limits)}, got {value!r}"] if broken else []
+    return [f"must be {_limit_text(limits)}, got {shown(value)}"] if broken else []
 
 
 def _limit_text(limits: Mapping[str, float]) -> str:
@@ -263,36 +276,3 @@ def differences(old: Any, new: Any, ignored: Sequence[str] = ()) -> list[str]:
     before, after = flatten(old), flatten(new)
     changed = [key for key in after if before.get(key) != after[key] and not key.startswith(tuple(ignored))]
     return [f"{key}: {before.get(key)!r} -> {after[key]!r}" for key in changed]
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which a repeated key is an error, not the last one wins."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def parse_yaml(text: str) -> Any:
-    """The value that a YAML text means."""
-    return yaml.load(text, Loader=_Loader)
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        ConfigError: if it cannot be read, is no mapping, or repeats a key.
-    """
-    try:
-        content = parse_yaml(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError([str(error)], f"file {path}") from None
-    if content is not None and not isinstance(content, dict):
-        raise ConfigError([f"expected a mapping of options, got {type(content).__name__}"], f"file {path}")
-    return content or {}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -15,12 +17,15 @@ from accelerate.utils import DistributedType, GradientAccumulationPlugin, Projec
 
 from perceptloss.errors import ConfigError, PerceptlossError
 from perceptloss.output.files import unwritable, write_atomically
+from perceptloss.output.locks import give_back, hold
 from perceptloss.output.names import visible
 from perceptloss.runs import config as options
 from perceptloss.runs.options import RunOptions
 from perceptloss.runs.state import checkpoints
+from perceptloss.runs.whole import damage
 
 __all__ = [
+    "alone_in_folder",
     "claim",
     "make_accelerator",
     "on_main",
@@ -32,9 +37,11 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-_FILES = ("config.yaml", "results.json", "results.md", "picture.png", "log.jsonl")
+_FILES = ("config.yaml", "results.json", "results.md", "picture.png", "log.jsonl", "data.json")
 _FOLDERS = ("checkpoints", "models", "images", "trackers", "l1")
-_FREE_TO_CHANGE = ("output", "resume", "overwrite", "threads", "data.workers", "data.cache_mb", "data.check", "log.")
+_OF_THE_START = ("output", "resume", "overwrite")
+_FREE_TO_CHANGE = (*_OF_THE_START, "threads", "data.workers", "data.cache_mb", "data.check", "log.")
+_log = logging.getLogger("perceptloss.runs")
 
 
 def make_accelerator(config: RunOptions, folder: Path, accumulate: int, trackers: Sequence[str]) -> Accelerator:
@@ -76,26 +83,29 @@ def claim(config: RunOptions, folder: Path, free: Sequence[str] = ()) -> bool:
     `free` are prefixes of options that may change between the parts of a run, besides those of every recipe.
 
     Raises:
-        ConfigError: if another run is there, or checkpoints that `resume=none` would ignore, or if something in the
-            folder could not be written.
+        ConfigError: if another run is there, at work or not, or checkpoints that `resume=none` would ignore, or if
+            something in the folder could not be written.
     """
     if locked := unwritable_run(folder):
         raise ConfigError(locked, "output")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not hold(folder):
+        problem = "another run is at work there: wait for its end, stop it, or give another --output"
+        raise ConfigError([problem], str(folder))
     if config.overwrite:
-        for name in (*_FILES, *_FOLDERS):  # nothing else: the folder may be anything
-            target = folder / name
-            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+        _clear(folder)
     saved, is_finished = folder / "config.yaml", (folder / "results.json").exists()
     if is_finished or any(checkpoints(home / "checkpoints") for home in (folder, folder / "l1")):
         before = options.from_mapping(type(config), options.read_yaml(saved), str(saved))
         if changed := options.differences(before, config, (*_FREE_TO_CHANGE, *free)):
             hint = "give another --output, or --overwrite to replace that run"
             raise ConfigError([*changed, hint], f"{folder}, which holds a run with other options")
+        if free_to := options.differences(before, config, _OF_THE_START):
+            _log.warning("%s goes on with other options: %s", folder, ", ".join(free_to))
         if config.resume == "none" and not is_finished:
             raise ConfigError(
                 ["it holds checkpoints; drop --resume none to go on, or add --overwrite to start again"], str(folder)
             )
-    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(saved, options.dump(config))
     return is_finished
 
@@ -107,6 +117,41 @@ def unwritable_run(folder: Path) -> list[str]:
         whys |= {folder / name: unwritable(folder / name) for name in _FILES}
         whys |= {folder / name: unwritable(folder / name, is_folder=True) for name in _FOLDERS}
     return [f"{path} {why}" for path, why in whys.items() if why]
+
+
+def _clear(folder: Path) -> None:
+    """Delete a run, and nothing else: the folder may be anything, and links may lead anywhere.
+
+    Raises:
+        ConfigError: if there are folders that a run would have, but no run.
+    """
+    *others, record = [folder / name for name in (*_FOLDERS, *reversed(_FILES))]  # the last tells a run from others
+    there = [path for path in others if path.is_dir() and not path.is_symlink()]
+    if there and not record.exists():
+        names = ", ".join(path.name for path in there)
+        problem = f"it holds {names}, but no {record.name} of a run, so nothing was deleted; give another --output"
+        raise ConfigError([problem], str(folder))
+    for path in (*others, record):
+        if path.is_symlink():
+            _log.warning("%s was a link to %s, which stays as it is", path, path.readlink())
+            path.unlink()
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def alone_in_folder(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], None]:
+    """A recipe's `main` that gives the folder which `claim` took back at its end."""
+
+    @wraps(main)
+    def held(argv: Sequence[str]) -> None:
+        try:
+            main(argv)
+        finally:
+            give_back()
+
+    return held
 
 
 def run_as_script(main: Callable[[Sequence[str]], None], config: type[Any], doc: str) -> NoReturn:
@@ -124,11 +169,24 @@ def run_as_script(main: Callable[[Sequence[str]], None], config: type[Any], doc:
 
 
 def resume_point(folder: Path, resume: str) -> Path | None:
-    """The checkpoint to go on from: the newest of the folder, else the one that `resume` names."""
+    """The checkpoint to go on from: the newest whole one of the folder, else the one that `resume` names.
+
+    Raises:
+        ConfigError: naming them, if all are damaged.
+    """
     own = checkpoints(folder / "checkpoints")
-    if own:
-        return own[-1]
-    return None if resume in ("auto", "none") else Path(resume)
+    problems = []
+    for path in reversed(own or ([] if resume in ("auto", "none") else [Path(resume)])):
+        if not (why := damage(path)):
+            return path
+        problems.append(f"{path} is damaged: {why}")
+        if len(own) > len(problems) and os.environ.get("RANK", "0") == "0":
+            _log.warning("%s; going on from the one before", problems[-1])
+    if problems:
+        raise ConfigError(
+            [*problems, "start again with --overwrite, or from another checkpoint with --resume"], "resume"
+        )
+    return None
 
 
 def on_main(accelerator: Accelerator, act: Callable[[], T]) -> T:

@@ -119,5 +119,5 @@ class Log:
 
     every: int = option(50, "steps between lines of log.jsonl and of the trackers", at_least=1)
     checkpoint_every: int = option(1000, "steps between checkpoints; one is always written at the end", at_least=1)
-    keep: int = option(3, "newest checkpoints that stay", at_least=1)
+    keep: int = option(3, "newest checkpoints that stay; a damaged one needs the one before", at_least=2)
     trackers: tuple[str, ...] = option((), "trackers of Accelerate: tensorboard, wandb, ...")

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from perceptloss.errors import PerceptlossError
 from perceptloss.output.files import write_atomically
+from perceptloss.runs.whole import damage, seal
 
 __all__ = [
     "Ema",
@@ -97,7 +98,7 @@ class RunLog:
 
     def __init__(self, path: Path, through: int) -> None:
         whole = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-        kept = [line for line in whole if json.loads(line)["step"] <= through]
+        kept = [line for line in whole if _step(line) <= through]
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, "".join(f"{line}\n" for line in kept))
         self._file = path.open("a", encoding="utf-8")
@@ -110,6 +111,14 @@ class RunLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _step(line: str) -> float:
+    """Step of a record; that of a damaged one is never kept."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return math.inf
 
 
 def finite(value: Any) -> Any:
@@ -170,7 +179,7 @@ def save_checkpoint(
     """
     name = f"step_{progress['step']:08d}"
     final, partial = folder / name, folder / f".partial_{name}"
-    if final.exists():
+    if final.exists() and not damage(final):
         return
     accelerator.wait_for_everyone()  # all have looked before the name appears
     if accelerator.is_main_process:
@@ -188,8 +197,11 @@ def save_checkpoint(
         (partial / "progress.json").write_text(json.dumps(progress, indent=1), encoding="utf-8")
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        seal(partial)
         for path in (*partial.rglob("*"), partial):
             _sync(path)
+        if final.exists():  # and damaged
+            shutil.rmtree(final)
         os.replace(partial, final)
         _point(folder / "last", final.name)
         _sync(folder)
@@ -206,7 +218,10 @@ def read_progress(path: Path) -> dict[str, Any]:
     """
     if not (path / "progress.json").is_file():
         raise PerceptlossError(f"{path} is not a checkpoint of this recipe: it holds no progress.json.")
-    return json.loads((path / "progress.json").read_text(encoding="utf-8"))
+    try:
+        return json.loads((path / "progress.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PerceptlossError(f"{path / 'progress.json'} is damaged: {error}.") from error
 
 
 def load_checkpoint(accelerator: Accelerator, path: Path, ema: Ema | None, critics: nn.Module | None) -> None:

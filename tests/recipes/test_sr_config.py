@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,49 @@ def test_command_line_wins_over_file_and_file_over_defaults(tmp_path: Path) -> N
     assert config.loss.critics == {"ssim": 0.5}
     assert config.train.ema == sr.Config().train.ema
     assert config.model.options == sr.Config().model.options
+
+
+def test_the_last_of_two_equal_flags_wins_and_a_file_says_everything_once(tmp_path: Path) -> None:
+    assert options.load(sr.Config, ["--data.patch", "64", "--data.patch=32"]).data.patch == 32
+    file = tmp_path / "a.yaml"
+    file.write_text("data: {patch: 64}\ndata.patch: 32\n")
+    assert "data.patch: given twice" in failure(["--config", str(file)])
+    file.write_text("data: &d {patch: 64}\ntrain:\nmodel: {<<: {scale: 2}, arch: RFDN}\n")  # an empty section, a merge
+    config = options.load(sr.Config, ["--config", str(file)])
+    assert (config.data.patch, config.model.scale, config.model.arch) == (64, 2, "RFDN")
+
+
+BOMB = "a0: &a0 [x, x, x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (BOMB, "more than 100000 values"),
+        ("loss: {critics: " + "[" * 5000 + "]" * 5000 + "}", "nested more than 50 deep"),
+        ("train: {steps: " + "9" * 5000 + "}", "digits"),
+        ("train: {steps: 0x" + "f" * 500 + "}", "below 2^64, got one of 2000 bits"),
+        ("train: {lr: 1e400}", "expected a number, got inf"),
+        ("? [a, b]\n: c", "expected a name as a key, got ['a', 'b']"),
+        ("? {a: b}\n: c", "expected a name as a key"),
+        ("a: &a [*a]", "alias *a holds itself"),
+        ("x: 2001-99-99", "month must be in 1..12"),
+        ("train: 7", "train: expected a mapping of options, got 7"),
+        ("output: [" + "1, " * 20_000 + "]", "output: expected text, got [1, 1, 1, 1, 1, 1, ...]"),
+        ("a" * 5_000_000, "expected at most 4194304 bytes"),
+    ],
+)
+def test_a_file_by_a_stranger_is_refused_in_a_sentence(tmp_path: Path, text: str, part: str) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(text)
+    message = failure(["--config", str(file)])
+    assert part in message
+    assert len(message) < 1000
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    assert "expected a file, got a folder, pipe or device" in failure(["--config", str(tmp_path / "pipe.yaml")])
 
 
 def test_order_of_arguments_does_not_matter(tmp_path: Path) -> None:
@@ -96,7 +140,6 @@ def test_all_problems_come_at_once_with_hint_and_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "part"),
     [
-        (["--train.steps", "1", "--train.steps", "2"], "--train.steps is given twice"),
         (["--loss.grad", "magic"], "expected one of fused, checkpoint, autograd, got 'magic'"),
         (["--loss.critics", "{a: [}"], "not valid YAML"),
         (["--train.betas", "[0.9]"], "expected 2 values"),

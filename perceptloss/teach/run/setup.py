@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,17 @@ class Material:
     sources: list[Source]
     exams: list[Exam]
     teachers: list[str]
+    photographs: Mapping[str, Fingerprints]
+
+    def inventory(self) -> dict[str, dict[str, str]]:
+        """What every photograph, taught or examined, looks like."""
+        return {
+            part: {
+                name: f"{zlib.crc32(look.numpy().tobytes()):08x}"
+                for name, look in zip(f.names, f.thumbnails, strict=True)
+            }
+            for part, f in self.photographs.items()
+        }
 
     def streams(self, seed: int, rank: int, world: int) -> list[Stream]:
         """The batches of this process."""
@@ -83,7 +95,7 @@ def open_material(
     if not exams:
         raise ConfigError(["there is no exam: give an entry of data a `hold_out`, or val.sets entries"], "val")
     teachers = sorted({teacher for o in opened for teacher in o.teachers})
-    return Material([o.source for o in opened if o.source is not None], exams, teachers)
+    return Material([o.source for o in opened if o.source is not None], exams, teachers, photographs)
 
 
 def _joined(parts: Sequence[Fingerprints | None]) -> Fingerprints:
