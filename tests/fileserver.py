@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -20,6 +21,7 @@ class Manners:
     cut: list[int] = field(default_factory=list)  # close after so many bytes, one per request
     states: list[int] = field(default_factory=list)  # HTTP states to answer with first, one per request
     length: bool = True  # send Content-Length
+    pace: int = 0  # bytes per second; 0: as fast as it can
     asked: list[str | None] = field(default_factory=list)  # Range header of each request
 
 
@@ -48,7 +50,12 @@ class Handler(BaseHTTPRequestHandler):
         if manners.length:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[: manners.cut.pop(0)] if manners.cut else body)
+        body = body[: manners.cut.pop(0)] if manners.cut else body
+        step = max(1, manners.pace // 20) if manners.pace else len(body)
+        with suppress(ConnectionError):  # the client may give up
+            for place in range(0, len(body), max(1, step)):
+                self.wfile.write(body[place : place + step])
+                time.sleep(0.05 if manners.pace else 0)
 
 
 @contextmanager

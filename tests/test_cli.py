@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from perceptloss.card import shipped_cards
 from perceptloss.cli.doctor import _DRIVERS
 from perceptloss.cli.main import main
 from perceptloss.cli.terminal import paint, write
+from perceptloss.compare import Pairing, Settings
 from perceptloss.weights.search import _hub
 
 ROOT = Path(__file__).parents[1]
@@ -428,3 +430,28 @@ def test_arrows_do_not_break_a_plain_terminal():
     )
     assert run.returncode == 0
     assert b"higher ^" in run.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["score", ""],
+        ["score", "good", "--ref", " "],
+        ["score", "good", "--output", ""],
+        ["compare", "a=good", "--cache", ""],
+        ["map", "good", ""],
+    ],
+)
+def test_an_empty_path_is_not_the_working_directory(photos, capsys, words):
+    assert main([*words, "-c", "tv"]) == 2
+    assert "expected a path, got an empty text" in capsys.readouterr().err
+
+
+def test_flags_have_the_defaults_of_the_settings():
+    from perceptloss.cli.options import add_common
+
+    parser = argparse.ArgumentParser()
+    add_common(parser)
+    given = vars(parser.parse_args(["-c", "tv"]))
+    defaults = {**asdict(Settings()), **asdict(Pairing())}
+    assert {name: given[name] for name in defaults} == {**defaults, "strip": []}

@@ -7,6 +7,7 @@ import hashlib
 import multiprocessing
 import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -290,3 +291,19 @@ def test_progress_is_silent_without_a_terminal_unless_asked(server, tmp_path, ca
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "100%" in shown.err.splitlines()[-1] and "1.02M/1.02M" in shown.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("pace", "comes"), [(400, False), (40_000, True)])
+def test_a_server_that_sends_next_to_nothing_is_given_up_and_the_lock_with_it(server, tmp_path, pace, comes):
+    server.manners.pace = pace
+    few = wanted(tmp_path, size=8000, sha256=hashlib.sha256(CONTENT[:8000]).hexdigest())
+    few = replace(few, attempts=1, timeout=0.2, slowest=4000.0)
+    server.manners.content = CONTENT[:8000]
+    if comes:
+        assert download([server.url], few).stat().st_size == 8000
+        return
+    with pytest.raises(MissingWeights, match=r"too slow: \d+ B/s, below 4.0 kB/s over 0 s .*the next run continues"):
+        download([server.url], few)
+    server.manners.pace = 0
+    assert download([server.url], few).stat().st_size == 8000
+    assert server.manners.asked[-1] != "bytes=0-"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
 import stat
@@ -11,8 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from perceptloss.output.files import exclusive, replacing, unwritable, write_atomically
+from perceptloss.output.tensors import sort_metadata
 
 
 def test_a_file_is_replaced_in_one_piece(tmp_path):
@@ -140,3 +145,16 @@ def test_a_lock_that_cannot_be_made(tmp_path):
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(OSError, match="taken"), exclusive(tmp_path / "taken" / "x.lock"):
         pass
+
+
+def test_equal_tensors_and_notes_are_equal_files(tmp_path):
+    notes = {name: json.dumps({"ü": [name]}) for name in "hgfedcba"}
+    files = set()
+    for n in range(8):
+        save_file({"b": torch.ones(3), "a": torch.zeros(2)}, tmp_path / f"{n}", notes)
+        sort_metadata(tmp_path / f"{n}")
+        files.add((tmp_path / f"{n}").read_bytes())
+    assert len(files) == 1
+    with safe_open(tmp_path / "0", "pt") as opened:
+        assert opened.metadata() == notes
+        assert torch.equal(opened.get_tensor("b"), torch.ones(3))

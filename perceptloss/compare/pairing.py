@@ -19,6 +19,7 @@ from unicodedata import normalize
 from perceptloss.compare.folders import composed, list_folder, spelt, trouble
 from perceptloss.compare.images import SUFFIXES
 from perceptloss.compare.settings import Pairing
+from perceptloss.compare.strip import too_slow
 from perceptloss.errors import PairingError, points, some
 from perceptloss.output.names import visible
 from perceptloss.output.tables import counted
@@ -86,6 +87,8 @@ def find_images(name: str, source: Images, rules: Pairing) -> tuple[ImageSet, li
     Returns:
         The set and all problems: nothing found, files that are not there, two files of one key.
     """
+    if slow := too_slow(rules.strip, source):
+        return ImageSet(name, str(source), {}), [f"{name}: {problem}" for problem in slow]
     if not isinstance(source, (str, PathLike)):
         paths = [Path(p) for p in source]
         if len(paths) > 1 or not paths:
@@ -120,6 +123,8 @@ def _from_folder(name: str, folder: Path, rules: Pairing) -> tuple[ImageSet, lis
 
 
 def _from_list(name: str, path: Path, rules: Pairing) -> tuple[ImageSet, list[str]]:
+    if path.exists() and not path.is_file():
+        return ImageSet(name, path.as_posix(), {}), [f"{name}: {path} is a pipe or device, expected a file"]
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from pathlib import Path
 from reprlib import Repr
 from typing import Any, Final
@@ -75,36 +75,31 @@ def parse_yaml(text: str) -> Any:
 
 def _check_extent(text: str) -> None:
     """Look at a text's parts one by one, before anything is built of them."""
-    sizes: dict[str, int] = {}
-    opened: list[tuple[str | None, int]] = []  # anchor and values up to now of every collection around
-    for event in _events(text):
+    sizes: dict[str, int] = {}  # values that an anchor stands for
+    opened: list[str | None] = []  # anchors of the collections around
+    counts = [0]  # values of them up to now
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
         size, anchor = 1, getattr(event, "anchor", None)
+        line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.CollectionStartEvent):
-            opened.append((anchor, 1))
+            opened.append(anchor)
+            counts.append(1)
             if len(opened) > _DEEPEST:
-                raise yaml.MarkedYAMLError(problem=f"nested more than {_DEEPEST} deep", problem_mark=event.start_mark)
+                raise yaml.YAMLError(f"line {line}: nested more than {_DEEPEST} deep")
             continue
         if isinstance(event, yaml.CollectionEndEvent):
-            anchor, size = opened.pop()
+            size, anchor = counts.pop(), opened.pop()
         elif isinstance(event, yaml.AliasEvent):
-            if anchor in (name for name, _ in opened):
-                raise yaml.MarkedYAMLError(problem=f"alias *{anchor} holds itself", problem_mark=event.start_mark)
-            size = sizes.get(anchor, 1)
+            if anchor in opened:
+                raise yaml.YAMLError(f"line {line}: alias *{anchor} holds itself")
+            size = sizes.get(str(anchor), 1)
         elif not isinstance(event, yaml.ScalarEvent):
             continue
         if anchor is not None:
             sizes[anchor] = size
-        if opened:
-            name, before = opened[-1]
-            opened[-1] = name, before + size
-            if before + size > _MOST_VALUES:
-                raise yaml.MarkedYAMLError(
-                    problem=f"more than {_MOST_VALUES} values, aliases written out", problem_mark=event.start_mark
-                )
-
-
-def _events(text: str) -> Iterator[yaml.Event]:
-    yield from yaml.parse(text, Loader=yaml.SafeLoader)
+        counts[-1] += size
+        if counts[-1] > _MOST_VALUES:
+            raise yaml.YAMLError(f"line {line}: more than {_MOST_VALUES} values, aliases written out")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

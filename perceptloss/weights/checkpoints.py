@@ -69,6 +69,8 @@ def read_state(path: str | PathLike[str]) -> dict[str, Tensor]:
         raise WeightsError(f"{file} is a directory; expected a checkpoint file ({', '.join(SUFFIXES)}).")
     if not file.exists():
         raise WeightsError(f"no such checkpoint file: {file} (working directory {Path.cwd()}).")
+    if not file.is_file():
+        raise WeightsError(f"{file} is a pipe or device; expected a checkpoint file ({', '.join(SUFFIXES)}).")
     if file.suffix.lower() not in SUFFIXES:
         raise WeightsError(f"{file}: unknown kind of file {file.suffix!r}; expected {', '.join(SUFFIXES)}.")
     try:

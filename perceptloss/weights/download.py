@@ -49,7 +49,8 @@ class Wanted:
         size: Expected size in bytes.
         sha256: Expected hash, or its first digits.
         attempts: Fruitless requests in a row before the next URL is tried.
-        timeout: Seconds without a sign from the server before a request is given up.
+        timeout: Seconds without a sign from the server before a request is given up, and over which `slowest` is taken.
+        slowest: Bytes per second below which it is given up too, so that others who wait for the file get their turn.
         pause: Seconds before the second request; doubles each time.
     """
 
@@ -58,11 +59,16 @@ class Wanted:
     sha256: str
     attempts: int = 4
     timeout: float = 20.0
+    slowest: float = 1024.0
     pause: float = 0.5
 
 
 class _RetryError(Exception):
     """This request failed; the same one may succeed later."""
+
+
+class _SlowError(_RetryError):
+    """This request brings next to nothing."""
 
 
 class _UrlError(Exception):
@@ -133,7 +139,7 @@ def _from_url(url: str, part: Path, wanted: Wanted, progress: bool | None) -> No
             with bar(wanted.target.name, wanted.size, show=progress, unit="B") as shown:
                 _transfer(url, part, wanted, shown.update)
         except _RetryError as error:
-            has_grown = _size(part) - most >= wanted.size * _STEP
+            has_grown = _size(part) - most >= wanted.size * _STEP and not isinstance(error, _SlowError)
             problem, failures, most = str(error), 1 if has_grown else failures + 1, max(most, _size(part))
             continue
         found = sha256_of(part)
@@ -161,7 +167,7 @@ def _transfer(url: str, part: Path, wanted: Wanted, tell: Tell) -> None:
         headers["Range"] = f"bytes={have}-"
     try:
         with urlopen(Request(url, headers=headers), timeout=wanted.timeout) as response:
-            _copy(response, part, _start(response, part, have, wanted.size), wanted.size, tell)
+            _copy(response, part, _start(response, part, have, wanted.size), wanted, tell)
     except HTTPError as error:
         error.close()
         state = f"HTTP {error.code} {error.reason}".rstrip()
@@ -196,8 +202,9 @@ def _start(response: HTTPResponse, part: Path, have: int, size: int) -> int:
     return have
 
 
-def _copy(response: HTTPResponse, part: Path, start: int, size: int, tell: Tell) -> None:
-    position = start
+def _copy(response: HTTPResponse, part: Path, start: int, wanted: Wanted, tell: Tell) -> None:
+    position, size = start, wanted.size
+    since, before = time.monotonic(), start
     with _writing(part), part.open("r+b" if start else "wb") as file:
         file.seek(start)
         tell(start)
@@ -207,6 +214,11 @@ def _copy(response: HTTPResponse, part: Path, start: int, size: int, tell: Tell)
                 break
             file.write(chunk)
             tell(len(chunk))
+            if (seconds := time.monotonic() - since) > wanted.timeout:
+                if position - before < wanted.slowest * seconds:
+                    speed = f"{human((position - before) / seconds)}/s, below {human(wanted.slowest)}/s"
+                    raise _SlowError(f"too slow: {speed} over {seconds:.0f} s")
+                since, before = time.monotonic(), position
     if position > size:
         part.unlink()
         raise _UrlError(f"wrong size: expected {size} bytes, the server sends more; the partial file was deleted")
@@ -216,7 +228,7 @@ def _copy(response: HTTPResponse, part: Path, start: int, size: int, tell: Tell)
 
 def _read(response: HTTPResponse) -> bytes:
     try:
-        return response.read(_CHUNK)
+        return response.read1(_CHUNK)  # what has come; a whole chunk may take for ever
     except OSError as error:  # kept apart from errors of writing
         raise _RetryError(f"connection lost: {_text(error)}") from error
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from perceptloss.errors import ConfigError, WeightsError, near
 from perceptloss.networks.restorers import RFDN, Compact
 from perceptloss.output.files import replacing
+from perceptloss.output.tensors import sort_metadata
 from perceptloss.runs.options import Model
 from perceptloss.runs.state import Ema
 
@@ -128,6 +129,7 @@ def export(
             end = "_ema" if kind == "params_ema" else ""
             with replacing(stem.with_name(f"{stem.name}{end}.safetensors")) as path:
                 save_file(state, path, {**shared, "kind": kind})
+                sort_metadata(path)
         with replacing(stem.with_name(f"{stem.name}.pth")) as path:
             torch.save(states, path)
     accelerator.wait_for_everyone()  # the others may read the files next

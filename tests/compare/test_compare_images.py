@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -215,3 +216,34 @@ def test_a_picture_with_a_preview_is_one_picture(tmp_path, noise):
 def test_a_decoder_may_shrink_a_photograph_on_the_way(tmp_path, noise):
     Image.fromarray(noise((520, 800, 3))).save(tmp_path / "a.jpg")
     assert read(tmp_path / "a.jpg", Policy(), least=128).shape == (130, 200, 3)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"P6\n# made by hand\n3 2\n255\n",
+        b"P6 # a\r3#b\n 2\r\n# 65535\n255\n",
+        b"P6\n3 2 #" + b"x" * 9000 + b"\n255\n",
+        b"P6\n3 2\n2#5\n55\n",
+    ],
+)
+def test_comments_in_a_header_are_no_numbers(tmp_path, noise, head):
+    pixels = noise((2, 3, 3))
+    (tmp_path / "a.ppm").write_bytes(head + pixels.tobytes())
+    assert reasons(tmp_path / "a.ppm") == ""
+    assert np.array_equal(read(tmp_path / "a.ppm", Policy()), pixels)
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("orientation", [9, 255])
+def test_an_orientation_that_does_not_exist_is_refused_by_every_policy(tmp_path, noise, orientation, ending):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(noise((9, 7, 3))).save(tmp_path / f"a.{ending}", exif=exif)
+    for policy in (Policy(), OPEN):
+        assert f"names orientation {orientation}, expected 1 to 8" in reasons(tmp_path / f"a.{ending}", policy)
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    assert "expected a regular file, got a folder, pipe or device" in reasons(tmp_path / "a.png")

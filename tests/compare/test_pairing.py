@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -199,3 +200,20 @@ def test_wrong_names_critics_and_settings_are_listed_at_once(toys, folder):
         make_plan({"out": out}, gt, ["toy-eror"], rules=Pairing(), settings=Settings())
     with pytest.raises(ConfigError, match="4 problems"):
         Settings(crop_border=-1, colour="bgr", tile=0, batch="many")
+
+
+@pytest.mark.parametrize("kind", ["folder", "list", "files"])
+def test_an_expression_that_would_never_end_is_stopped(folder, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr("perceptloss.compare.strip.SECONDS", 0.5)
+    out = folder("out", **{"a" * 40 + "c": 1})
+    (tmp_path / "list.txt").write_text(f"out/{'a' * 40}c.png\n")
+    source = {"folder": out, "list": tmp_path / "list.txt", "files": [*out.iterdir(), *out.iterdir()]}[kind]
+    found, problems = keys(source, strip=("_x4", "(a+)+b"))
+    assert found == []
+    assert "--strip '(a+)+b' is not done with 1 names in 0.5 s; repeat nothing inside of a repetition" in problems[0]
+    assert keys(out, strip=(r"(a+)+c", r"_.*_\d+"))[1][0].startswith("s: --strip leaves nothing")
+
+
+def test_a_list_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "list.csv")
+    assert "is a pipe or device, expected a file" in keys(tmp_path / "list.csv")[1][0]

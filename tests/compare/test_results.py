@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 
 import pytest
 
@@ -169,3 +170,21 @@ def test_wrong_thresholds_are_all_listed():
     assert "4 problems" in text
     assert "did you mean 'up'" in text
     assert "there is one system only" in text
+
+
+@pytest.mark.parametrize("value", ['"0.5"', "NaN", "Infinity", "true", "[1]", "{}"])
+def test_scores_that_are_no_numbers_are_refused(toys, folder, tmp_path, value):
+    score(folder("out", a=51), None, ["toy-light"]).save(tmp_path / "r.json")
+    facts = json.loads((tmp_path / "r.json").read_text())
+    text = json.dumps({**facts, "values": [[["HERE"]]]}).replace('"HERE"', value)
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(ConfigError, match="values must be finite numbers, or null where there is none; got"):
+        load_results(tmp_path / "r.json")
+
+
+def test_what_is_no_file_of_results_is_refused_in_a_sentence(tmp_path):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    os.mkfifo(tmp_path / "pipe.json")
+    for name, reason in (("deep", "not JSON"), ("pipe", "got a folder, pipe or device")):
+        with pytest.raises(ConfigError, match=reason):
+            load_results(tmp_path / f"{name}.json")

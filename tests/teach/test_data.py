@@ -203,3 +203,11 @@ def test_stereo_pairs_in_files_of_their_own(folder):
     row = "images/a1.png,images/a2.png,images/a.png,images/b1.png,3"
     (pair,) = read_opinions("csv", write(folder / "scores.csv", head, row), range=(0, 5))
     assert [file.name for file in pair.files] == ["a1.png", "a2.png", "a.png", "b1.png"]
+
+
+def test_columns_that_mean_nothing_are_named_and_slips_of_the_pen_refused(folder, caplog):
+    rows = "images/a1.png,images/a.png,3,17,x", "images/b1.png,,4,12,y"
+    read_opinions("csv", write(folder / "a.csv", "image,reference,mos,votes,camera", *rows))
+    assert "columns that mean nothing here: votes, camera; known: image, mos, reference, std" in caplog.text
+    with pytest.raises(OpinionsError, match="unknown column 'refrence'; did you mean 'reference'"):
+        read_opinions("csv", write(folder / "a.csv", "image,refrence,mos,votes,camera", *rows))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Final
 
 from perceptloss.compare.folders import spelt, trouble
 from perceptloss.teach.data.opinion import Opinion, OpinionsError
@@ -10,6 +13,13 @@ from perceptloss.teach.data.opinions import OpinionSet
 from perceptloss.teach.data.tables import Row, read_rows
 
 __all__ = ["read_csv"]
+
+_COLUMNS: Final = (
+    *("image", "mos", "reference", "std", "content", "distortion", "level"),
+    *("image_right", "reference_right"),
+)
+_NEAR: Final = 0.8  # likeness from which on a name is a slip of the pen
+_log = logging.getLogger("perceptloss.teach")
 
 
 def read_csv(
@@ -33,13 +43,14 @@ def read_csv(
         range: Lowest and highest value of the scale; by default those that occur.
 
     Raises:
-        OpinionsError: listing missing columns, cells that are not numbers, rows that come twice, and missing pictures.
+        OpinionsError: listing missing and misspelt columns, cells that are not numbers, rows that come twice, and
+            missing pictures.
     """
     path = Path(root)
     if not path.is_file():
         raise OpinionsError([f"{path} is not a file"], "csv")
     rows = read_rows(path, ("image", "mos"))
-    problems: list[str] = _repeated(rows)
+    problems: list[str] = [*_unknown(path, rows), *_repeated(rows)]
     shared = {
         row.cells["reference"]: row.cells["content"] for row in rows if {"reference", "content"} <= row.cells.keys()
     }
@@ -78,6 +89,18 @@ def _opinion(row: Row, folder: Path, shared: dict[str, str], problems: list[str]
         image_right=file("image_right"),
         reference_right=file("reference_right"),
     )
+
+
+def _unknown(path: Path, rows: list[Row]) -> list[str]:
+    """Problems of columns that are nearly called like a known one that is not there; the others are told."""
+    there = dict.fromkeys(column for row in rows for column in row.cells)
+    unknown = [column for column in there if column not in _COLUMNS]
+    absent = [column for column in _COLUMNS if column not in there]
+    meant = {column: close[0] for column in unknown if (close := get_close_matches(column, absent, 1, _NEAR))}
+    others = [column for column in unknown if column not in meant]
+    if others:
+        _log.warning("%s: columns that mean nothing here: %s; known: %s", path, ", ".join(others), ", ".join(_COLUMNS))
+    return [f"{path}: unknown column {column!r}; did you mean {known!r}?" for column, known in meant.items()]
 
 
 def _repeated(rows: list[Row]) -> list[str]:

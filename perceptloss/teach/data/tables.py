@@ -121,6 +121,8 @@ def _rows(path: Path, header: Sequence[str], lines: Sequence[tuple[int, list[str
 
 
 def _text(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise OpinionsError(["expected a file, got a folder, pipe or device"], str(path))
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceptloss.output.files import replacing
+from perceptloss.output.tensors import sort_metadata
 
 __all__ = ["Shard", "is_whole", "read_shard", "write_shard"]
 
@@ -55,6 +56,7 @@ def write_shard(shard: Shard, path: Path, plan_hash: str) -> None:
     notes = {name: json.dumps(getattr(shard, name)) for name in _NOTES}
     with replacing(path) as draft:
         save_file({name: getattr(shard, name) for name in _TENSORS}, draft, {**notes, "plan": plan_hash})
+        sort_metadata(draft)
 
 
 def read_shard(path: Path) -> Shard:
