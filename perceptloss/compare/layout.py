@@ -50,11 +50,12 @@ def chosen(images: ImageSet, rules: Pairing) -> tuple[ImageSet, list[str]]:
             runs[above + match["name"]][int(match["iteration"])] = path
         else:
             others[key] = path
+    choice = _choice(rules)
     if not runs:
-        return replace(images, files=others), []
+        problem = f"{images.name}: no pictures NAME/NAME_{choice} in {images.source}"
+        return replace(images, files=others), [problem] if choice.isdecimal() else []
     there = sorted(set().union(*runs.values()))
     common = sorted(set.intersection(*(set(run) for run in runs.values())))
-    choice = _choice(rules)
     wanted = int(choice) if choice.isdecimal() else common[-1] if common else there[-1]
     lacking = [name for name, run in runs.items() if wanted not in run]
     if lacking:

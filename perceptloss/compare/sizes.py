@@ -82,7 +82,7 @@ def _against(file: ImageFile, first: ImageFile, who: str, record: ImageRecord, s
     if kept != wanted:
         cuts = f"; --crop {settings.crop} leaves {_text(kept)} and {_text(wanted)}" if settings.modulus else ""
         yield f"{sizes}{cuts}{_advice(file.size, first.size, has_reference=record.reference is not None)}"
-    elif settings.crop != "never" and not (_is_border(file.size, kept) and _is_border(first.size, wanted)):
+    elif settings.crop.startswith("to-ref") and not (_is_border(file.size, kept) and _is_border(first.size, wanted)):
         yield f"{sizes}: more than a border, so not to be cut; give pictures of one scale"
 
 

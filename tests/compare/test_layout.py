@@ -39,6 +39,8 @@ def test_the_newest_iteration_that_all_images_have_is_taken(folder, gt, caplog, 
     assert pairs(out, gt, "basicsr:5000") == {name: f"{name}{ending}_5000" for name in NAMES}
     with pytest.raises(PairingError, match=r"15000 is not there for 'img_0.*basicsr:10000 is the newest that all"):
         plan(out, gt, "basicsr:15000")
+    with pytest.raises(PairingError, match="no pictures NAME/NAME_7 in"):
+        plan(folder("flat", **dict.fromkeys(NAMES, 2)), gt, "basicsr:7")
 
 
 def test_results_of_a_test_lose_their_suffix_and_the_folder_of_the_data_set(folder, gt):
