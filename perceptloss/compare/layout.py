@@ -2,11 +2,13 @@
 
 While training a picture is `NAME/NAME_ITERATION.png`, in a test `DATASET/NAME_SUFFIX.png`, for a clip
 `DATASET/CLIP/FRAME_SUFFIX.png`; NAME is that of the low-quality file, so that `baby` may be called `babyx4`. NAFNet
-puts the ground truth beside it, `NAME_gt.png`.
+puts the ground truth beside it, `NAME_gt.png`, traiNNer-redux the input, `NAME_lr.png`, and with several data sets it
+calls the folder `DATASET - NAME`.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -21,8 +23,11 @@ from perceptloss.output.tables import counted
 
 __all__ = ["chosen", "named_like"]
 
-_TRAINING: Final = re.compile(r"(?:(?P<above>.+)/)?(?P<name>[^/]+)/(?P=name)_(?P<iteration>\d+)")
+_HOME: Final = r"(?:(?P<above>.+)/)?(?:(?P<set>[^/]+) - )?(?P<name>[^/]+)/(?P=name)_"
+_TRAINING: Final = re.compile(rf"{_HOME}(?P<iteration>\d+)")
+_INPUT: Final = re.compile(rf"{_HOME}(?:lr|lq)")
 _COPY: Final = "_gt"
+_log = logging.getLogger("perceptloss.compare")
 _ENDING: Final = re.compile(r"|[^A-Za-z0-9].*|[xX]\d.*")  # what may follow a name: nothing, _SUFFIX, or the scale
 
 
@@ -40,14 +45,14 @@ def chosen(images: ImageSet, rules: Pairing) -> tuple[ImageSet, list[str]]:
     Returns:
         The set without copies of the ground truth, and the problems: no iteration that all images have.
     """
-    files = _without_copies(images.files)
+    files = _without_copies(images)
     home = Path(images.source).resolve().name
     runs: dict[str, dict[int, Path]] = defaultdict(dict)
     others = {}
     for key, path in files.items():
         if match := _TRAINING.fullmatch(key if "/" in key else f"{home}/{key}"):
-            above = f"{match['above']}/" if match["above"] else ""
-            runs[above + match["name"]][int(match["iteration"])] = path
+            name = "/".join(filter(None, match.group("above", "set", "name")))
+            runs[name][int(match["iteration"])] = path
         else:
             others[key] = path
     choice = _choice(rules)
@@ -62,12 +67,19 @@ def chosen(images: ImageSet, rules: Pairing) -> tuple[ImageSet, list[str]]:
         what = f"{images.name}: iteration {wanted} is not there for {some(map(repr, lacking))}"
         advice = f"--layout basicsr:{common[-1]} is the newest that all have" if common else "no iteration is in all"
         return replace(images, files=others), [f"{what}; there are {some(map(str, there), 8)}: {advice}"]
+    _log.info("%s: iteration %d of %s", images.name, wanted, some(map(str, there), 8))
     found = {**others, **{name: run[wanted] for name, run in runs.items()}}
     return replace(images, files=dict(sorted(found.items()))), []
 
 
-def _without_copies(files: Mapping[str, Path]) -> dict[str, Path]:
-    return {k: path for k, path in files.items() if not (k.endswith(_COPY) and k.removesuffix(_COPY) in files)}
+def _without_copies(images: ImageSet) -> dict[str, Path]:
+    files = images.files
+    copies = {k for k in files if k.endswith(_COPY) and k.removesuffix(_COPY) in files}
+    if any(_TRAINING.fullmatch(key) for key in files):
+        copies |= {key for key in files if _INPUT.fullmatch(key)}
+    if copies:
+        _log.info("%s: copies of inputs and ground truth left out: %s", images.name, some(sorted(copies)))
+    return {key: path for key, path in files.items() if key not in copies}
 
 
 def named_like(
@@ -84,7 +96,7 @@ def named_like(
         The set, the problems (results of several runs lie there), and notes of what was chosen.
     """
     choice = _choice(rules)
-    notes = _told(images)
+    notes: list[str] = []
     keys = {key: key for key in images.files}
     if choice and not choice.isdecimal():
         keys = {key: key.removesuffix(choice) for key in keys if key.endswith(choice)}
@@ -110,15 +122,6 @@ def named_like(
         {named[old]: path for old, path in view.items() if old in named} for view in (images.files, images.right)
     )
     return replace(images, files=dict(sorted(files.items())), right=right), [], notes
-
-
-def _told(images: ImageSet) -> list[str]:
-    ends = {path.stem.removeprefix(f"{path.parent.name}_") for path in images.files.values()}
-    return (
-        [f"{images.name}: iteration {int(*ends)} of {images.source}"]
-        if len(ends) == 1 and min(ends).isdecimal()
-        else []
-    )
 
 
 def _below(keys: Mapping[str, str], known: Collection[str]) -> dict[str, str]:

@@ -35,7 +35,7 @@ def test_the_newest_iteration_that_all_images_have_is_taken(folder, gt, caplog, 
             out = folder(f"vis/{name}{ending}", **{f"{name}{ending}_{step}": 2}).parent
     with caplog.at_level(logging.INFO):
         assert pairs(out, gt) == {name: f"{name}{ending}_10000" for name in NAMES}
-    assert "iteration 10000 of" in caplog.text
+    assert "iteration 10000 of 5000, 10000, 15000" in caplog.text
     assert pairs(out, gt, "basicsr:5000") == {name: f"{name}{ending}_5000" for name in NAMES}
     with pytest.raises(PairingError, match=r"15000 is not there for 'img_0.*basicsr:10000 is the newest that all"):
         plan(out, gt, "basicsr:15000")
@@ -62,6 +62,16 @@ def test_frames_of_clips_pair_below_their_folders(folder):
     keys = {f"{clip}/0000000{n}" for clip in ("000", "011") for n in range(2)}
     assert set(pairs(top / "vis", top / "gt" / "REDS4")) == keys
     assert set(pairs(top / "vis", top / "gt")) == {f"REDS4/{key}" for key in keys}
+
+
+def test_copies_of_inputs_are_no_results_and_a_data_set_may_stand_before_the_name(folder, gt, caplog):
+    for name in NAMES:
+        out = folder(f"vis/Set5 - {name}", **{f"{name}_000500": 2, f"{name}_lr": 1}).parent
+    with caplog.at_level(logging.INFO):
+        assert pairs(out, gt) == {name: f"{name}_000500" for name in NAMES}
+    assert "copies of inputs and ground truth left out: Set5 - baby/baby_lr" in caplog.text
+    top = folder("refs/Set5", **dict.fromkeys(NAMES, 1)).parent
+    assert set(pairs(out, top)) == {f"Set5/{name}" for name in NAMES}
 
 
 def test_copies_of_the_ground_truth_are_no_results(folder, gt):
