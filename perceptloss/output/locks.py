@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 __all__ = ["give_back", "hold"]
 
 CANNOT_LOCK: Final = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+PATIENCE: Final = 10.0  # seconds in which workers of a run that was killed notice that, and let go of it
 _held: dict[Path, FileLock] = {}
 
 
@@ -27,7 +28,7 @@ def hold(folder: Path) -> bool:
     if path not in _held:
         lock = FileLock(path)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=PATIENCE)
         except Timeout:
             return False
         except NotImplementedError:

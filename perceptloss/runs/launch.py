@@ -100,7 +100,7 @@ def claim(config: RunOptions, folder: Path, free: Sequence[str] = ()) -> bool:
         if changed := options.differences(before, config, (*_FREE_TO_CHANGE, *free)):
             hint = "give another --output, or --overwrite to replace that run"
             raise ConfigError([*changed, hint], f"{folder}, which holds a run with other options")
-        if free_to := options.differences(before, config, _OF_THE_START):
+        if (free_to := options.differences(before, config, _OF_THE_START)) and not is_finished:
             _log.warning("%s goes on with other options: %s", folder, ", ".join(free_to))
         if config.resume == "none" and not is_finished:
             raise ConfigError(

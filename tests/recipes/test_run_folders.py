@@ -17,6 +17,7 @@ import sr
 from test_sr_run import assert_same_state, records
 
 from perceptloss.errors import ConfigError
+from perceptloss.output import locks
 from perceptloss.output.locks import give_back, hold
 from perceptloss.runs.launch import alone_in_folder, claim, resume_point
 from perceptloss.runs.options import RunOptions
@@ -46,7 +47,10 @@ def interrupted(run: Path) -> Path:
     return run
 
 
-def test_a_folder_has_one_run_at_a_time_and_is_free_once_that_ends(tmp_path: Path) -> None:
+def test_a_folder_has_one_run_at_a_time_and_is_free_once_that_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
     config = RunOptions(output=str(tmp_path))
     other = subprocess.Popen([sys.executable, "-c", _HOLD, str(tmp_path)], text=True, stdout=subprocess.PIPE)
     assert other.stdout is not None and other.stdout.readline() == "True\n"
