@@ -22,7 +22,7 @@ from perceptloss.loss.parsing import parse_terms
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.+?)^```", re.M | re.S)
-FOREIGN = ("basicsr", "traiNNer", "mmengine", "models", "torchvision", "timm", "skimage", "accelerate")
+FOREIGN = ("basicsr", "lightning", "traiNNer", "mmengine", "models", "torchvision", "timm", "skimage", "accelerate")
 
 
 def given() -> dict[str, object]:

@@ -147,5 +147,5 @@ def test_refusals():
         pixel_weights(create_critic("psnr"), x, y)
     with pytest.raises(InputError, match="compares with a reference"):
         pixel_weights(create_critic("ssim"), x)
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(InputError, match="needs finite x"):
         pixel_weights(mapped(), torch.full((1, 3, 4, 4), float("nan")))

@@ -72,14 +72,14 @@ class Forward(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Pass a record on; those of other ranks, which hosts silence, too, as the NaN may be theirs."""
         logger = logging.getLogger(self.host)
-        if not logger.handlers:  # then the record finds its own way
-            return
-        if logger.isEnabledFor(record.levelno):
-            logger.handle(record)
-        elif record.levelno >= logging.WARNING:
+        if not logger.isEnabledFor(record.levelno):
+            if record.levelno < logging.WARNING:
+                return
             record = copy.copy(record)
             record.msg = f"(not on rank 0) {record.msg}"
-            logger.handle(record)
+        for handler in logger.handlers:  # its own alone: the root's get the record anyway
+            if record.levelno >= handler.level:
+                handler.handle(record)
 
 
 def forward_log(registry: Registry) -> None:
