@@ -88,6 +88,8 @@ _TABLE: Final = {
     "sr-simc": "srsim",
     "ssim": "ssim",
     "ssim-full": "ssim",
+    "st-lpips-alex": "st_lpips",
+    "st-lpips-vgg": "st_lpips",
     "tres": "tres",
     "tres-resnet18": "tres",
     "tres-resnet34": "tres",

@@ -50,9 +50,10 @@ class PlainTrunk(Trunk):
         position = first
         while position < end:
             # a ReLU may overwrite the convolution's output unless that output is a tap
+            layer = self.features[position]
             has_relu = position + 1 < end and isinstance(self.features[position + 1], nn.ReLU)
-            fused = has_relu and position not in reads
-            h = _layer(h, self.features[position], relu=fused, lean=keep == "lean")
+            fused = has_relu and isinstance(layer, nn.Conv2d) and position not in reads
+            h = _layer(h, layer, relu=fused, lean=keep == "lean")
             position += fused
             if position in reads:
                 found.append(h)
