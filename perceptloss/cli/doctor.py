@@ -76,6 +76,8 @@ def _folders() -> dict[str, str]:
 
 def _critics() -> dict[str, str]:
     """Usable now without a network, or what is missing; a broken third-party critic breaks no other."""
+    from perceptloss.weights.places import how_to_fetch
+
     cards, found = known_cards()
     for card in cards:
         places = weight_places(card)
@@ -84,7 +86,7 @@ def _critics() -> dict[str, str]:
         if refused:
             found[card.name] = "; ".join(refused)
         elif missing:
-            found[card.name] = f"weights missing: {', '.join(missing)} (perceptloss weights fetch {card.name})"
+            found[card.name] = f"weights missing: {', '.join(missing)} ({how_to_fetch(card.name, card.weights)})"
         else:
             found[card.name] = "ready"
     return dict(sorted(found.items()))

@@ -83,10 +83,10 @@ def signature_pattern(card: Card) -> str:
 
 
 def _how_to_get(file: str, card: Card) -> str:
-    from perceptloss.weights.search import get_file
+    from perceptloss.weights.places import get_file, how_to_fetch
 
     by_hand = get_file(file).obtain
-    return f"not here; by hand: {by_hand}" if by_hand else f"not here; perceptloss weights fetch {card.name}"
+    return f"not here; by hand: {by_hand}" if by_hand else f"not here; {how_to_fetch(card.name, card.weights)}"
 
 
 def _text(card: Card, files: dict[str, str | None]) -> str:

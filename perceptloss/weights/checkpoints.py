@@ -196,8 +196,9 @@ def plain_tensors(content: object, where: str) -> dict[str, Tensor]:
     A wrapper (`WRAPPERS`, in this order, at most two deep, e.g. `{"model": {"state_dict": ...}}`) is
     opened, and what lies beside it, optimiser and counters, is left out. Networks that were saved
     beside each other as `{"a_model_state_dict": ..., "b_model_state_dict": ...}` are joined, their keys
-    as `a.key` and `b.key`. A prefix `module.` or `_orig_mod.` that all keys share is removed. Numbers
-    and strings among the tensors are notes and are left out as well; anything else is an error.
+    as `a.key` and `b.key`. Lists of tensors or of layers are counted: `{"net": [{"weight": ...}, ...]}` gives
+    `net.0.weight`. A prefix `module.` or `_orig_mod.` that all keys share is removed. Numbers and strings
+    among the tensors are notes and are left out as well; anything else is an error.
 
     Args:
         content: What was loaded, or a state dict in memory.
@@ -215,7 +216,7 @@ def plain_tensors(content: object, where: str) -> dict[str, Tensor]:
         _tell(where, [wrapper], content)
         content = content[wrapper]
     if isinstance(content, Mapping):
-        content = _joined(content, where)
+        content = _counted(_joined(content, where))
     if not isinstance(content, Mapping):
         raise WeightsError(f"{where} holds {_kind(content)}; expected names with tensors (a state dict).")
     problems = [f"{key!r}: {_kind(value)}" for key, value in content.items() if not _is_entry(key, value)]
@@ -240,6 +241,31 @@ def _joined(content: Mapping[object, object], where: str) -> Mapping[object, obj
     _tell(where, parts, content)
     states = {part.removesuffix(_PART): plain_tensors(content[part], f"{where}, {part!r},") for part in parts}
     return {f"{name}.{key}": tensor for name, state in states.items() for key, tensor in state.items()}
+
+
+def _counted(content: Mapping[object, object]) -> Mapping[object, object]:
+    """Lists of tensors or of layers opened, with lists and mappings of notes beside them left out."""
+    lists = {key: value for key, value in content.items() if isinstance(value, (list, tuple)) and _has_tensors(value)}
+    if not lists:
+        return content
+    found = {key: value for key, value in content.items() if key not in lists and not _is_note(value)}
+    for key, items in lists.items():
+        for number, item in enumerate(items):
+            layer = {f".{name}": part for name, part in item.items()} if isinstance(item, Mapping) else {"": item}
+            found |= {f"{key}.{number}{name}": part for name, part in layer.items()}
+    return found
+
+
+def _has_tensors(value: object) -> bool:
+    if isinstance(value, (list, tuple, Mapping)):
+        return any(map(_has_tensors, value.values() if isinstance(value, Mapping) else value))
+    return isinstance(value, Tensor)
+
+
+def _is_note(value: object) -> bool:
+    if isinstance(value, (list, tuple, Mapping)):
+        return all(map(_is_note, value.values() if isinstance(value, Mapping) else value))
+    return isinstance(value, _NOTES)
 
 
 def _tell(where: str, read: list[str], content: Mapping[object, object]) -> None:

@@ -29,13 +29,13 @@ from perceptloss.output.files import exclusive
 from perceptloss.output.progress import bar
 from perceptloss.output.tables import human
 
-__all__ = ["Wanted", "download", "sha256_of"]
+__all__ = ["Wanted", "alone", "download", "sha256_of", "writing"]
 
 _CHUNK: Final = 1 << 18
 _STEP: Final = 0.01  # share of the file by which a request must bring it forward not to count as failed
 _PASSING: Final = {408, 425, 429, 500, 502, 503, 504}  # HTTP states that may be gone a moment later
 Tell = Callable[[float], object]  # is called with the number of bytes that have come
-_alone = threading.Lock()  # file locks do not separate the threads of a process on every system
+_threads = threading.Lock()  # file locks do not separate the threads of a process on every system
 
 logger = logging.getLogger(__name__)
 
@@ -104,10 +104,7 @@ def download(urls: Sequence[str], wanted: Wanted, *, progress: bool | None = Non
     """
     target = wanted.target
     problems: list[str] = []
-    with _alone, ExitStack() as stack:
-        with _writing(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shared = stack.enter_context(exclusive(target.with_name(f".{target.name}.lock")))
+    with alone(target) as shared:
         if target.is_file() and sha256_of(target).startswith(wanted.sha256):
             return target  # another process was faster
         private = "" if shared else f".{os.getpid()}"
@@ -119,7 +116,7 @@ def download(urls: Sequence[str], wanted: Wanted, *, progress: bool | None = Non
                 problems.append(f"{url}: {problem}")
                 logger.warning("%s", problems[-1])
                 continue
-            with _writing(target):
+            with writing(target):
                 part.replace(target)
             return target
     raise MissingWeights("\n".join(problems) or "no URL is known")
@@ -205,7 +202,7 @@ def _start(response: HTTPResponse, part: Path, have: int, size: int) -> int:
 def _copy(response: HTTPResponse, part: Path, start: int, wanted: Wanted, tell: Tell) -> None:
     position, size = start, wanted.size
     since, before = time.monotonic(), start
-    with _writing(part), part.open("r+b" if start else "wb") as file:
+    with writing(part), part.open("r+b" if start else "wb") as file:
         file.seek(start)
         tell(start)
         while chunk := _read(response):
@@ -242,7 +239,22 @@ def _text(error: object) -> str:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def alone(target: Path) -> Iterator[bool]:
+    """One thread of one process at a time makes this file; False if the file system cannot keep processes apart.
+
+    Raises:
+        WeightsError: if nothing can be written there.
+    """
+    with _threads, ExitStack() as stack:
+        with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shared = stack.enter_context(exclusive(target.with_name(f".{target.name}.lock")))
+        yield shared
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Errors of the file system as `WeightsError`."""
     try:
         yield
     except OSError as error:

@@ -15,6 +15,7 @@ from perceptloss.critic import Critic
 from perceptloss.errors import MissingWeights, WeightsError
 from perceptloss.weights.checkpoints import plain_tensors, read_facts, read_state
 from perceptloss.weights.convert import convert, load_states
+from perceptloss.weights.places import how_to_fetch
 from perceptloss.weights.search import Source, find, get_file, resolve
 
 __all__ = ["direction_in", "load", "load_default"]
@@ -28,7 +29,7 @@ def load_default(critic: Critic) -> list[Path]:
     Raises:
         WeightsError: if one is missing or does not fit.
     """
-    paths = _files_of(critic.card)
+    paths = list(dict.fromkeys(_files_of(critic.card)))  # one may hold what another is asked for
     load_states(critic, [read_state(path) for path in paths], [str(path) for path in paths])
     return paths
 
@@ -51,7 +52,7 @@ def _files_of(card: Card) -> list[Path]:
     try:
         found = {name: find(name) for name in files}
     except MissingWeights as error:
-        advice = f"`perceptloss weights fetch {card.name}` fetches all {len(card.weights)} files of this critic."
+        advice = f"`{how_to_fetch(card.name, card.weights)}` fetches all {len(card.weights)} files of this critic."
         if get_file(files[0]).obtain:
             advice = (
                 f'Files of your own: create_critic("{card.name}", weights=[...]), or `weights:` of a term. '

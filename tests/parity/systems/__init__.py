@@ -9,7 +9,8 @@ from ..run import System
 __all__ = ["NOT_OURS", "system_of"]
 
 _MODULES = {
-    **dict.fromkeys(("lpips-alex", "lpips-squeeze", "lpips-vgg", "dists", "deepdc", "deepwsd", "pieapp"), "pairs"),
+    **dict.fromkeys(("lpips-alex", "lpips-squeeze", "lpips-vgg", "st-lpips-alex", "st-lpips-vgg"), "pairs"),
+    **dict.fromkeys(("dists", "deepdc", "deepwsd", "pieapp"), "pairs"),
     **dict.fromkeys(("ahiq", "iqt", "iqa-conformer", "maniqa"), "tokens"),
     **dict.fromkeys(("censeoqoe_fr", "censeoqoe_nr"), "censeoqoe"),
     **dict.fromkeys(("tres", "tres_resnet18", "tres_resnet34"), "tres"),

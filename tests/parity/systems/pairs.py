@@ -88,6 +88,7 @@ _PIEAPP = {
 
 SYSTEMS = {
     **{f"lpips-{trunk}": System(f"lpips-{trunk}", _LPIPS) for trunk in ("alex", "squeeze", "vgg")},
+    **{f"st-lpips-{trunk}": System(f"st-lpips-{trunk}", _LPIPS) for trunk in ("alex", "vgg")},
     # the authors' mean colour is rounded to float32, ours to the type at hand
     "dists": System("dists", _STAGES, rtol=lambda row, dtype: 1e-5 if dtype == "float64" else None),
     "deepdc": System("deepdc", _DEEPDC),
