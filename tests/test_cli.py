@@ -25,7 +25,7 @@ from perceptloss.cli.doctor import _DRIVERS
 from perceptloss.cli.main import main
 from perceptloss.cli.terminal import paint, write
 from perceptloss.compare import Pairing, Settings
-from perceptloss.weights.search import _hub
+from perceptloss.weights.places import _hub
 
 ROOT = Path(__file__).parents[1]
 
@@ -320,13 +320,13 @@ def test_missing_weights_exit_with_3(capsys, tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         Image.new("RGB", (40, 40), (9 if name == "a" else 8,) * 3).save(tmp_path / name / "x.png")
     monkeypatch.setenv("PERCEPTLOSS_CACHE", str(tmp_path / "empty"))
-    assert main(["score", "a", "--ref", "b", "-c", "lpips-squeeze"]) == 3
+    assert main(["score", "a", "--ref", "b", "-c", "lpips-alex"]) == 3
     err = capsys.readouterr().err
-    assert "squeezenet1_1" in err
+    assert "alexnet" in err
     assert "Traceback" not in err
-    assert main(["score", "a", "--ref", "b", "-c", "lpips-squeeze=none.pth"]) == 3
+    assert main(["score", "a", "--ref", "b", "-c", "lpips-alex=none.pth"]) == 3
     assert "none.pth" in capsys.readouterr().err
-    assert main(["score", "a", "--ref", "b", "-c", "lpips-squeeze", "--random-weights"]) == 0
+    assert main(["score", "a", "--ref", "b", "-c", "lpips-alex", "--random-weights"]) == 0
     out, err = capsys.readouterr()
     assert "weights:random-" in out
     assert "random weights" in err

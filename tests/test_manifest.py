@@ -11,6 +11,7 @@ from machine import GOOD, SHA, TABLE, make_machine, toml
 from perceptloss import list_critics
 from perceptloss.cli.main import main
 from perceptloss.errors import ConfigError, MissingWeights, WeightsError
+from perceptloss.weights.download import sha256_of
 from perceptloss.weights.manifest import manifest, shipped
 from perceptloss.weights.search import find
 
@@ -31,8 +32,9 @@ def test_shipped_urls_are_pinned_and_names_unique():
     hashes = [entry.sha256 for entry in entries.values() if entry.sha256]
     assert len(set(hashes)) == len(hashes)
     for entry in entries.values():
-        ways = [bool(entry.obtain), bool(entry.urls), (shipped() / entry.file).is_file()]
-        assert sum(ways) == 1, f"{entry.name}: either addresses, or how a person gets it, or the file itself"
+        ways = [bool(entry.obtain), bool(entry.urls), bool(entry.wheel), (shipped() / entry.file).is_file()]
+        assert sum(ways) == 1, f"{entry.name}: either addresses, a wheel, how a person gets it, or the file itself"
+        assert not entry.within or set(entries[entry.within].holds) >= set(entry.holds)
 
 
 def test_every_card_names_files_of_the_manifest():
@@ -45,6 +47,15 @@ def test_the_wheel_layout_comes_before_the_repository(machine):
     (machine / "package" / "_weights").mkdir()
     (machine / "package" / "_weights" / "manifest.toml").write_text(toml(other=TABLE))
     assert list(manifest()) == ["other"]
+
+
+def test_what_ships_is_the_pinned_bytes_with_its_notice():
+    notices = (shipped() / "THIRD-PARTY.txt").read_text(encoding="utf-8")
+    files = [entry for entry in manifest().values() if (shipped() / entry.file).is_file()]
+    for entry in files:
+        assert sha256_of(shipped() / entry.file) == entry.sha256
+        assert entry.licence == "Apache-2.0" or entry.file in notices
+    assert sum(path.stat().st_size for path in shipped().iterdir()) < 24e6
 
 
 def test_a_user_manifest_adds_and_overrides(machine):
@@ -67,6 +78,13 @@ def test_all_problems_of_a_manifest_are_listed(machine):
     assert "broken.licens: unknown key; did you mean 'licence'?" in str(caught.value)
     assert "broken.about: missing" in str(caught.value)
     assert "without folders, got '../net.pth'" in str(caught.value)
+
+
+def test_a_wheel_needs_a_name_a_hash_and_a_place_in_it(machine):
+    (machine / "home" / "manifest.toml").write_text(toml(mine={**TABLE, "wheel": "net-1.0.whl", "wheel_sha256": "ab"}))
+    with pytest.raises(ConfigError, match=r"(?s)name-1.0-py3-none-any.whl, got.*64 lower.*package: missing") as caught:
+        manifest()
+    assert len(caught.value.problems) == 3
 
 
 @pytest.mark.parametrize(("text", "problem"), [("[net", "not valid TOML"), ("net = 1", "net: expected a table, got 1")])

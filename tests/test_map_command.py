@@ -320,8 +320,8 @@ class TestRefusals:
         monkeypatch.setattr("torch.hub.get_dir", lambda: str(photos / "hub"))
         monkeypatch.setenv("PERCEPTLOSS_CACHE", str(photos / "empty"))
         monkeypatch.delenv("PERCEPTLOSS_HOME", raising=False)
-        assert main(["map", "out", "--ref", "gt", "-c", "lpips-squeeze"]) == 3
-        assert "squeezenet1_1" in capsys.readouterr().err
+        assert main(["map", "out", "--ref", "gt", "-c", "lpips-alex"]) == 3
+        assert "alexnet" in capsys.readouterr().err
 
     def test_a_map_that_is_not_finite_is_not_written(self, photos, capsys, monkeypatch):
         def build(card: Card):

