@@ -23,9 +23,7 @@ def make_wheel(folder: Path, content: bytes = GOOD) -> str:
     with zipfile.ZipFile(folder / WHEEL, "w") as archive:
         archive.writestr("wares/__init__.py", TRAP.format(str(folder / "was_run")))
         archive.writestr(PLACE, content)
-        archive.writestr(
-            f"{info}/METADATA", "Metadata-Version: 2.1\nName: wares\nVersion: 1.0\nRequires-Dist: none\n"
-        )
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: wares\nVersion: 1.0\nRequires-Dist: none\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-win_amd64\n")
         archive.writestr(f"{info}/RECORD", "")
     return hashlib.sha256((folder / WHEEL).read_bytes()).hexdigest()
