@@ -6,6 +6,7 @@ import copy
 import logging
 import pickle
 
+import numpy as np
 import pytest
 import torch
 import toys
@@ -14,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from toys import MODES, flat, term
 
 from perceptloss import CriticLoss
+from perceptloss.errors import InputError
 
 
 def late(start: int = 2, **options: object) -> CriticLoss:
@@ -158,3 +160,78 @@ def test_a_schedule_that_stands_still_is_said(caplog, monkeypatch):
         loss_fn(net(flat(0.5)), flat(0.25)).backward()
     assert [record.getMessage()[:40] for record in caplog.records] == ["no optimizer step was seen in 3 backward"]
     del kept
+
+
+def test_a_later_optimizer_of_the_same_net_goes_on_counting():
+    net, loss_fn = Net(), late()
+    for kind in (torch.optim.Adam, torch.optim.SGD):
+        kept = kind(net.parameters())  # the earlier one stays alive
+        weights(loss_fn, net, kept, 2, steps=3)
+    loss_fn(net(flat(0.5)), flat(0.25))
+    assert loss_fn.step == 6
+
+
+def test_a_resumed_optimizer_whose_closure_calls_the_loss_is_noticed(caplog):
+    """As Lightning and LBFGS step; an earlier loss of the process, whose optimizer is gone, is none of its business."""
+    net, past = Net(), late()
+    optimizer = torch.optim.Adam(net.parameters())
+    weights(past, net, optimizer, 1)
+    state = optimizer.state_dict()
+    optimizer, loss_fn = torch.optim.Adam(net.parameters()), late()
+    optimizer.load_state_dict(state)
+
+    def closure() -> Tensor:
+        loss = loss_fn(net(flat(0.5)), flat(0.25))
+        loss.backward()
+        return loss
+
+    caplog.set_level(logging.WARNING, "perceptloss")
+    for _ in range(2):
+        optimizer.step(closure)
+    assert len(caplog.records) == 1
+    assert loss_fn.step == 2
+
+
+class Peculiar(torch.optim.Optimizer):
+    """Keeps settings and empty buffers in its state from the beginning."""
+
+    def __init__(self, parameters) -> None:
+        parameters = list(parameters)
+        super().__init__(parameters, {})
+        self.state["rule"] = 3
+        for parameter in parameters:
+            self.state[parameter]["buffer"] = torch.zeros_like(parameter)
+
+    def step(self, closure=None) -> None:
+        pass
+
+
+def test_any_state_of_an_optimizer_is_read(caplog):
+    net, loss_fn = Net(), late()
+    weights(loss_fn, net, Peculiar(net.parameters()), 1, steps=2)
+    assert loss_fn.step == 2
+    assert not caplog.records
+
+
+def test_an_evaluation_at_a_told_step_does_not_move_what_is_recomputed():
+    net, y, x = Net(), torch.rand(1, 3, 40, 40), torch.rand(1, 3, 40, 40)
+    gradients = []
+    for is_evaluated in (False, True):
+        net.zero_grad()
+        loss_fn = CriticLoss([term(toys.difference(), crop=8)])
+        loss = checkpoint(lambda x, loss_fn=loss_fn: loss_fn(net(x), y), x, use_reentrant=False)
+        if is_evaluated:
+            with torch.no_grad():
+                loss_fn(x, y, step=500)
+        loss.backward()
+        gradients.append(net.weight.grad.clone())
+    assert torch.equal(*gradients)
+
+
+def test_steps_are_whole_numbers_of_any_library():
+    loss_fn, x = CriticLoss([term(toys.difference(), crop=4, start=2, ramp=4)]), torch.rand(1, 3, 16, 16)
+    values = {float(loss_fn(x, 1 - x, step=step)) for step in (3, np.int64(3), torch.tensor(3))}
+    assert len(values) == 1
+    for wrong in (3.0, "3", -1, torch.tensor(2.5)):
+        with pytest.raises(InputError, match="a step is a whole number of at least 0, got"):
+            loss_fn(x, x, step=wrong)

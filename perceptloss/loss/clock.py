@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import operator
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -17,6 +18,8 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from perceptloss.errors import InputError
 
 __all__ = ["Clock", "is_recomputed"]
 
@@ -44,8 +47,9 @@ class Clock:
         self._last = self.step
         self._first: int | None = None  # step of the first counted call
         self._open: int | None = None  # step of the calls since the last one that is over
-        self._optimizers: WeakSet[Optimizer] = WeakSet()  # those that update what the loss trains, where they are found
-        self._follows_optimizer = self._is_told = False
+        self._mine: WeakSet[Optimizer] = WeakSet()  # those that update what the loss trains
+        self._strangers: WeakSet[Optimizer] = WeakSet()  # others that stepped while calls were open
+        self._knows_mine = self._follows_optimizer = self._is_told = False
         self._waited = 0
         _listen()
         _clocks.add(self)
@@ -59,16 +63,31 @@ class Clock:
 
     def set(self, step: int) -> None:
         """Go on from a step that somebody knows."""
-        self.step = step
+        self.step = _whole(step)
         self._start_counting()
         self._is_told = True
 
-    def now(self, step: int | None = None) -> int:
-        """Step of a call: what it is told, or counted; a recomputation in the backward repeats the step of its call."""
-        if step is None:
-            step = self._last if is_recomputed() else self.step
-        self._last = step
+    def now(self, x: Tensor, step: int | None = None) -> int:
+        """Step of a call: what it is told, or counted; a recomputation in the backward repeats the step of its call.
+
+        Raises:
+            InputError: if it is told something else than a whole number of at least 0.
+        """
+        if step is not None:
+            return _whole(step)
+        if self._strangers:
+            self._meet(x)
+        step = self._last = self._last if is_recomputed() else self.step
         return step
+
+    def _meet(self, x: Tensor) -> None:
+        """Count the steps of strangers that update what the loss trains by now, as in a later phase of training."""
+        leaves = _leaves_of(x)
+        for optimizer in list(self._strangers):
+            if not leaves.isdisjoint(_parameters(optimizer)):
+                self._mine.add(optimizer)
+                self.updated(optimizer)
+        self._strangers.clear()
 
     def begin(self, x: Tensor, step: int, is_told: bool) -> None:
         """Take note of a call at a step, with a gradient to x."""
@@ -78,8 +97,8 @@ class Clock:
                 self.step = step
         elif self._first is None:
             self._first = step
-            self._optimizers = _optimizers_of(x) if self.matters else WeakSet()
-            self._follows_optimizer = bool(self._optimizers)
+            self._mine = _optimizers_of(x) if self.matters else WeakSet()
+            self._knows_mine = self._follows_optimizer = bool(self._mine)
         self._open = step
 
     def passed(self, step: int) -> None:
@@ -97,7 +116,8 @@ class Clock:
 
     def resumed(self, optimizer: Optimizer) -> None:
         """Take note of the first step of an optimizer that has a past of another process."""
-        if self._first == 0 and self.timed and self._is_mine(optimizer) and not self._is_told:
+        is_first = self._first == 0 and (self.step == 0 or not self._follows_optimizer)  # of the steps counted here
+        if is_first and self.timed and self._is_mine(optimizer) and not self._is_told:
             self._is_told = True
             _log.warning(
                 "the optimizer goes on from an earlier run, but the schedule of %s began again at step 0: load what "
@@ -108,6 +128,8 @@ class Clock:
     def updated(self, optimizer: Optimizer) -> None:
         """Take note of a step of an optimizer."""
         if not self._is_mine(optimizer):
+            if self._open is not None:
+                self._strangers.add(optimizer)
             return
         self._waited = 0
         if self._first is not None and not self._follows_optimizer:  # what was counted till now is its first step
@@ -116,15 +138,27 @@ class Clock:
             self._close(self._open)
 
     def _is_mine(self, optimizer: Optimizer) -> bool:
-        return not self._optimizers or optimizer in self._optimizers
+        return not self._knows_mine or optimizer in self._mine
 
     def _close(self, step: int) -> None:
         if self.step == step:
             self.step, self._open = step + 1, None
 
 
+def _whole(step: object) -> int:
+    """A step, be it a number of Python, of numpy or in a tensor."""
+    try:
+        number = operator.index(step)  # type: ignore[arg-type]
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise InputError(f"a step is a whole number of at least 0, got {step!r}.")
+    return number
+
+
 _clocks: WeakSet[Clock] = WeakSet()
 _stepped: WeakSet[Optimizer] = WeakSet()
+_resumed: WeakSet[Optimizer] = WeakSet()  # in their first step here, with a past of another process
 
 
 @cache
@@ -137,15 +171,27 @@ def _before_step(optimizer: Optimizer, *_: object) -> None:
     if torch.compiler.is_compiling() or optimizer in _stepped:
         return
     _stepped.add(optimizer)
-    if any(float(state.get("step", 1)) > 0 for state in optimizer.state.values() if state):
-        for clock in list(_clocks):
-            clock.resumed(optimizer)
+    if any(map(_has_past, optimizer.state.values())):
+        _resumed.add(optimizer)
+
+
+def _has_past(state: object) -> bool:
+    """Whether the state of a parameter comes of steps: it counts some, or what it gathers is not zero any more."""
+    if not isinstance(state, dict):  # some optimizers keep settings there
+        return False
+    gathered = [state["step"]] if "step" in state else state.values()
+    return any(bool(torch.as_tensor(value).any()) for value in gathered if isinstance(value, (int, float, Tensor)))
 
 
 def _after_step(optimizer: Optimizer, *_: object) -> None:
-    if not torch.compiler.is_compiling():
-        for clock in list(_clocks):
-            clock.updated(optimizer)
+    if torch.compiler.is_compiling():
+        return
+    is_resumed = optimizer in _resumed
+    _resumed.discard(optimizer)
+    for clock in list(_clocks):
+        if is_resumed:  # said after the step, because its closure may be what calls the loss
+            clock.resumed(optimizer)
+        clock.updated(optimizer)
 
 
 def is_recomputed() -> bool:
@@ -155,6 +201,13 @@ def is_recomputed() -> bool:
 
 def _optimizers_of(x: Tensor) -> WeakSet[Optimizer]:
     """Living optimizers that update leaves of the graph of x."""
+    leaves = _leaves_of(x)
+    found = (thing for thing in gc.get_objects() if issubclass(type(thing), Optimizer))
+    return WeakSet(optimizer for optimizer in found if not leaves.isdisjoint(_parameters(optimizer)))
+
+
+def _leaves_of(x: Tensor) -> set[int]:
+    """Identities of the leaves of the graph of x."""
     leaves, seen, nodes = {id(x)}, set[object](), [x.grad_fn]
     while nodes:
         node = nodes.pop()
@@ -162,9 +215,7 @@ def _optimizers_of(x: Tensor) -> WeakSet[Optimizer]:
             seen.add(node)
             leaves.add(id(getattr(node, "variable", None)))
             nodes += [following for following, _ in node.next_functions]
-    leaves.discard(id(None))
-    found = (thing for thing in gc.get_objects() if issubclass(type(thing), Optimizer))
-    return WeakSet(optimizer for optimizer in found if not leaves.isdisjoint(_parameters(optimizer)))
+    return leaves - {id(None)}
 
 
 def _parameters(optimizer: Optimizer) -> set[int]:
