@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from perceptloss.compare.settings import Pairing, Settings
 from perceptloss.compare.store import Store
 from perceptloss.critic import Critic
 from perceptloss.errors import ConfigError, InputError
+from perceptloss.inputs import described
 from perceptloss.output.files import unwritable
 
 __all__ = ["compare", "run_plan", "score", "score_pairs"]
@@ -102,7 +104,7 @@ def score_pairs(
 
     Args:
         pairs: Key, judged image and reference (or None); RGB in [0, 1], (3, H, W) or (1, 3, H, W),
-            six channels for stereo. Read once, one after another.
+            six channels for stereo, one where the settings replicate grey. Read once, one after another.
         critics: Names, `name=weights`, or critics. Critics move to the device.
         name: Of the system; `join` makes a comparison of several results.
         settings: Device, batch, tiles, precision, colour and border; images are never resized.
@@ -197,21 +199,20 @@ def _memory_jobs(pairs: Iterable[Pair], keys: dict[str, None], settings: Setting
         if key in keys:
             raise ConfigError([f"{key!r} is there twice"], "the images")
         keys[key] = None
-        yield _memory_job(
-            index, key, seen(_single(key, x), settings), y if y is None else seen(_single(key, y), settings)
-        )
+        image = partial(_single, key, is_grey_fine=settings.grey == "replicate")
+        yield _memory_job(index, key, seen(image(x), settings), y if y is None else seen(image(y), settings))
 
 
 def _memory_job(image: int, key: str, x: Tensor, y: Tensor | None) -> Job:
     return Job(0, image, (x.shape[-2], x.shape[-1]), lambda: Loaded(x, y), key, y is not None)
 
 
-def _single(key: str, image: Tensor) -> Tensor:
-    if image.ndim == 4 and len(image) == 1:
+def _single(key: str, image: Tensor, *, is_grey_fine: bool) -> Tensor:
+    if isinstance(image, Tensor) and image.ndim == 4 and len(image) == 1:
         image = image[0]
-    if image.ndim != 3:
-        raise InputError(f"{key}: expected an image of shape (3, H, W) or (1, 3, H, W), got {tuple(image.shape)}.")
-    return image.detach()
+    if not isinstance(image, Tensor) or image.ndim != 3:
+        raise InputError(f"{key}: expected an image of shape (3, H, W) or (1, 3, H, W), got {described(image)}.")
+    return (image.expand(3, -1, -1) if is_grey_fine and len(image) == 1 else image).detach()
 
 
 def _tabulate(
