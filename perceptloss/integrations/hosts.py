@@ -18,6 +18,7 @@ Then `type: critic_lpips_vgg` (the critic's name, hyphens as underscores) names 
 from __future__ import annotations
 
 import copy
+import copyreg
 import inspect
 import logging
 import math
@@ -26,11 +27,13 @@ from functools import cache
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from perceptloss.errors import ConfigError, near
 from perceptloss.integrations.probe import probe
 from perceptloss.loss.critic_loss import CriticLoss
+from perceptloss.loss.hidden import Hidden
+from perceptloss.loss.parsing import parse_loss
 from perceptloss.loss.terms import TermOptions
 from perceptloss.registry import list_critics
 
@@ -41,7 +44,10 @@ _log = logging.getLogger(__name__)
 Weighs = Literal["loss", "host"]
 Returns = Literal["tensor", "pair"]
 
-LOSS_OPTIONS = tuple(name for name in inspect.signature(CriticLoss).parameters if name != "critics")
+_LOSS_DEFAULTS = {
+    name: parameter.default for name, parameter in inspect.signature(CriticLoss).parameters.items() if name != "critics"
+}
+LOSS_OPTIONS = tuple(_LOSS_DEFAULTS)
 _TERM_OPTIONS = tuple(key for key in TermOptions.__annotations__ if key not in ("critic", "name", "weight"))
 
 
@@ -89,7 +95,7 @@ def forward_log(registry: Registry) -> None:
         ours.addHandler(Forward(host))
 
 
-class HostLoss(nn.Module):
+class HostLoss(Hidden):
     """A `CriticLoss` as a host expects it; `loss_class` makes the classes to register.
 
     Args:
@@ -101,7 +107,7 @@ class HostLoss(nn.Module):
 
     Attributes:
         step: Training step for schedules and crops. None: optimizer steps are counted, which starts anew
-            when training is resumed, because hosts do not save their losses.
+            when training is resumed, unless the host saves what `state` gives.
 
     Raises:
         ConfigError: with everything that is wrong.
@@ -122,7 +128,10 @@ class HostLoss(nn.Module):
         if not (is_number and math.isfinite(loss_weight) and (loss_weight if sign else abs(loss_weight)) > 0):
             problems.append(f"loss_weight must be a {sign}number other than 0, got {loss_weight!r}")
         try:
-            self.criterion = CriticLoss(terms, **options)
+            if problems:  # then the rest is only read: weights may be missing
+                parse_loss(terms, **{**_LOSS_DEFAULTS, **options})
+            else:
+                self.criterion = CriticLoss(terms, **options)
         except ConfigError as error:
             problems = [*error.problems, *problems]
         if problems:
@@ -158,7 +167,7 @@ class HostLoss(nn.Module):
         Raises:
             GradientError: on the first call, if a term sends no gradient.
         """
-        if not self._is_proven and x.requires_grad and torch.is_grad_enabled():
+        if not self._is_proven and isinstance(x, Tensor) and x.requires_grad and torch.is_grad_enabled():
             self.prove(x.device)
         loss = self.criterion(frames(x), None if y is None else frames(y), step=self.step)
         if self.weighs == "loss":
@@ -182,10 +191,25 @@ class HostLoss(nn.Module):
                 ", ".join(timed),
             )
 
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs; see `CriticLoss.state`."""
+        return self.criterion.state()
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.criterion.load_state(state)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By what `loss_class` was given, because no module holds its classes under their names."""
+        kind = type(self)
+        if kind.__module__ != __name__:
+            return copyreg.__newobj__, (kind,), vars(self)  # type: ignore[attr-defined]
+        return _blank, (kind.__name__, kind.critic, kind.weighs, kind.returns), vars(self)
+
 
 def frames(images: Tensor) -> Tensor:
-    """Clips (N, T, C, H, W) as images (N T, C, H, W); images as they are."""
-    return images.flatten(0, 1) if images.ndim == 5 else images
+    """Clips (N, T, C, H, W) as images (N T, C, H, W); what is none as it is."""
+    return images.flatten(0, 1) if isinstance(images, Tensor) and images.ndim == 5 else images
 
 
 def identifier(critic: str) -> str:
@@ -193,7 +217,6 @@ def identifier(critic: str) -> str:
     return "critic_" + critic.replace("-", "_").replace(".", "_")
 
 
-@cache
 def loss_class(
     name: str = "CriticLoss", *, critic: str | None = None, weighs: Weighs = "loss", returns: Returns = "tensor"
 ) -> type[HostLoss]:
@@ -205,21 +228,37 @@ def loss_class(
         weighs: Who multiplies by `loss_weight`.
         returns: What the host's slot unpacks.
     """
+    return _made(name, critic, weighs, returns)
+
+
+@cache
+def _made(name: str, critic: str | None, weighs: Weighs, returns: Returns) -> type[HostLoss]:
     what = f"The critic {critic!r}" if critic else "Weighted critics"
     facts = {"__doc__": f"{what} as a loss; see HostLoss.", "__module__": __name__}
     return type(name, (HostLoss,), {**facts, "critic": critic, "weighs": weighs, "returns": returns})
+
+
+def _blank(name: str, critic: str | None, weighs: Weighs, returns: Returns) -> HostLoss:
+    kind = _made(name, critic, weighs, returns)
+    return kind.__new__(kind)
 
 
 def add(registry: Registry, objects: Mapping[str, Any]) -> tuple[str, ...]:
     """Register objects, passing over those that are there already.
 
     Raises:
-        ConfigError: if a name belongs to somebody else; nothing is registered then.
+        ConfigError: if a name belongs to somebody else or another convention; nothing is registered then.
     """
     taken = {name: registry.get(name) for name in objects if name in registry}
-    foreign = [name for name, owner in taken.items() if not owner.__module__.startswith("perceptloss.")]
-    if foreign:
-        raise ConfigError([f"{name!r} is taken by {taken[name].__module__}" for name in foreign], "the host's registry")
+    problems = [
+        f"{name!r} is taken by {owner.__module__}"
+        if not owner.__module__.startswith("perceptloss.")
+        else f"{name!r} is registered already, weighed by the {owner.weighs}"
+        for name, owner in taken.items()
+        if owner is not objects[name]
+    ]
+    if problems:
+        raise ConfigError(problems, "the host's registry")
     register_module = getattr(registry, "register_module", None)  # of mmengine
     for name, item in objects.items():
         if name not in taken:

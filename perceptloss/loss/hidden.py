@@ -37,9 +37,12 @@ class Hidden(nn.Module):
         return {"step": torch.tensor(state["step"]), **counts}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> _IncompatibleKeys:
-        """Go on from what `state_dict` gave."""
-        counts = {key.removeprefix("skipped."): int(n) for key, n in state_dict.items() if key.startswith("skipped.")}
-        self.load_state({"step": int(state_dict["step"]), "skipped": counts} if "step" in state_dict else state_dict)
+        """Go on from what `state_dict` gave, here or in earlier versions, or `state`."""
+        state_dict = next((value for key, value in state_dict.items() if key.endswith("_extra_state")), state_dict)
+        if "step" in state_dict and "skipped" not in state_dict:
+            found = {key.removeprefix("skipped."): int(n) for key, n in state_dict.items() if key != "step"}
+            state_dict = {"step": int(state_dict["step"]), "skipped": found}
+        self.load_state(state_dict)
         return _IncompatibleKeys([], [])
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:

@@ -123,9 +123,18 @@ def test_grey_restorers_are_refused_at_the_start_unless_replicated(network, data
     assert read_plan(opt).loss.terms[0].signature.endswith("|grey:replicate")
 
 
-def test_a_loss_type_with_hyphens_gets_the_hint():
-    opt = options(pixel_opt={"type": "critic_mini-fr", "loss_weight": 1.0})
-    assert problems(opt) == ("train.pixel_opt: type 'critic_mini-fr' is written 'critic_mini_fr' here",)
+@pytest.mark.parametrize(
+    ("kind", "meant"),
+    [
+        ("critic_mini-fr", "critic_mini_fr"),
+        ("critic-mini-fr", "critic_mini_fr"),
+        ("Critic_Mini_FR", "critic_mini_fr"),
+        ("criticLoss", "CriticLoss"),
+    ],
+)
+def test_a_loss_type_in_another_spelling_gets_the_hint(kind, meant):
+    opt = options(pixel_opt={"type": kind, "loss_weight": 1.0})
+    assert problems(opt) == (f"train.pixel_opt: type {kind!r} is written {meant!r} here",)
 
 
 def test_a_share_that_never_comes_is_refused():

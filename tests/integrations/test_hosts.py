@@ -147,6 +147,51 @@ def test_a_name_that_is_taken_registers_nothing():
     assert list(registry) == ["CriticLoss"]
 
 
+def test_another_convention_in_the_same_registry_is_refused():
+    """Else the weight would be applied twice or never."""
+    registry = Registry()
+    register_losses(registry, weighs="loss")
+    with pytest.raises(ConfigError, match="'CriticLoss' is registered already, weighed by the loss"):
+        register_losses(registry, weighs="host")
+
+
+@pytest.mark.parametrize("facts", [{"critic": "gmsd"}, {"weighs": "host", "returns": "pair"}])
+def test_a_module_with_a_loss_is_pickled_whole(images, facts, tmp_path):
+    loss = loss_class("critic_gmsd", **facts)(**({} if "critic" in facts else {"critics": {"gmsd": 1.0}}))
+    torch.save(torch.nn.ModuleList([loss]), tmp_path / "whole.pt")
+    (again,) = torch.load(tmp_path / "whole.pt", weights_only=False)
+    assert type(again) is type(loss)
+    with torch.no_grad():
+        assert again(*images) == loss(*images)
+
+
+def test_its_state_is_that_of_its_critics(images):
+    """For `accelerator.register_for_checkpointing`, and as earlier versions saved it."""
+    loss, again = (loss_class()(critics={"gmsd": {"weight": 1.0, "start": 2}}) for _ in range(2))
+    loss.criterion.step = 7
+    again.load_state_dict(loss.state_dict())
+    assert again.state() == {"step": 7, "skipped": {}}
+    again.load_state_dict({"criterion._extra_state": {"step": 9, "skipped": {"gmsd": 2}}})
+    assert again.state() == {"step": 9, "skipped": {"gmsd": 2}}
+    assert not torch.nn.Sequential(loss).state_dict()
+
+
+@pytest.mark.parametrize("wrong", [None, np.zeros((8, 8, 3)), "image"])
+def test_no_image_is_named(images, wrong):
+    loss = loss_class("critic_gmsd", critic="gmsd")()
+    with pytest.raises(InputError, match=f"got a {type(wrong).__name__}"):
+        loss(wrong, images[1])
+    if wrong is not None:
+        with pytest.raises(InputError, match=f"got a {type(wrong).__name__}"):
+            loss(images[0], wrong)
+
+
+def test_wrong_keys_come_before_missing_weights(monkeypatch):
+    monkeypatch.setattr(hosts, "CriticLoss", lambda *_, **__: pytest.fail("built"))
+    with pytest.raises(ConfigError, match="unknown key 'weight'"):
+        loss_class("critic_lpips_vgg", critic="lpips-vgg")(weight=1.0)
+
+
 def test_everything_wrong_is_listed_at_once():
     with pytest.raises(ConfigError) as caught:
         loss_class()(critics=[{"critic": "gmsdd", "weight": 1.0}], loss_weight="1e-3", micro_bach=2, grad="fuse")
@@ -246,6 +291,8 @@ def test_metrics_of_hosts_without_basicsr(registry):
         assert registry["calculate_critic"](*pair, 4, critic="gmsd", grey="replicate") == value
         with pytest.raises(InputError, match=r"one channel.*grey: replicate"):
             metric(*pair)
+    with pytest.raises(InputError, match=r"need arrays.* got a NoneType"):
+        metric(None, grey)
     with pytest.raises(ConfigError, match="grey must be one of"):
         metric(grey, grey, grey="yes")
 

@@ -11,6 +11,7 @@ from typing import Any
 from perceptloss.errors import ConfigError, PerceptlossError, near
 from perceptloss.integrations.hosts import LOSS_OPTIONS, identifier
 from perceptloss.loss.critic_loss import CriticLoss
+from perceptloss.registry import list_critics
 
 __all__ = ["Plan", "grey_output", "patch_size", "read_plan"]
 
@@ -99,10 +100,13 @@ def _like_ours(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _hyphens(train: Mapping[str, Any]) -> Iterator[str]:
     """Loss types written like critics; registries know them by identifiers."""
+    names = "CriticLoss", "CriticPerceptualLoss", *(identifier(card.name) for card in list_critics())
+    spelt = {name.lower(): name for name in names}
     for key, block in train.items():
         kind = block.get("type") if isinstance(block, Mapping) else None
-        if isinstance(kind, str) and kind.startswith("critic_") and kind != identifier(kind.removeprefix("critic_")):
-            yield f"train.{key}: type {kind!r} is written {identifier(kind.removeprefix('critic_'))!r} here"
+        meant = spelt.get(kind.lower().replace("-", "_").replace(".", "_")) if isinstance(kind, str) else None
+        if meant not in (None, kind):
+            yield f"train.{key}: type {kind!r} is written {meant!r} here"
 
 
 def _numbers_as_text(critics: Any) -> Iterator[str]:
