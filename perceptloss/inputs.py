@@ -12,8 +12,8 @@ from perceptloss.card import Card
 from perceptloss.errors import InputError
 
 __all__ = [
-    *("advice", "all_finite", "check_image", "check_pixels", "check_roles", "described", "extremes", "is_transformed"),
-    *("not_finite", "usable"),
+    *("advice", "all_finite", "check_channels", "check_image", "check_pixels", "check_roles", "described", "extremes"),
+    *("is_transformed", "not_finite", "usable"),
 ]
 
 _SLACK = 1e-3  # resampling in float leaves values this far outside [0, 1]
@@ -25,10 +25,8 @@ def check_image(card: Card, name: str, image: Tensor) -> None:
     Raises:
         InputError: saying what came and what to do.
     """
+    check_channels(card, name, image)
     who = f"critic {card.name!r} needs"
-    if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[1] != card.channels:
-        need = f"{name} of shape (N, {card.channels}, H, W), RGB in [0, 1]"
-        raise InputError(f"{who} {need}, got {described(image)}.{advice(image, card.channels)}")
     if not image.is_floating_point():
         raise InputError(f"{who} floating-point {name} in [0, 1], got {image.dtype}. Use x.float() / 255.")
     height, width = image.shape[-2:]
@@ -40,6 +38,17 @@ def check_image(card: Card, name: str, image: Tensor) -> None:
     if height % card.multiple_of or width % card.multiple_of:
         need = f"sides that are multiples of {card.multiple_of}"
         raise InputError(f"{who} {need}, got {name} of {height}x{width}. Crop the images.")
+
+
+def check_channels(card: Card, name: str, image: Tensor) -> None:
+    """Refuse what is not of shape (N, channels, H, W) for the critic of a card.
+
+    Raises:
+        InputError: saying what came and what to do.
+    """
+    if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[1] != card.channels:
+        need = f"critic {card.name!r} needs {name} of shape (N, {card.channels}, H, W), RGB in [0, 1]"
+        raise InputError(f"{need}, got {described(image)}.{advice(image, card.channels)}")
 
 
 def check_pixels(card: Card, name: str, image: Tensor, *, may_overshoot: bool = False) -> None:
@@ -64,11 +73,15 @@ def check_roles(x: Tensor, y: Tensor | None, who: str) -> None:
     Raises:
         InputError: if gradients are on and y asks for one, but x does not. Both may: y is a constant all the same.
     """
-    if torch.is_grad_enabled() and y is not None and y.requires_grad and not x.requires_grad:
+    if torch.is_grad_enabled() and y is not None and _asks(y) and not _asks(x):
         raise InputError(
             f"{who} is called as (x, y): the judged image first, the reference second. Here y asks for a gradient and "
             "x does not, so nothing would be trained: change their places, or detach y."
         )
+
+
+def _asks(image: Tensor) -> bool:
+    return image.requires_grad or is_transformed(image)
 
 
 def usable(image: Tensor) -> Tensor:
@@ -84,6 +97,8 @@ def extremes(image: Tensor) -> tuple[float, float]:
 
 def is_transformed(image: Tensor) -> bool:
     """Whether derivatives are asked for by forward mode or `torch.func` instead of a backward pass."""
+    if torch.compiler.is_compiling():
+        return False
     is_dual = forward_ad._current_level >= 0 and forward_ad.unpack_dual(image).tangent is not None
     return is_dual or bool(torch._C._functorch.is_functorch_wrapped_tensor(image))
 
@@ -115,6 +130,10 @@ def advice(image: object, channels: int) -> str:
         return " Make it a tensor, such as torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255."
     if image.ndim == 3:
         return " For a single image: image[None]."
+    if image.ndim == 5:
+        return " For clips, (N, T, C, H, W): image.flatten(0, 1)."
+    if image.ndim == 4 and image.shape[3] == channels:
+        return " For channels last: image.permute(0, 3, 1, 2)."
     if image.ndim == 4 and image.shape[1] == 1 and channels == 3:
         return " For grey images: image.expand(-1, 3, -1, -1), or grey='replicate' of CriticLoss."
     return ""

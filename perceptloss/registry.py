@@ -194,6 +194,7 @@ def list_critics(
     ]
 
 
+@torch.inference_mode(False)  # or its weights could never be part of a graph
 def create_critic(
     name: str,
     weights: Weights | Default = DEFAULT,

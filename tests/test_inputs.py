@@ -44,6 +44,13 @@ class TestPlaces:
             create_critic("gmsd").maps(x, y)
 
     @pytest.mark.parametrize("grad", MODES)
+    def test_changed_places_under_transforms(self, grad):
+        loss_fn, (x, y) = CriticLoss({"gmsd": 1.0}, grad=grad), pair(1, 32)
+        for call in (loss_fn, loss_fn.value_and_gradient, create_critic("gmsd")):
+            with pytest.raises(InputError, match="change their places"):
+                torch.func.jvp(lambda y, call=call: call(x, y), (y,), (y,))
+
+    @pytest.mark.parametrize("grad", MODES)
     def test_where_both_learn_the_second_is_a_constant(self, grad):
         loss_fn, (x, y) = CriticLoss({"gmsd": 1.0}, grad=grad), pair(1, 32)
         alone = gradient(loss_fn, x, y)
@@ -134,6 +141,29 @@ class TestShape:
         torch.testing.assert_close(loss_fn(other_x, other_y), wanted)
         torch.testing.assert_close(gradient(loss_fn, x, other_y), slope)
 
+    @pytest.mark.parametrize("grad", MODES)
+    def test_gradients_asked_for_in_inference_mode(self, grad):
+        loss_fn, (x, y) = CriticLoss({"gmsd": 1.0, "mini-fr": 0.1}, grad=grad), pair(1, 64)
+        wanted, norms = loss_fn.value_and_gradient(x, y), loss_fn.check_gradient(x, y)
+        with torch.inference_mode():
+            other = x.clone(), y.clone()
+            assert loss_fn.check_gradient(*other) == norms
+            inside = loss_fn.value_and_gradient(*other)
+            built = CriticLoss({"gmsd": 1.0, "mini-fr": 0.1}, grad=grad)
+        torch.testing.assert_close(inside, wanted, rtol=0, atol=0)
+        torch.testing.assert_close(loss_fn.value_and_gradient(*other), wanted, rtol=0, atol=0)
+        torch.testing.assert_close(gradient(built, x, y), wanted[1])
+
+    def test_other_orders_of_dimensions_and_devices_are_explained(self):
+        loss_fn, y = CriticLoss({"gmsd": 1.0}), torch.rand(1, 3, 8, 8)
+        for wrong, advice in {
+            y.permute(0, 2, 3, 1): r"image\.permute\(0, 3, 1, 2\)",
+            y[None]: r"image\.flatten\(0, 1\)",
+            y.to("meta"): "on one device, got .* on meta and .* on cpu",
+        }.items():
+            with pytest.raises(InputError, match=advice):
+                loss_fn(wrong, y)
+
 
 class TestGrey:
     @pytest.mark.parametrize("grad", MODES)
@@ -150,6 +180,8 @@ class TestGrey:
         x = torch.rand(1, 1, 64, 64)
         with pytest.raises(InputError, match=r"got \(1, 1, 64, 64\).*grey='replicate'"):
             CriticLoss({"gmsd": 1.0})(x, x)
+        with pytest.raises(InputError, match="grey='replicate'"):  # before it starts
+            CriticLoss({"gmsd": {"weight": 1.0, "start": 9}})(x, x)
         with pytest.raises(ConfigError, match="'mini-stereo' judges images of 6"):
             CriticLoss({"mini-stereo": 1.0}, grey="replicate")
         with pytest.raises(ConfigError, match="grey must be one of refuse, replicate, got 'grey'"):
@@ -175,11 +207,25 @@ class TestTransforms:
         for slope in found:
             torch.testing.assert_close(slope(), expected, check_dtype=False)
 
-    def test_fused_refuses_them(self):
-        *found, _ = self.slopes("fused")
+    @pytest.mark.parametrize("grad", ["fused", "checkpoint"])
+    def test_the_others_refuse_them(self, grad):
+        *found, _ = self.slopes(grad)
         for slope in found:
             with pytest.raises(GradientError, match="grad='autograd'"):
                 slope()
+
+    @pytest.mark.parametrize("grad", MODES)
+    def test_what_finishes_its_gradient_refuses_them_in_every_mode(self, grad):
+        loss_fn, (x, y) = CriticLoss({"gmsd": 1.0}, grad=grad), pair(1, 32)
+        with pytest.raises(GradientError, match="without a transform"), forward_ad.dual_level():
+            loss_fn.value_and_gradient(forward_ad.make_dual(x, x), y)
+        with pytest.raises(GradientError, match="without a transform"):
+            torch.func.grad(lambda x: loss_fn.term_gradients(x, y)["gmsd"].sum())(x)
+
+    def test_a_critic_that_does_not_go_through_is_named_as_the_reason(self):
+        loss_fn, (x, y) = CriticLoss({"ssim": 1.0}, grad="autograd"), pair(1, 32)
+        with pytest.raises(GradientError, match=r"does not go through torch\.func or forward mode"):
+            torch.func.grad(lambda x: loss_fn(x, y))(x)
 
 
 class TestMonitors:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from perceptloss.critic import Critic, Overshoot
 from perceptloss.errors import ConfigError, GradientError, InputError
-from perceptloss.inputs import advice, check_roles, described, is_transformed, usable
+from perceptloss.inputs import usable
+from perceptloss.loss.checks import check_call, transforms_named
 from perceptloss.loss.clock import Clock, is_recomputed
 from perceptloss.loss.evaluate import Intake, share_trunks
 from perceptloss.loss.gradient import Call, Outcome, attach, fused, gradient
@@ -129,11 +130,8 @@ class CriticLoss(Hidden):
                 not finite where no gradient is wanted.
             NonFiniteLoss: if a term or, in training, an image is not finite and `on_nonfinite` is `raise`.
         """
-        if torch.compiler.is_compiling():  # a compiled training step calls this eagerly, as one graph break
-            if self._eager is None:
-                self._eager = torch.compiler.disable(self._forward)
-            return self._eager(x, y, step)
-        return self._forward(x, y, step)
+        result: Tensor = self._eagerly(self._forward, x, y, step)
+        return result
 
     def value_and_gradient(
         self, x: Tensor, y: Tensor | None = None, *, step: int | None = None
@@ -148,10 +146,22 @@ class CriticLoss(Hidden):
         Returns:
             The scalar loss, and its gradient, shaped like x, both in fp32 or better.
         """
-        self._check(x, y)
-        now = self._clock.now(step)
-        leaf = x.detach().requires_grad_()
-        with torch.enable_grad():
+        result: tuple[Tensor, Tensor] = self._eagerly(self._value_and_gradient, x, y, step)
+        return result
+
+    def _eagerly(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Call at once; a compiled training step does so, too, as one graph break."""
+        if torch.compiler.is_compiling():
+            if self._eager is None:
+                self._eager = torch.compiler.disable(lambda call, *arguments: call(*arguments))
+            call, arguments = self._eager, (call, *arguments)
+        return call(*arguments)
+
+    def _value_and_gradient(self, x: Tensor, y: Tensor | None, step: int | None) -> tuple[Tensor, Tensor]:
+        self._check(x, y, "fused")
+        now = self._clock.now(x, step)
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = usable(x.detach()).requires_grad_()
             outcome = self._take(replace(self._call(leaf, y, self._weights(now), now), mode="fused"))
         self._clock.begin(x, now, step is not None)
         self._clock.passed(now)
@@ -159,10 +169,11 @@ class CriticLoss(Hidden):
         return outcome.value, outcome.grad
 
     def _forward(self, x: Tensor, y: Tensor | None, step: int | None) -> Tensor:
-        self._check(x, y)
-        now = self._clock.now(step)
+        self._check(x, y, self.grad)
+        now = self._clock.now(x, step)
         call = self._call(x, y, self._weights(now), now)
-        value = attach(call, self._take(call), self._skips)
+        with transforms_named(x):
+            value = attach(call, self._take(call), self._skips)
         if call.needs_grad:
             self._clock.begin(x, now, step is not None)
             value.register_hook(lambda _: self._clock.passed(now))
@@ -190,23 +201,8 @@ class CriticLoss(Hidden):
         for term, what in outcome.bad.items():
             self._skips.add([term.label], what)
 
-    def _check(self, x: Tensor, y: Tensor | None) -> None:
-        need = f"floating-point {{}} of shape (N, 3, H, W) in {self.input_range}"
-        for name, image in (("x", x), ("y", y)):
-            if image is None and name == "y":
-                continue
-            if not isinstance(image, Tensor) or image.ndim != 4:
-                raise InputError(f"CriticLoss needs {need.format(name)}, got {described(image)}.{advice(image, 3)}")
-            if not image.is_floating_point():
-                raise InputError(f"CriticLoss needs {need.format(name)}, got {image.dtype}. Use x.float() / 255.")
-        if y is not None and y.shape != x.shape:
-            raise InputError(f"CriticLoss needs x and y of one shape, got {tuple(x.shape)} and {tuple(y.shape)}.")
-        check_roles(x, y, "CriticLoss")
-        if self.grad == "fused" and is_transformed(x):
-            raise GradientError(
-                "grad='fused' gives its gradient to backward() alone, not to torch.func or forward mode. Use "
-                "CriticLoss(..., grad='autograd'), or value_and_gradient without a transform."
-            )
+    def _check(self, x: Tensor, y: Tensor | None, mode: GradMode) -> None:
+        check_call(x, y, self.terms, self.input_range, mode)
 
     def _call(self, x: Tensor, y: Tensor | None, weights: Mapping[Term, float], step: int) -> Call:
         intake = Intake(self.input_range, self.overshoot, self.seed, step, self._calls % _CHECK_EVERY == 0)
@@ -243,10 +239,10 @@ class CriticLoss(Hidden):
         Raises:
             GradientError: naming every term that sends no gradient, or one that is not finite.
         """
-        self._check(x, y)
-        leaf = x.detach().clone().requires_grad_()
+        self._check(x, y, "fused")
         terms = [term for term in self.terms if not term.spec.monitor]
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = x.detach().clone().requires_grad_()
             calls = {term.label: replace(self._call(leaf, y, {term: 1.0}, 0), measure=False) for term in terms}
             alone = {label: fused(call).grad for label, call in calls.items()}
         gradients = {label: gradient for label, gradient in alone.items() if gradient is not None}

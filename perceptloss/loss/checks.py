@@ -1,0 +1,65 @@
+"""What a call of a loss is refused for before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor
+
+from perceptloss.errors import GradientError, InputError
+from perceptloss.inputs import advice, check_channels, check_roles, described, is_transformed
+from perceptloss.loss.terms import GradMode, Term
+
+__all__ = ["check_call", "transforms_named"]
+
+
+def check_call(
+    x: Tensor, y: Tensor | None, terms: Sequence[Term], input_range: Sequence[float], mode: GradMode
+) -> None:
+    """Refuse what is no pair of batches of images, in order, for all terms, also those that start later.
+
+    Raises:
+        InputError: saying what came and what to do.
+        GradientError: if the mode cannot give the derivative that is asked for.
+    """
+    need = f"floating-point {{}} of shape (N, 3, H, W) in {input_range}"
+    for name, image in (("x", x), ("y", y)):
+        if image is None and name == "y":
+            continue
+        if not isinstance(image, Tensor) or image.ndim != 4:
+            raise InputError(f"CriticLoss needs {need.format(name)}, got {described(image)}.{advice(image, 3)}")
+        if not image.is_floating_point():
+            raise InputError(f"CriticLoss needs {need.format(name)}, got {image.dtype}. Use x.float() / 255.")
+        for term in terms:
+            if not (term.spec.grey == "replicate" and image.shape[1] == 1):
+                check_channels(term.critic.card, name, image)
+    if y is not None and (y.shape != x.shape or y.device != x.device):
+        shown = " and ".join(f"{tuple(image.shape)} on {image.device}" for image in (x, y))
+        raise InputError(f"CriticLoss needs x and y of one shape on one device, got {shown}.")
+    check_roles(x, y, "CriticLoss")
+    if mode != "autograd" and is_transformed(x):
+        raise GradientError(
+            f"grad={mode!r} gives its gradient to backward() alone, not to torch.func or forward mode. Use "
+            "CriticLoss(..., grad='autograd'), or value_and_gradient without a transform."
+        )
+
+
+@contextmanager
+def transforms_named(x: Tensor) -> Iterator[None]:
+    """Say that `torch.func` or forward mode is the reason where torch cannot take a critic through it.
+
+    Raises:
+        GradientError: instead of what torch raises.
+    """
+    try:
+        yield
+    except GradientError:
+        raise
+    except RuntimeError as error:
+        if not is_transformed(x):
+            raise
+        raise GradientError(
+            "a critic of this loss does not go through torch.func or forward mode, only through backward(). "
+            f"torch says: {error}"
+        ) from error
