@@ -18,6 +18,8 @@ from perceptloss import CriticLoss, create_critic
 from perceptloss.errors import ConfigError, GradientError, InputError, NonFiniteLoss
 from perceptloss.loss.balance import measure_balance
 from perceptloss.maps.attribution import attribution
+from perceptloss.maps.pixel_weights import pixel_weights
+from perceptloss.maps.tiles import score_tiled
 
 SHAPES = [{"critic": "gmsd", "weight": 1.0}, {"critic": "mini-nr", "weight": 1.0, "shape": "hinge"}]
 
@@ -120,6 +122,13 @@ class TestShape:
         if wrong is not None:
             with pytest.raises(InputError, match=expected):
                 call(good, wrong)
+
+    @pytest.mark.parametrize("wrong", [None, np.zeros((8, 8, 3)), "image"])
+    def test_maps_say_it_too(self, wrong):
+        critic, good = create_critic("ssim"), torch.rand(1, 3, 16, 16)
+        for call in (attribution, score_tiled, pixel_weights):
+            with pytest.raises(InputError, match=f"got a {type(wrong).__name__}"):
+                call(critic, wrong, good)
 
     @pytest.mark.parametrize("grad", MODES)
     def test_an_empty_batch_costs_nothing(self, grad):

@@ -149,3 +149,7 @@ def test_refusals():
         pixel_weights(create_critic("ssim"), x)
     with pytest.raises(InputError, match="needs finite x"):
         pixel_weights(mapped(), torch.full((1, 3, 4, 4), float("nan")))
+    critic = mapped()
+    critic.quality_map = lambda x, y: x[:, :1] * float("nan")
+    with pytest.raises(InputError, match="a map that is not finite"):
+        pixel_weights(critic, x)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from perceptloss.critic import Critic
 from perceptloss.errors import InputError
-from perceptloss.inputs import check_roles
+from perceptloss.inputs import check_channels, check_roles
 from perceptloss.networks.functional import blur, gaussian
 
 __all__ = ["attribution", "sensitivity"]
@@ -62,6 +62,8 @@ def attribution(critic: Critic, x: Tensor, y: Tensor | None = None, *, steps: in
     """
     if steps < 1:
         raise InputError(f"attribution needs one step or more, got {steps}.")
+    for name, image in (("x", x), *([] if y is None else [("y", y)])):
+        check_channels(critic.card, name, image)
     check_roles(x, y, "attribution")
     x, start = critic.admit(x.detach(), None if y is None else y.detach())
     if start is None:
@@ -91,6 +93,7 @@ def sensitivity(critic: Critic, x: Tensor) -> Tensor:
     Returns:
         The map, (N, 1, H, W), detached.
     """
+    check_channels(critic.card, "x", x)
     x, _ = critic.admit(x.detach())
 
     def score(point: Tensor) -> Tensor:

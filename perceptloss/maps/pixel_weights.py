@@ -10,6 +10,7 @@ from torch import Tensor
 
 from perceptloss.critic import Critic
 from perceptloss.errors import InputError
+from perceptloss.inputs import check_channels
 
 __all__ = ["pixel_weights"]
 
@@ -49,6 +50,7 @@ def pixel_weights(critic: Critic, x: Tensor, y: Tensor | None = None, *, floor: 
     """
     if not 0 <= floor <= 1:
         raise InputError(f"floor is a share of the weight and must lie in [0, 1], got {floor}.")
+    check_channels(critic.card, "x", x)
     with torch.autocast(x.device.type, enabled=False):
         badness = _badness(critic, critic.maps(x, y))
     if not torch.isfinite(badness).all():

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from perceptloss.critic import Critic
 from perceptloss.errors import InputError
+from perceptloss.inputs import check_channels
 
 __all__ = ["edges", "parts", "score_tiled", "tiled"]
 
@@ -113,6 +114,9 @@ def score_tiled(
         >>> score_tiled(critic, x, y, tile=512, overlap=64)  # x, y: (1, 3, 2160, 3840)
     """
     card = critic.card
+    check_channels(card, "x", x)
+    if y is not None:
+        check_channels(card, "y", y)
     if y is not None and y.shape != x.shape:
         shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
         raise InputError(f"critic {card.name!r} needs x and y of one shape, got {shapes}. Crop or resize before.")

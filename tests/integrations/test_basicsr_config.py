@@ -99,7 +99,9 @@ def test_no_critics_are_none(none):
     [
         ({"num_out_ch": 1}, {}, "network_g gives one channel (num_out_ch: 1)"),
         ({"in_chans": 1}, {}, "network_g gives one channel (in_chans: 1)"),
+        ({"channels": 1}, {}, "network_g gives one channel (channels: 1)"),
         ({}, {"color": "y"}, "datasets.val gives luma alone (color: y)"),
+        ({"channels": 64}, {"color": "gray"}, "datasets.val gives luma alone (color: gray)"),
         ({"num_out_ch": 3, "num_in_ch": 1}, {}, None),
     ],
 )
@@ -135,6 +137,13 @@ def test_grey_restorers_are_refused_at_the_start_unless_replicated(network, data
 def test_a_loss_type_in_another_spelling_gets_the_hint(kind, meant):
     opt = options(pixel_opt={"type": kind, "loss_weight": 1.0})
     assert problems(opt) == (f"train.pixel_opt: type {kind!r} is written {meant!r} here",)
+
+
+def test_judges_alone_train_nothing():
+    opt = options(critics=[{**GMSD, "weight": 0}])
+    assert read_plan(opt) is not None
+    del opt["train"]["pixel_opt"]
+    assert problems(opt) == ("train.critics only watch, and there is no other loss, so nothing would be trained",)
 
 
 def test_a_share_that_never_comes_is_refused():

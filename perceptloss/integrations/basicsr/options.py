@@ -74,6 +74,9 @@ def read_plan(opt: Mapping[str, Any]) -> Plan | None:
     loss = _build(critics, {key: value for key, value in options.items() if key in known}, problems)
     if loss is not None:
         problems += _unusable(loss, opt)
+        is_watched_only = all(term.spec.monitor for term in loss.terms)
+        if is_watched_only and not any(train.get(slot) for slot in ("pixel_opt", "perceptual_opt", "gan_opt")):
+            problems.append("train.critics only watch, and there is no other loss, so nothing would be trained")
     if problems or loss is None:
         raise ConfigError(problems, "the BasicSR config")
     return Plan(loss, extras)
@@ -135,20 +138,30 @@ def patch_size(opt: Mapping[str, Any]) -> int | None:
     return size if isinstance(size, int) else None
 
 
-_OUTPUTS = ("num_out_ch", "out_channels", "out_chans", "out_nc", "out_ch", "num_out", "colors", "n_colors")
-_INPUTS = ("num_in_ch", "in_channels", "in_chans", "in_nc", "in_ch", "inp_channels", "img_channel", "img_channels")
+_OUTPUTS = (
+    *("num_out_ch", "num_out", "out_ch", "out_nc", "output_nc", "out_chans", "out_channel", "out_channels"),
+    *("output_channels", "colors", "n_colors"),
+)
+_INPUTS = (
+    *("num_in_ch", "in_ch", "in_nc", "input_nc", "in_chans", "in_channel", "in_channels", "input_channels"),
+    *("inp_channels", "img_channel", "img_channels", "image_channels", "num_channels", "n_channels"),
+    *("channels", "color_channels", "num_ch", "nc"),  # features in other networks, but never one
+)
+_LUMA = ("y", "gray", "grey", "grayscale")
 
 
 def grey_output(opt: Mapping[str, Any]) -> str | None:
     """What in the config says that the network gives images of one channel; None if nothing does."""
     network = opt.get("network_g") or {}
-    for keys in (_OUTPUTS, _INPUTS):
-        given = {key: network[key] for key in keys if key in network}
-        if given:
-            return next((f"network_g gives one channel ({key}: 1)" for key, n in given.items() if n == 1), None)
+    outputs = [key for key in _OUTPUTS if key in network]
+    for key in outputs or _INPUTS:
+        if network.get(key) == 1:
+            return f"network_g gives one channel ({key}: 1)"
+    if outputs:
+        return None
     for phase, dataset in (opt.get("datasets") or {}).items():
-        if dataset.get("color") == "y":
-            return f"datasets.{phase} gives luma alone (color: y)"
+        if (colour := dataset.get("color")) in _LUMA:
+            return f"datasets.{phase} gives luma alone (color: {colour})"
     return None
 
 
