@@ -52,8 +52,10 @@ def test_weights_give_the_wished_shares_beside_l1(pair):
 
 def test_wrong_shares_are_all_named(pair):
     with pytest.raises(ConfigError) as caught:
-        weights_for_shares(CriticLoss({"ssim": 1.0, "gmsd": 1.0}), {"ssmi": 0.7, "ssim": 0.6}, *pair)
+        loss_fn = CriticLoss({"ssim": 1.0, "gmsd": 1.0, "psnr": 0})
+        weights_for_shares(loss_fn, {"ssmi": 0.5, "ssim": 0.6, "psnr": 0.2}, *pair)
     text = str(caught.value)
     assert "did you mean 'ssim'" in text
     assert "no share given for term 'gmsd'" in text
+    assert "term 'psnr' only watches" in text
     assert "1.3" in text

@@ -77,7 +77,14 @@ def weights_for_shares(
         ConfigError: if labels are not those of the terms, or the shares leave nothing to L1.
     """
     labels = [term.label for term in loss_fn.terms if not term.spec.monitor]
-    problems = [f"no term is called {label!r}{near(label, labels)}" for label in shares if label not in labels]
+    watching = [term.label for term in loss_fn.terms if term.spec.monitor]
+    problems = [
+        f"term {label!r} only watches and has no share"
+        if label in watching
+        else f"no term is called {label!r}{near(label, labels)}"
+        for label in shares
+        if label not in labels
+    ]
     problems += [f"no share given for term {label!r}" for label in labels if label not in shares]
     problems += [
         f"share of {label!r} must be positive, got {shares[label]!r}" for label in shares if not shares[label] > 0
