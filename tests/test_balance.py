@@ -51,8 +51,8 @@ def test_weights_give_the_wished_shares_beside_l1(pair):
 
 
 def test_wrong_shares_are_all_named(pair):
+    loss_fn = CriticLoss({"ssim": 1.0, "gmsd": 1.0, "psnr": 0})
     with pytest.raises(ConfigError) as caught:
-        loss_fn = CriticLoss({"ssim": 1.0, "gmsd": 1.0, "psnr": 0})
         weights_for_shares(loss_fn, {"ssmi": 0.5, "ssim": 0.6, "psnr": 0.2}, *pair)
     text = str(caught.value)
     assert "did you mean 'ssim'" in text
