@@ -30,6 +30,7 @@ __all__ = [
 
 T = TypeVar("T")
 _LARGEST = {int: 2**64, float: sys.float_info.max}
+_NONE: Mapping[str, Any] = types.MappingProxyType({})
 _LIMITS = {"at least": operator.ge, "above": operator.gt, "below": operator.lt}
 
 
@@ -48,8 +49,13 @@ def option(
     return field(default=default, metadata=metadata)
 
 
-def load(cls: type[T], argv: Sequence[str]) -> T:
+def load(cls: type[T], argv: Sequence[str], defaults: Mapping[str, Any] = _NONE) -> T:
     """Build a configuration: defaults, then `--config FILE`, then `--key value` or `--key=value`, the last one winning.
+
+    Args:
+        cls: The tree.
+        argv: Command line.
+        defaults: By dotted key, instead of those of the tree; they are not checked.
 
     Raises:
         HelpRequested: if `-h` or `--help` is given.
@@ -63,7 +69,7 @@ def load(cls: type[T], argv: Sequence[str]) -> T:
     for key, text in texts.items():
         value = _from_text(text, known[key], key, problems) if key in known else text
         given[key] = (value, "command line")
-    return _checked(cls, given, problems)
+    return _checked(cls, given, problems, defaults)
 
 
 def from_mapping(cls: type[T], content: Mapping[str, Any], source: str = "mapping") -> T:
@@ -81,7 +87,9 @@ def _given(cls: type[Any], content: Mapping[str, Any], source: str, problems: li
     return given
 
 
-def _checked(cls: type[T], given: Mapping[str, tuple[Any, str]], problems: list[str]) -> T:
+def _checked(
+    cls: type[T], given: Mapping[str, tuple[Any, str]], problems: list[str], defaults: Mapping[str, Any] = _NONE
+) -> T:
     known = {key: hint for key, hint, _ in _leaves(cls)}
     values: dict[str, Any] = {}
     for key, (value, source) in given.items():
@@ -97,7 +105,7 @@ def _checked(cls: type[T], given: Mapping[str, tuple[Any, str]], problems: list[
         problems += [f"{key}: {p} ({given[key][1]})" for p in _outside(values.get(key), spec)]
     if problems:
         raise ConfigError(problems, "options; --help lists them")
-    return _filled(cls(), values)
+    return _filled(cls(), {**defaults, **values})
 
 
 def _parse_argv(argv: Sequence[str], problems: list[str]) -> dict[str, str | bool]:

@@ -72,7 +72,7 @@ def test_csv_problems_are_listed_with_their_lines(folder):
     with pytest.raises(OpinionsError) as caught:
         read_opinions("csv", path)
     expected = (
-        "line 6: images/b1.png was already in line 5",
+        "line 6: images/b1.png was already in line 5; give each picture one row, with the mean of its scores",
         "line 2: mos is 'good', expected a number",
         "line 3: std is 'x', expected a number",
         "line 3: level is '1.5', expected a whole number",
@@ -88,7 +88,8 @@ def test_csv_problems_are_listed_with_their_lines(folder):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["picture,moss", "a,1"], r"expected the columns image, mos; found picture, moss"),
+        (["picture,moss", "a,1"], r"expected the columns image, mos or dmos; found picture, moss"),
+        (["image;mos", "a;1"], r"found image;mos; cells are separated by ';', expected commas"),
         (["image,MOSS", "a,1"], r"found image, MOSS; did you mean 'MOSS'"),
         (["image,mos"], r"there are no rows below the header"),
         (["image,mos,mos", "a,1,2"], r"the column mos comes twice"),

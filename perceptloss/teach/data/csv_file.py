@@ -15,7 +15,7 @@ from perceptloss.teach.data.tables import Row, read_rows
 __all__ = ["read_csv"]
 
 _COLUMNS: Final = (
-    *("image", "mos", "reference", "std", "content", "distortion", "level"),
+    *("image", "mos", "dmos", "reference", "std", "content", "distortion", "level"),
     *("image_right", "reference_right"),
 )
 _NEAR: Final = 0.8  # likeness from which on a name is a slip of the pen
@@ -26,20 +26,20 @@ def read_csv(
     root: str | Path,
     *,
     name: str | None = None,
-    higher_better: bool = True,
+    higher_better: bool | None = None,
     range: tuple[float, float] | None = None,
 ) -> OpinionSet:
     """Opinions from a CSV file in UTF-8 whose first line names the columns.
 
-    Columns `image` and `mos` must be there. These may be, and their cells may be empty: `reference`, `std`, `content`,
-    `distortion`, `level`, and for stereo pairs `image_right`, `reference_right`.
+    Columns `image` and `mos` (or `dmos`, of which lower is better) must be there. These may be, and their cells may be
+    empty: `reference`, `std`, `content`, `distortion`, `level`, and for stereo pairs `image_right`, `reference_right`.
     Paths are relative to the folder of the file. Without `content`, the reference names the content, or the image
     where there is none. A picture that is a row of its own and the reference of others has their content.
 
     Args:
         root: The file.
         name: Of the data set; by default that of the file without its ending.
-        higher_better: Whether a higher `mos` is a better picture.
+        higher_better: Whether a higher number is a better picture; by default as the column is called.
         range: Lowest and highest value of the scale; by default those that occur.
 
     Raises:
@@ -49,13 +49,16 @@ def read_csv(
     path = Path(root)
     if not path.is_file():
         raise OpinionsError([f"{path} is not a file"], "csv")
-    rows = read_rows(path, ("image", "mos"))
+    rows = read_rows(path, ("image", "mos|dmos"))
+    scores = {"mos", "dmos"} & {column for row in rows for column in row.cells}
+    score = "dmos" if scores == {"dmos"} else "mos"
     problems: list[str] = [*_unknown(path, rows), *_repeated(rows)]
+    problems += ["there are scores in mos and in dmos; leave one column out"] if len(scores) > 1 else []
     shared = {
         row.cells["reference"]: row.cells["content"] for row in rows if {"reference", "content"} <= row.cells.keys()
     }
     name = name or path.stem
-    opinions = [_opinion(row, path.parent, shared, problems) for row in rows]
+    opinions = [_opinion(row, score, path.parent, shared, problems) for row in rows]
     problems += [
         f"{row.where}: {file} {'is missing' if why == 'is not there' else why}"
         for row, opinion in zip(rows, opinions, strict=True)
@@ -64,11 +67,12 @@ def read_csv(
     ]
     if problems:
         raise OpinionsError(problems, str(path))
-    scores = [opinion.mos for opinion in opinions]
-    return OpinionSet(name, opinions, higher_better, range or (min(scores), max(scores)))
+    found = [opinion.mos for opinion in opinions]
+    higher = score == "mos" if higher_better is None else higher_better
+    return OpinionSet(name, opinions, higher, range or (min(found), max(found)))
 
 
-def _opinion(row: Row, folder: Path, shared: dict[str, str], problems: list[str]) -> Opinion:
+def _opinion(row: Row, score: str, folder: Path, shared: dict[str, str], problems: list[str]) -> Opinion:
     cells = row.cells
     image = row.text("image", problems)
     level = row.optional("level", problems)
@@ -81,7 +85,7 @@ def _opinion(row: Row, folder: Path, shared: dict[str, str], problems: list[str]
     return Opinion(
         image=spelt(folder / image),
         reference=file("reference"),
-        mos=row.number("mos", problems),
+        mos=row.number(score, problems),
         std=row.optional("std", problems),
         content=cells.get("content") or cells.get("reference") or shared.get(image, image),
         distortion=cells.get("distortion"),
@@ -110,5 +114,6 @@ def _repeated(rows: list[Row]) -> list[str]:
         key = tuple(row.cells.get(column) for column in ("image", "image_right", "reference", "reference_right"))
         if first.setdefault(key, row) is not row:
             line = first[key].where.rsplit(" ", 1)[-1]
-            problems.append(f"{row.where}: {row.cells.get('image')} was already in line {line}")
+            again = f"{row.where}: {row.cells.get('image')} was already in line {line}"
+            problems.append(f"{again}; give each picture one row, with the mean of its scores")
     return problems

@@ -82,7 +82,7 @@ def read_rows(path: Path, columns: Sequence[str], sheet: str | None = None) -> l
 
     Args:
         path: The file.
-        columns: Names that must be there, in any order and case, among others.
+        columns: Names that must be there, in any order and case, among others; `mos|dmos`: one of these.
         sheet: Of a workbook; the first by default.
 
     Raises:
@@ -90,17 +90,24 @@ def read_rows(path: Path, columns: Sequence[str], sheet: str | None = None) -> l
             rows below.
     """
     lines = _read_xlsx(path, sheet) if path.suffix.lower() == ".xlsx" else _read_csv(path)
-    needed = {column.lower() for column in columns}
+    needed = [set(column.lower().split("|")) for column in columns]
     for place, (_, cells) in enumerate(lines[:_HEADER_WITHIN]):
         header = [cell.strip().lower() for cell in cells]
-        if needed <= set(header):
+        if all(names & set(header) for names in needed):
             return _rows(path, header, lines[place + 1 :])
     found = [cell.strip() for cell in lines[0][1] if cell.strip()] if lines else []
-    absent = [column for column in columns if column.lower() not in {cell.lower() for cell in found}]
-    hints = "".join(near(column, found) for column in absent[:1])
+    absent = [column for column in columns if not set(column.lower().split("|")) & {cell.lower() for cell in found}]
+    hints = _separated(found) or "".join(near(column.split("|")[0], found) for column in absent[:1])
+    wanted = ", ".join(column.replace("|", " or ") for column in columns)
     raise OpinionsError(
-        [f"expected the columns {', '.join(columns)}; found {', '.join(found) or 'nothing'}{hints}"], str(path)
+        [f"expected the columns {wanted}; found {', '.join(found) or 'nothing'}{hints}"], str(path)
     )
+
+
+def _separated(found: Sequence[str]) -> str:
+    """A hint where the cells of a line are separated by another sign than a comma."""
+    sign = next((sign for sign in (";", "\t", "|") if len(found) == 1 and sign in found[0]), "")
+    return f"; cells are separated by {sign!r}, expected commas: save the table as comma-separated UTF-8" if sign else ""
 
 
 def _rows(path: Path, header: Sequence[str], lines: Sequence[tuple[int, list[str]]]) -> list[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,11 +16,11 @@ from perceptloss.errors import ConfigError
 from perceptloss.runs.config import option
 from perceptloss.teach.data import Opinion, OpinionsError, OpinionSet, read_opinions
 from perceptloss.teach.data.pictures import TAUGHT
-from perceptloss.teach.leaks.hashing import Fingerprints, fingerprint_files
+from perceptloss.teach.leaks.hashing import Fingerprints, find_duplicates, fingerprint_files
 from perceptloss.teach.run.photos import Photos, cut
 from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, SourceOptions
 
-__all__ = ["Opinions", "Options", "open_source"]
+__all__ = ["Opinions", "Options", "held_apart", "open_source", "picture_problems", "sizes_of"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,12 @@ class Options(SourceOptions):
     )
     cache_mb: int = option(512, "memory for decoded images, MiB", at_least=0)
     split_seed: int = option(0, "of the split into what is taught and the exam", at_least=0)
+    look_alikes: Literal["refuse", "together", "allow"] = option(
+        "refuse", "photographs that are taught and examined, in disguise too: refuse them, keep such in one part, allow"
+    )
+    draw: Literal["contents", "images"] = option(
+        "contents", "a batch is contents x versions images: so many of each photograph, or any"
+    )
 
 
 class Opinions:
@@ -62,8 +68,8 @@ class Opinions:
 
     @property
     def content_ids(self) -> np.ndarray:
-        """Photograph of each item."""
-        return self.columns.content
+        """What a batch is spread over: the photograph of each item, or the item itself."""
+        return self.columns.content if self.options.draw == "contents" else np.arange(len(self))
 
     def __len__(self) -> int:
         return len(self.opinions)
@@ -162,9 +168,11 @@ def open_source(options: Options, setting: Setting) -> Opened:
         raise ConfigError(["root: where is the dataset?"], options.label)
     everything = read_opinions(options.layout, Path(options.root), **options.layout_options)
     everything.check()
-    sizes = _sizes(everything)
+    sizes = sizes_of(everything)
     if problems := _problems(everything, sizes, options, setting):
         raise ConfigError(problems, options.label)
+    if options.look_alikes == "together":
+        everything = setting.on_main(lambda: held_apart(everything))
     parts: dict[str, OpinionSet] = {"exam": everything} if setting.is_exam else {"taught": everything}
     if not setting.is_exam and options.hold_out:
         parts = everything.split({"taught": 1 - options.hold_out, "exam": options.hold_out}, options.split_seed)
@@ -172,18 +180,36 @@ def open_source(options: Options, setting: Setting) -> Opened:
     return Opened(
         None if taught is None else Opinions(taught, options, setting),
         [] if exam is None else [_exam(exam, sizes, options, setting)],
-        None if taught is None else _prints(taught),
-        None if exam is None else _prints(exam),
+        None if taught is None or options.look_alikes == "allow" else _prints(taught),
+        None if exam is None or options.look_alikes == "allow" else _prints(exam),
     )
 
 
-def _sizes(opinions: OpinionSet) -> dict[Path, tuple[int, int]]:
-    """Height and width of every judged image, from the headers.
+def held_apart(opinions: OpinionSet) -> OpinionSet:
+    """The same opinions, of which photographs that look alike, damaged too, are one content and so never split."""
+    prints = _prints(opinions)
+    first = {content: content for content in opinions.contents}
+    shown = {str(o.reference or o.image): o.content for o in opinions}
+
+    def root(content: str) -> str:
+        while first[content] != content:
+            content = first[content]
+        return content
+
+    for pair in find_duplicates(prints, prints):
+        a, b = sorted(root(shown[name]) for name in (pair.a_name, pair.b_name))
+        first[b] = a
+    joined = (replace(o, content=root(o.content)) for o in opinions)
+    return OpinionSet(opinions.name, joined, opinions.higher_better, opinions.range)
+
+
+def sizes_of(opinions: OpinionSet, *, decode: bool = False) -> dict[Path, tuple[int, int]]:
+    """Height and width of every picture of a set, from the headers, or from decoding them whole.
 
     Raises:
         OpinionsError: listing the files that cannot be read.
     """
-    files, problems = inspect_all([opinion.image for opinion in opinions], TAUGHT, decode=False)
+    files, problems = inspect_all(opinions.files(), TAUGHT, decode=decode)
     if problems:
         raise OpinionsError(problems, opinions.name)
     return {path: file.size for path, file in files.items()}
@@ -199,13 +225,28 @@ def _problems(
         problems.append(f"{what} references, which this dataset does not have for all images")
     if card.channels == 6 and any(o.image_right is None for o in opinions):
         problems.append(f"{card.name!r} judges stereo pairs, which this dataset does not have")
-    if not setting.is_exam and not options.crops and len(set(sizes.values())) > 1:
+    judged = {sizes[o.image] for o in opinions}
+    if not setting.is_exam and not options.crops and len(judged) > 1:
         problems.append("crops: images have different sizes; give the side of the squares to learn from")
     least = max([card.min_size, *([] if setting.is_exam else options.crops)])
+    return problems + picture_problems(opinions, sizes, least)
+
+
+def picture_problems(opinions: OpinionSet, sizes: dict[Path, tuple[int, int]], least: int) -> list[str]:
+    """Judged images below a side, and pictures of one row that differ in size."""
     small = [
-        f"{path}: {h}x{w}; at least {least}x{least} are needed" for path, (h, w) in sizes.items() if min(h, w) < least
+        f"{path}: {h}x{w}; at least {least}x{least} are needed"
+        for path in dict.fromkeys(o.image for o in opinions)
+        for h, w in [sizes[path]]
+        if min(h, w) < least
     ]
-    return problems + small
+    unequal = [
+        "{}: {}x{}, but {} is {}x{}; they must be of one size".format(other, *sizes[other], o.image, *sizes[o.image])
+        for o in opinions
+        for other in o.files[1:]
+        if sizes[other] != sizes[o.image]
+    ]
+    return small + unequal
 
 
 def _prints(opinions: OpinionSet) -> Fingerprints:

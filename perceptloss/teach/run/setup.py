@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +43,13 @@ class Material:
         }
 
     def streams(self, seed: int, rank: int, world: int) -> list[Stream]:
-        """The batches of this process."""
+        """The batches of this process.
+
+        Raises:
+            ConfigError: listing sources that have too little for one.
+        """
+        if problems := [problem for source in self.sources for problem in _batch_problems(source, world)]:
+            raise ConfigError(problems, "--data")
         return [Stream(source, seed, rank, world) for source in self.sources]
 
     def summary(self) -> str:
@@ -96,6 +103,24 @@ def open_material(
         raise ConfigError(["there is no exam: give an entry of data a `hold_out`, or val.sets entries"], "val")
     teachers = sorted({teacher for o in opened for teacher in o.teachers})
     return Material([o.source for o in opened if o.source is not None], exams, teachers, photographs)
+
+
+def _batch_problems(source: Source, world: int) -> list[str]:
+    """Options of an entry that ask for more than there is to learn from."""
+    options, versions = source.options, Counter(source.content_ids.tolist()).values()
+    problems: list[str] = []
+    if len(versions) < options.contents * world:
+        each = f"{options.contents} on each of {world} processes" if world > 1 else str(options.contents)
+        problems.append(
+            f"{options.label}: contents: {each} in a batch, but {len(versions)} photographs are taught; "
+            f"give it `contents: {max(1, len(versions) // world)}`"
+        )
+    if min(versions) < options.versions:
+        problems.append(
+            f"{options.label}: versions: {options.versions} of a photograph in a batch, but some have "
+            f"{min(versions)}; give it `versions: {min(versions)}`"
+        )
+    return problems
 
 
 def _joined(parts: Sequence[Fingerprints | None]) -> Fingerprints:
