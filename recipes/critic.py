@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
 
 from perceptloss import Critic
@@ -49,13 +50,14 @@ from perceptloss.runs.state import Ema, StopSignal, read_progress
 from perceptloss.teach.exams.evaluate import default_best, exam_problems, examine, look_up
 from perceptloss.teach.run.checks import option_problems
 from perceptloss.teach.run.critic import Place, Reader, build_critic, parameter_groups, quality_of, settle
-from perceptloss.teach.run.export import conclude, origin_in, origin_of
+from perceptloss.teach.run.export import STARTING, conclude, figures_table, origin_in, origin_of
 from perceptloss.teach.run.options import CardText, CriticOptions, Val
 from perceptloss.teach.run.peers import build_peers, size_problems
 from perceptloss.teach.run.saving import export
 from perceptloss.teach.run.setup import Material, open_material
 from perceptloss.teach.run.sources import parse_entries
 from perceptloss.teach.run.stream import Batches
+from perceptloss.teach.run.table import Plan, Table, plan, refuse_upside_down
 from perceptloss.teach.run.tally import Tally
 from perceptloss.teach.run.terms import Terms, ask_references, looks_of
 from perceptloss.weights.download import sha256_of
@@ -70,6 +72,7 @@ class Config(RunOptions):
     output: str = option("runs/critic", "folder of the run")
     build_only: bool = option(False, "make scored sets, check everything, and stop before training")
     evaluate_only: str | None = option(None, "weights to examine again, with figures and card, instead of teaching")
+    table: Table = field(default_factory=Table)
     critic: CriticOptions = field(default_factory=CriticOptions)
     data: list[Any] = option([], "sources to learn from, all in every step: [{kind, name, weight, ...}]")  # noqa: RUF009
     objectives: dict[str, Any] = option(  # noqa: RUF009
@@ -203,13 +206,51 @@ def deliver(t: Trainee, suffix: str) -> None:
     t.accelerator.wait_for_everyone()
 
 
+def start_figures(
+    accelerator: Accelerator, config: Config, critic: Critic, material: Material, followed: Plan | None
+) -> dict[str, Any] | None:
+    """All exams of the weights that it starts from, also printed; None of random ones.
+
+    Raises:
+        ConfigError: if the scores of a table contradict these weights.
+    """
+    if config.critic.weights is None:
+        return None
+    critic.to(accelerator.device).eval()
+    if followed is not None and not followed.is_sure:
+        on_main(accelerator, partial(refuse_upside_down, critic, material.sources[0], accelerator.device))
+    found = examine(accelerator, partial(quality_of, critic), material.exams, limit=0, seed=0, rounds=config.val.rounds)
+    critic.train()
+    accelerator.print(f"Before training:\n\n{figures_table({STARTING: found})}")
+    return found
+
+
 # --- the whole run ------------------------------------------------------------------------------
+
+
+def read_options(argv: Sequence[str]) -> tuple[Config, Plan | None]:
+    """The configuration; of a table of one's own, what is not given follows from it, and why.
+
+    Raises:
+        ConfigError: listing what is wrong with the options, or with the table and its pictures.
+    """
+    config = options.load(Config, argv)
+    if not config.table.path:
+        return config, None
+    if config.data or config.val.sets:
+        raise ConfigError(
+            ["--table.path: what to learn from and the exam follow from it; drop data and val.sets"], "options"
+        )
+    asked = options.load(Config, argv, {"critic.name": "", "train.steps": 0})
+    made = plan(config.table, asked.critic.name, asked.train.steps)
+    config = options.load(Config, argv, made.defaults)
+    return replace(config, table=Table()), made
 
 
 @alone_in_folder
 def main(argv: Sequence[str]) -> None:
     """The whole run."""
-    config = options.load(Config, argv)
+    config, followed = read_options(argv)
     c = config
     if problems := option_problems(c.critic.name, c.data, c.val.sets, c.objectives, c.train, c.card):
         raise ConfigError(problems, "options")
@@ -232,9 +273,12 @@ def main(argv: Sequence[str]) -> None:
     problems = exam_problems(config.val.best, material.exams, has_card=config.card.write)
     if problems := problems + size_problems({config.critic.name: critic, **peers}, material.exams):
         raise ConfigError(problems, "exams")
+    if followed is not None:
+        accelerator.print(followed.told(options.flatten(config)))
     if config.build_only:
         accelerator.print(material.summary())
         return
+    before = start_figures(accelerator, config, critic, material, followed)
     file = folder / "models" / f"{config.critic.name}.safetensors"
     if config.evaluate_only is not None:
         file, origin = Path(config.evaluate_only), origin_in(folder)
@@ -245,8 +289,7 @@ def main(argv: Sequence[str]) -> None:
             teach(trainee, material, stop)
         digest = sha256_of(folder / "config.yaml")
         origin = origin_of(argv, digest, config.train.seed, trainee.progress, accelerator)
-    rounds = config.val.rounds
-    text = conclude(accelerator, folder, file, config.critic, config.card, rounds, peers, material, origin)
+    text = conclude(accelerator, folder, file, config.critic, config.card, config.val, before, peers, material, origin)
     accelerator.print(f"\n{text}\nEverything is in {folder}.")
     accelerator.end_training()
 

@@ -99,15 +99,15 @@ def read_rows(path: Path, columns: Sequence[str], sheet: str | None = None) -> l
     absent = [column for column in columns if not set(column.lower().split("|")) & {cell.lower() for cell in found}]
     hints = _separated(found) or "".join(near(column.split("|")[0], found) for column in absent[:1])
     wanted = ", ".join(column.replace("|", " or ") for column in columns)
-    raise OpinionsError(
-        [f"expected the columns {wanted}; found {', '.join(found) or 'nothing'}{hints}"], str(path)
-    )
+    raise OpinionsError([f"expected the columns {wanted}; found {', '.join(found) or 'nothing'}{hints}"], str(path))
 
 
 def _separated(found: Sequence[str]) -> str:
     """A hint where the cells of a line are separated by another sign than a comma."""
     sign = next((sign for sign in (";", "\t", "|") if len(found) == 1 and sign in found[0]), "")
-    return f"; cells are separated by {sign!r}, expected commas: save the table as comma-separated UTF-8" if sign else ""
+    return (
+        f"; cells are separated by {sign!r}, expected commas: save the table as comma-separated UTF-8" if sign else ""
+    )
 
 
 def _rows(path: Path, header: Sequence[str], lines: Sequence[tuple[int, list[str]]]) -> list[Row]:

@@ -25,13 +25,15 @@ from perceptloss.teach.cards.facts import DataSource, Figure, ModelCard, Origin,
 from perceptloss.teach.cards.markdown import render
 from perceptloss.teach.exams.evaluate import examine
 from perceptloss.teach.run.critic import build_critic, quality_of
-from perceptloss.teach.run.options import CardText, CriticOptions
+from perceptloss.teach.run.options import CardText, CriticOptions, Val
 from perceptloss.teach.run.saving import stamp
 from perceptloss.teach.run.setup import Material
 from perceptloss.weights.checkpoints import read_facts
 from perceptloss.weights.download import sha256_of
 
-__all__ = ["card_problems", "conclude", "data_sources", "origin_in", "origin_of"]
+__all__ = ["STARTING", "card_problems", "conclude", "data_sources", "figures_table", "origin_in", "origin_of"]
+
+STARTING = "starting weights"
 
 _MEASURES = {
     "srcc": "SRCC",
@@ -108,7 +110,8 @@ def conclude(
     file: Path,
     own: CriticOptions,
     card: CardText,
-    rounds: int,
+    val: Val,
+    before: Mapping[str, Any] | None,
     peers: Mapping[str, Critic],
     material: Material,
     origin: Origin | None,
@@ -116,13 +119,27 @@ def conclude(
     """Examine the exported file and its peers; write the model card and, last, results.json; return a table.
 
     Call on all processes.
+
+    Args:
+        accelerator: Of the run.
+        folder: Of the run.
+        file: The weights.
+        own: The critic.
+        card: What the model card says beside figures.
+        val: How it was examined.
+        before: Exams of the weights it started from, if it did from any.
+        peers: Critics to compare with.
+        material: With the exams.
+        origin: Of the weights; without it there is no model card.
     """
-    options = {"limit": 0, "seed": 0, "rounds": rounds}
+    options = {"limit": 0, "seed": 0, "rounds": val.rounds}
     critic = build_critic(replace(own, weights=str(file), fixed=()), 0).freeze().to(accelerator.device)
     systems = {own.name: critic, **{n: p for n, p in peers.items() if n != own.name}}
     found = {n: examine(accelerator, partial(quality_of, c), material.exams, **options) for n, c in systems.items()}
     if not accelerator.is_main_process:
         return ""
+    if before is not None:
+        found = {STARTING: before, **found}
     if card.write and origin is not None:
         stamp(file, metadata(_card(critic, file, origin, card, material)))
     exams = {
@@ -144,9 +161,9 @@ def conclude(
         "origin": None if origin is None else origin.__dict__,
         **run_facts(accelerator),
     }
-    text = table(exams)
+    text = figures_table(found)
     if card.write and origin is not None:
-        described = _complete(_card(critic, file, origin, card, material), file, exams, material.teachers)
+        described = _complete(_card(critic, file, origin, card, material), file, exams, val, material.teachers)
         write_atomically(file.with_suffix(".md"), render(described))
     elif card.write:
         text += f"\nNo model card: {folder} holds no results.json that says how the weights came about.\n"
@@ -155,17 +172,17 @@ def conclude(
     return text
 
 
-def table(exams: Mapping[str, Any]) -> str:
-    """All figures but those of families, a row per exam, part and figure, a column per critic."""
-    names = list(next(iter(exams.values()))["figures"])
-    rows: list[list[str]] = []
-    for exam, result in exams.items():
-        own = result["figures"][names[0]]
-        for part in (p for p in _PARTS if p in own):
-            for figure in own[part]:
-                cells = [_text(result["figures"][n][part][figure]) for n in names]
-                rows.append([f"{exam}, {_PARTS[part]}", _MEASURES[figure], *cells])
-    return markdown(["exam", "figure", *names], rows)
+def figures_table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """What `examine` gave of some critics, a column for each; a row per exam, part and figure, without families."""
+    first = next(iter(found.values()))
+    rows = [
+        [f"{exam}, {_PARTS[part]}", _MEASURES[figure], *(_text(exams[exam][part][figure]) for exams in found.values())]
+        for exam, parts in first.items()
+        for part in parts
+        if part in _PARTS
+        for figure in parts[part]
+    ]
+    return markdown(["exam", "figure", *found], rows)
 
 
 def _text(figure: Mapping[str, Any]) -> str:
@@ -201,9 +218,10 @@ def _card(critic: Critic, file: Path, origin: Origin, text: CardText, material: 
     )
 
 
-def _complete(card: ModelCard, file: Path, exams: Mapping[str, Any], teachers: Sequence[str]) -> ModelCard:
+def _complete(card: ModelCard, file: Path, exams: Mapping[str, Any], val: Val, teachers: Sequence[str]) -> ModelCard:
     figures, undefined = _figures(card.name, exams)
-    origin = f"These are the averaged weights after step {read_facts(file).get('step')}, the best on the exams."
+    chosen = ", the best on the exams" if 0 < val.every < card.steps else ""
+    origin = f"These are the averaged weights after step {read_facts(file).get('step')}{chosen}."
     shown = sorted({peer for figure in figures for peer in figure.peers if peer in teachers})
     taught = [f"{', '.join(shown)}: teachers, whose scores made the targets; no independent peers."] if shown else []
     return replace(card, sha256=sha256_of(file), figures=figures, notes=[origin, *taught, *undefined])
