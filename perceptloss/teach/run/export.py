@@ -139,7 +139,7 @@ def conclude(
     if not accelerator.is_main_process:
         return ""
     if before is not None:
-        found = {STARTING: before, **found}
+        found = {STARTING: dict(before), **found}
     if card.write and origin is not None:
         stamp(file, metadata(_card(critic, file, origin, card, material)))
     exams = {

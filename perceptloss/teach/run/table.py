@@ -30,6 +30,8 @@ _SPLIT = 0.3, 0.2  # held out of few rows, and of `_MANY`
 _MANY = 100
 _CROP = 128
 _BATCH = 16
+_RATE = 1e-6, 2e-5, 3e-4  # per image, least and most: few images bear few changes
+_FASTER = {"mini-fr": 10, "mini-stereo": 10}  # softplus keeps their weights positive, and moves them slowly
 _THREADS = 4  # more wait for each other with images so small
 _CACHE_MB = 2048
 _ASKED = 256  # images that tell whether a table is upside down
@@ -111,6 +113,8 @@ def plan(table: Table, name: str, steps: int) -> Plan:
     crop, squares = _crop(table, card, everything, sizes)
     hold_out, look_alikes, said, (taught, exam) = _split(table, everything)
     batch = min(table.batch or _BATCH, len(taught))
+    each, slowest, fastest = _RATE
+    rate = min(max(each * len(taught), slowest), fastest) * _FASTER.get(card.name, 1)
     steps = steps or round(20 * math.sqrt(len(taught)))
     stem, kind = Path(table.path).stem, "higher" if everything.higher_better else "lower"
     low, high = everything.range
@@ -139,7 +143,7 @@ def plan(table: Table, name: str, steps: int) -> Plan:
         "data": [entry],
         "objectives": {"pearson": 1.0},
         "train.steps": steps,
-        "train.lr": 5e-4,
+        "train.lr": float(f"{rate:.1g}"),
         "train.warmup": min(20, steps // 5),
         "train.ema": 0.98,
         "val.every": 0,
