@@ -18,6 +18,7 @@ from perceptloss.compare.statistics.paired import ProtocolError
 from perceptloss.errors import ConfigError, UnknownCritic
 from perceptloss.output.names import visible
 from perceptloss.runs.config import option
+from perceptloss.runs.launch import own_cores
 from perceptloss.teach.data import OpinionSet, read_opinions
 from perceptloss.teach.run.critic import quality_of
 from perceptloss.teach.run.opinions import held_apart, picture_problems, sizes_of
@@ -137,7 +138,7 @@ def plan(table: Table, name: str, steps: int) -> Plan:
     }
     defaults = {
         "output": f"runs/critic-{stem}",
-        "threads": min(_THREADS, os.cpu_count() or 1),
+        "threads": min(_THREADS, own_cores()),
         "critic.name": card.name,
         "critic.weights": "default",
         "data": [entry],
