@@ -29,7 +29,6 @@ __all__ = [
     "claim",
     "make_accelerator",
     "on_main",
-    "own_cores",
     "resume_point",
     "run_as_script",
     "sharding_problems",
@@ -63,13 +62,8 @@ def make_accelerator(config: RunOptions, folder: Path, accumulate: int, trackers
 def use_threads(wanted: int, accelerator: Accelerator) -> None:
     """Set the threads of a CPU process; 0 shares the cores out."""
     if accelerator.device.type == "cpu":
-        torch.set_num_threads(wanted or own_cores())
-
-
-def own_cores() -> int:
-    """Cores of this process, where those of the machine are shared out."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(wanted or max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def sharding_problems(accelerator: Accelerator, *, has_baseline: bool, has_ema: bool) -> list[str]:

@@ -90,7 +90,7 @@ def test_a_path_is_all_that_is_needed(
 ) -> None:
     table = write(folder / f"{kind}.csv", rows_of(kind))
     options = ["--table.path", str(table), "--output", str(tmp_path / "run")]
-    critic.main([*options, "--train.steps", "2", "--val.rounds", "20"])
+    critic.main([*options, "--train.steps", "2", "--table.batch", "4", "--val.rounds", "20"])
     said = capsys.readouterr().out
     plan_at, before_at = said.index(f"{table}: 40 images"), said.index("Before training:")
     assert plan_at < before_at < said.index(f"| exam | figure | starting weights | {name} |")
@@ -154,7 +154,7 @@ def test_scores_that_are_upside_down_stop_before_the_first_step(folder: Path, tm
     ):
         critic.main(options)
     assert not (tmp_path / "run" / "log.jsonl").exists()
-    critic.main([*options, "--table.better", "lower", "--train.steps", "1", "--val.rounds", "10"])
+    critic.main([*options, "--table.better", "lower", "--train.steps", "1", "--table.batch", "4", "--val.rounds", "10"])
     found = json.loads((tmp_path / "run" / "results.json").read_text())["exams"]["down"]["figures"]
     assert found["starting weights"]["all"]["srcc"]["value"] > 0.5
 

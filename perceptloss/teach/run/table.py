@@ -18,7 +18,6 @@ from perceptloss.compare.statistics.paired import ProtocolError
 from perceptloss.errors import ConfigError, UnknownCritic
 from perceptloss.output.names import visible
 from perceptloss.runs.config import option
-from perceptloss.runs.launch import own_cores
 from perceptloss.teach.data import OpinionSet, read_opinions
 from perceptloss.teach.run.critic import quality_of
 from perceptloss.teach.run.opinions import held_apart, picture_problems, sizes_of
@@ -33,7 +32,6 @@ _CROP = 128
 _BATCH = 16
 _RATE = 1e-6, 2e-5, 3e-4  # per image, least and most: few images bear few changes
 _FASTER = {"mini-fr": 10, "mini-stereo": 10}  # softplus keeps their weights positive, and moves them slowly
-_THREADS = 4  # more wait for each other with images so small
 _CACHE_MB = 2048
 _ASKED = 256  # images that tell whether a table is upside down
 _SIGMAS = 3.0
@@ -138,7 +136,6 @@ def plan(table: Table, name: str, steps: int) -> Plan:
     }
     defaults = {
         "output": f"runs/critic-{stem}",
-        "threads": min(_THREADS, own_cores()),
         "critic.name": card.name,
         "critic.weights": "default",
         "data": [entry],
