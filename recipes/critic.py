@@ -1,6 +1,7 @@
 """Teach a critic: any registered one, from people's opinions, the consensus of other critics, or degradations.
 
-    accelerate launch recipes/critic.py --config recipes/configs/critic_opinions.yaml --data '[{...}]'
+    accelerate launch recipes/critic.py --table.path mine.csv    # columns image,mos: everything else follows
+    accelerate launch recipes/critic.py --config recipes/configs/critic_opinions.yaml
     accelerate launch recipes/critic.py --config X.yaml --train.steps 20000 --output runs/mine
     accelerate launch recipes/critic.py --help                   # every option
 

@@ -98,8 +98,10 @@ def _checked(
             values[key] = _convert(value, known[key], found)
             problems += [f"{key}: {p} ({source})" for p in found]
         else:
-            is_section = any(name.startswith(f"{key}.") for name in known)
-            problem = f"{key}: expected a mapping of options, got {shown(value)}" if is_section else ""
+            inside = [name for name in known if name.startswith(f"{key}.")]
+            problem = (
+                f"{key}: expected a mapping of options ({', '.join(inside)}), got {shown(value)}" if inside else ""
+            )
             problems.append(f"{problem or f'unknown option {key!r}{near(key, known, 1)}'} ({source})")
     for key, _, spec in _leaves(cls):
         problems += [f"{key}: {p} ({given[key][1]})" for p in _outside(values.get(key), spec)]
