@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 import yaml
 
-from perceptloss.errors import ConfigError, near
+from perceptloss.errors import ConfigError, near, some
 from perceptloss.runs.yaml_files import parse_yaml, read_yaml, shown
 
 __all__ = [
@@ -100,7 +100,7 @@ def _checked(
         else:
             inside = [name for name in known if name.startswith(f"{key}.")]
             problem = (
-                f"{key}: expected a mapping of options ({', '.join(inside)}), got {shown(value)}" if inside else ""
+                f"{key}: expected a mapping of options, got {shown(value)}; it has {some(inside)}" if inside else ""
             )
             problems.append(f"{problem or f'unknown option {key!r}{near(key, known, 1)}'} ({source})")
     for key, _, spec in _leaves(cls):

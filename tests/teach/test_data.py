@@ -209,6 +209,6 @@ def test_stereo_pairs_in_files_of_their_own(folder):
 def test_columns_that_mean_nothing_are_named_and_slips_of_the_pen_refused(folder, caplog):
     rows = "images/a1.png,images/a.png,3,17,x", "images/b1.png,,4,12,y"
     read_opinions("csv", write(folder / "a.csv", "image,reference,mos,votes,camera", *rows))
-    assert "columns that mean nothing here: votes, camera; known: image, mos, reference, std" in caplog.text
+    assert "columns that mean nothing here: votes, camera; known: image, mos, dmos, reference, std" in caplog.text
     with pytest.raises(OpinionsError, match="unknown column 'refrence'; did you mean 'reference'"):
         read_opinions("csv", write(folder / "a.csv", "image,refrence,mos,votes,camera", *rows))
