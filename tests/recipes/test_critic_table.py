@@ -164,7 +164,10 @@ WRONG: dict[str, tuple[Row, str]] = {
     "nan": ({"mos": "nan"}, r"line 3: mos is 'nan', expected a number"),
     "empty": ({"mos": ""}, r"line 3: mos is empty"),
     "twice": ({"image": "img/0_0.png"}, r"line 3: img/0_0\.png was already in line 2; give each picture one row"),
-    "small": ({"image": "small.png"}, r"small\.png: 31x40; at least 32x32 are needed[\s\S]*--critic\.name"),
+    "small": (
+        {"image": "small.png"},
+        r"for 'mini-nr' \(no row.* --critic\.name[\s\S]*small\.png: 31x40; at least 32x32",
+    ),
     "damaged": ({"image": "damaged.png"}, r"damaged\.png: cannot be read"),
     "no picture": ({"image": "content.csv"}, r"content\.csv: cannot be read"),
     "unequal": ({"reference": "ref/5.png"}, r"ref/5\.png: 65x85, but .*0_1\.png is 60x90"),
@@ -191,7 +194,7 @@ def test_tables_that_cannot_do_say_why_in_options_of_the_command_line(folder: Pa
             plan(Table(path=str(made), **given), name, 0)
 
     refused(r"cells are separated by ';', expected commas", write(folder / "semi.csv", rows, sign=";"))
-    refused(r"is not a file", folder / "none.csv")
+    refused(r"--table\.path: .*none\.csv is not a file", folder / "none.csv")
     refused(r"29 rows; at least 30 are needed", write(folder / "few.csv", rows[:29]))
     refused(r"all scores are 3", write(folder / "flat.csv", [{**row, "mos": 3} for row in rows]))
     refused(r"--table\.crop: expected a side from 32 to 60, got 61", crop=61)

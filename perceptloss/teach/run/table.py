@@ -101,6 +101,8 @@ def plan(table: Table, name: str, steps: int) -> Plan:
     Raises:
         ConfigError: listing what is wrong with the table or its pictures, and what cannot be done with it.
     """
+    if not Path(table.path).is_file():
+        raise ConfigError([f"--table.path: {table.path} is not a file"], "options")
     asked = {} if table.better is None else {"higher_better": table.better == "higher"}
     everything = read_opinions("csv", table.path, **asked)
     if problems := _row_problems(everything):
@@ -108,7 +110,7 @@ def plan(table: Table, name: str, steps: int) -> Plan:
     card, why = _chosen(name, everything)
     sizes = sizes_of(everything, decode=True)
     if problems := _fit_problems(card, everything) + picture_problems(everything, sizes, card.min_size):
-        raise ConfigError([*problems, f"these are the needs of {card.name!r}: {why} (--critic.name)"], table.path)
+        raise ConfigError(problems, f"{table.path} for {card.name!r} ({why}; --critic.name chooses another)")
     crop, squares = _crop(table, card, everything, sizes)
     hold_out, look_alikes, said, (taught, exam) = _split(table, everything)
     batch = min(table.batch or _BATCH, len(taught))
@@ -203,7 +205,7 @@ def _chosen(name: str, opinions: OpinionSet) -> tuple[Card, str]:
     with_reference = sum(o.reference is not None for o in opinions)
     if name:
         try:
-            return get_card(name), "the critic is what --critic.name says"
+            return get_card(name), "which was asked for"
         except UnknownCritic as error:
             raise ConfigError([f"--critic.name: {error}"], "options") from None
     if all(o.image_right is not None and o.reference_right is not None for o in opinions):
