@@ -169,7 +169,7 @@ WRONG: dict[str, tuple[Row, str]] = {
         r"for 'mini-nr' \(no row.* --critic\.name[\s\S]*small\.png: 31x40; at least 32x32",
     ),
     "damaged": ({"image": "damaged.png"}, r"damaged\.png: cannot be read"),
-    "no picture": ({"image": "content.csv"}, r"content\.csv: cannot be read"),
+    "no picture": ({"image": "notes.png"}, r"notes\.png: cannot be read"),
     "unequal": ({"reference": "ref/5.png"}, r"ref/5\.png: 65x85, but .*0_1\.png is 60x90"),
 }
 
@@ -179,6 +179,7 @@ def test_what_is_wrong_with_a_row_is_named(what: str, folder: Path) -> None:
     change, message = WRONG[what]
     save(torch.rand(3, 31, 40), folder / "small.png")
     (folder / "damaged.png").write_bytes((folder / "img" / "3_0.png").read_bytes()[:-400])
+    (folder / "notes.png").write_text("not a picture")
     rows = rows_of("reference" if what == "unequal" else "content")
     rows[1] = rows[1] | change
     with pytest.raises(ConfigError, match=message):
