@@ -20,6 +20,7 @@ from perceptloss.runs import config as configuration
 from perceptloss.runs.images import bundled
 from perceptloss.teach.data import read_opinions
 from perceptloss.teach.degradations import degrade
+from perceptloss.teach.run.export import verdict
 from perceptloss.teach.run.table import Table, plan
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png")
@@ -210,3 +211,12 @@ def test_tables_that_cannot_do_say_why_in_options_of_the_command_line(folder: Pa
     with pytest.raises(ConfigError, match=r"contents: 8 in a batch, but 7 .*`contents: 7`\n.*`versions: 4`") as caught:
         critic.main([*options, "--output", str(tmp_path / "run")])
     assert caught.value.where == "--data"
+
+
+def test_teaching_that_did_not_help_is_said() -> None:
+    def exam(value: float | None) -> dict[str, Any]:
+        return {"mine": {"all": {"srcc": {"value": value}}}}
+
+    assert verdict(exam(0.6), exam(0.6)) == verdict(exam(None), exam(0.1)) == ""
+    for worse in (exam(0.5), exam(None)):
+        assert verdict(exam(0.6), worse).startswith("\nOn mine the taught weights agree less")

@@ -31,7 +31,16 @@ from perceptloss.teach.run.setup import Material
 from perceptloss.weights.checkpoints import read_facts
 from perceptloss.weights.download import sha256_of
 
-__all__ = ["STARTING", "card_problems", "conclude", "data_sources", "figures_table", "origin_in", "origin_of"]
+__all__ = [
+    "STARTING",
+    "card_problems",
+    "conclude",
+    "data_sources",
+    "figures_table",
+    "origin_in",
+    "origin_of",
+    "verdict",
+]
 
 STARTING = "starting weights"
 
@@ -161,7 +170,7 @@ def conclude(
         "origin": None if origin is None else origin.__dict__,
         **run_facts(accelerator),
     }
-    text = figures_table(found)
+    text = figures_table(found) + ("" if before is None else verdict(before, found[own.name]))
     if card.write and origin is not None:
         described = _complete(_card(critic, file, origin, card, material), file, exams, val, material.teachers)
         write_atomically(file.with_suffix(".md"), render(described))
@@ -183,6 +192,18 @@ def figures_table(found: Mapping[str, Mapping[str, Any]]) -> str:
         for figure in parts[part]
     ]
     return markdown(["exam", "figure", *found], rows)
+
+
+def verdict(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """A sentence if the taught weights agree less with an exam than those they started from, else nothing."""
+    pairs = {exam: [found[exam]["all"]["srcc"]["value"] for found in (before, after)] for exam in before}
+    worse = [exam for exam, (a, b) in pairs.items() if a is not None and (b is None or b < a)]
+    if not worse:
+        return ""
+    return (
+        f"\nOn {', '.join(worse)} the taught weights agree less (SRCC) than those that they started from: "
+        "stay with those, or teach from more images.\n"
+    )
 
 
 def _text(figure: Mapping[str, Any]) -> str:
