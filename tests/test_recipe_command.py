@@ -110,9 +110,11 @@ def test_a_configuration_of_basicsr_goes_to_its_script(toy):
 @needs_accelerate
 @pytest.mark.parametrize("words", [["--launch", "--cpu --mixed_precision bf16"], ["--launch=--mixed_precision=bf16"]])
 def test_options_of_the_launcher_reach_it(toy, words, capfd):
-    (toy / "recipes" / "minimal.py").write_text("import os; print('is', os.environ['ACCELERATE_MIXED_PRECISION'])")
-    assert main(["recipe", "run", "minimal", *words]) == 0
-    assert "is bf16" in capfd.readouterr().out
+    script = "import os, sys; print('is', os.environ['ACCELERATE_MIXED_PRECISION'], sys.argv[1:])"
+    (toy / "recipes" / "minimal.py").write_text(script)
+    for given in ([], ["--a", "--", "b"]):
+        assert main(["recipe", "run", "minimal", *words, *(["--", *given] if given else [])]) == 0
+        assert f"is bf16 {given}" in capfd.readouterr().out
 
 
 @needs_accelerate

@@ -124,7 +124,8 @@ def _parse(given: Sequence[str]) -> argparse.Namespace:
             subparsers.add_parser(command, help=about)
     if name:
         _refuse_unknown_flags(subparsers.choices[name], given)
-    return parser.parse_args(given)
+    is_passed_on = given[:2] == ["recipe", "run"] and "--" in given
+    return parser.parse_args(given[: given.index("--")] if is_passed_on else given)
 
 
 def _refuse_unknown_flags(parser: argparse.ArgumentParser, given: Sequence[str]) -> None:

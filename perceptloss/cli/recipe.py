@@ -95,7 +95,7 @@ def _copy(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     line = args.command_line
     given = line[line.index("--") + 1 :] if "--" in line else []
-    if len(args.arguments) > len(given):
+    if args.arguments:
         raise InputError(f"unexpected {args.arguments[0]!r}{_HINT}: perceptloss recipe run {args.name} -- ...")
     path = _find(args.name)
     script, options = (path, []) if path.suffix == ".py" else _configured(path)

@@ -120,7 +120,7 @@ class Settings:
 
     @property
     def modulus(self) -> int:
-        """N of `modcrop:N`, or 0."""
+        """The number of `modcrop`; 0 for any other crop."""
         match = _CROP.fullmatch(self.crop)
         return int(match[1] or 0) if match else 0
 
