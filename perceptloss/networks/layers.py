@@ -101,9 +101,11 @@ def _like(f: Tensor) -> Tensor:
 
 
 def _cached_parts(pixels: Tensor) -> list[slice]:
-    """Ranges of pixels that fit the caches of a CPU; all of them on other devices."""
+    """Ranges of pixels that fit the caches of a CPU; all of them on other devices, and for a compiler, which fuses."""
     n, count, channels = pixels.shape
-    step = max(1, _CACHED * torch.get_num_threads() // (n * channels)) if pixels.device.type == "cpu" else count
+    if torch.compiler.is_compiling() or pixels.device.type != "cpu":
+        return [slice(0, count)]
+    step = max(1, _CACHED * torch.get_num_threads() // (n * channels))
     return [slice(start, start + step) for start in range(0, count, step)]
 
 
