@@ -7,13 +7,22 @@ autocast settings of the training run around them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from perceptloss.networks.kernels import (
+    bounded_power,
+    edge_magnitude,
+    halve,
+    mix_channels,
+    root,
+    similarity,
+    slide,
+    soften,
+)
 
 __all__ = [
     "LUMA",
@@ -48,15 +57,6 @@ PREWITT = (1 / 3, 1 / 3)  # side and centre weight across the derivative
 SCHARR = (3 / 16, 10 / 16)
 
 
-def root(s: Tensor) -> Tensor:
-    """Square root of values >= 0 whose gradient is 0, not infinite, where the value is 0.
-
-    Bounded when `s` is a sum of squares: its own slope vanishes as fast as that of the root grows.
-    """
-    positive = s > 0
-    return torch.where(positive, torch.where(positive, s, 1).sqrt(), 0)
-
-
 def root_above(s: Tensor, floor: float) -> Tensor:
     """sqrt(s + floor^2) - floor for s >= 0: a root whose slope is at most 1 / (2 floor), exactly 0 at 0.
 
@@ -66,61 +66,10 @@ def root_above(s: Tensor, floor: float) -> Tensor:
     return (s + lift).sqrt() - lift.sqrt()
 
 
-def bounded_power(v: Tensor, p: float, floor: float) -> Tensor:
-    """`v ** p` for v >= 0 and 0 < p < 1, with the slope below `floor` held at its value there."""
-    slope = p * floor ** (p - 1)
-    line = slope * v
-    low = line + (v.detach() ** p - line.detach())
-    return torch.where(v < floor, low, v.clamp_min(floor) ** p)
-
-
-def soften(value: Tensor, size: Tensor, floor: float) -> Tensor:
-    """The same value, with its gradient faded by (size / floor)^2 where size < floor.
-
-    For quotients by `size`: there the slope grows without bound and follows rounding noise.
-    """
-    share = (size.detach() / floor).clamp(max=1).square()
-    return value * share + (value * (1 - share)).detach()
-
-
-def similarity(a: Tensor, b: Tensor, c: float, mask: float = 0.0) -> Tensor:
-    """(2ab - mask ab + c) / (a^2 + b^2 - mask ab + c), elementwise, at most 1 for mask < 2.
-
-    Args:
-        a: One map, any shape.
-        b: The other, same shape.
-        c: Stabiliser, in squared units of the maps.
-        mask: Masking coefficient of MS-GMSD; 0 elsewhere.
-    """
-    product = a * b
-    return ((2 - mask) * product + c) / (a.square() + b.square() - mask * product + c)
-
-
 def weighted_mean(values: Tensor, weights: Tensor, eps: float = 0.0) -> Tensor:
     """Mean of values (N, ...) by weights of the same shape, `eps` added above and below: (N,)."""
     places = tuple(range(1, values.ndim))
     return ((values * weights).sum(places) + eps) / (weights.sum(places) + eps)
-
-
-def mix_channels(x: Tensor, rows: Sequence[Sequence[float]]) -> Tensor:
-    """Linear colour conversion, (N, 3, H, W) to (N, len(rows), H, W)."""
-    r, g, b = x.unbind(1)
-    return torch.stack([wr * r + wg * g + wb * b for wr, wg, wb in rows], 1)
-
-
-def edge_magnitude(x: Tensor, weights: tuple[float, float]) -> Tensor:
-    """Gradient magnitude by a 3x3 operator, zeros outside the image; same shape as `x`.
-
-    Args:
-        x: Maps, (..., H, W).
-        weights: Side and centre weight across the derivative: `PREWITT` or `SCHARR`.
-    """
-    side, centre = weights
-    p = F.pad(x, (1, 1, 1, 1))
-    across, down = p[..., 2:] - p[..., :-2], p[..., 2:, :] - p[..., :-2, :]
-    across = side * (across[..., :-2, :] + across[..., 2:, :]) + centre * across[..., 1:-1, :]
-    down = side * (down[..., :-2] + down[..., 2:]) + centre * down[..., 1:-1]
-    return root(across.square() + down.square())
 
 
 def edge_similarity(x: Tensor, y: Tensor, weights: tuple[float, float], c: float, mask: float = 0.0) -> Tensor:
@@ -151,12 +100,6 @@ def shrink_factor(x: Tensor) -> int:
     return max(1, round(min(x.shape[-2:]) / 256))
 
 
-def halve(x: Tensor) -> Tensor:
-    """2x2 averages; if a side is odd, a row and a column of zeros are appended before."""
-    odd = max(x.shape[-2] % 2, x.shape[-1] % 2)
-    return F.avg_pool2d(F.pad(x, (0, odd, 0, odd)), 2)
-
-
 def local_mean(image: Tensor, window: int) -> Tensor:
     """Means of square windows of odd side, of what lies inside the image; same shape."""
     return F.avg_pool2d(image, window, stride=1, padding=window // 2, count_include_pad=False)
@@ -167,31 +110,6 @@ def gaussian(size: int, sigma: float) -> tuple[float, ...]:
     taps = [math.exp(-((i - (size - 1) / 2) ** 2) / (2 * sigma**2)) for i in range(size)]
     total = sum(taps)
     return tuple(tap / total for tap in taps)
-
-
-class _Slide(torch.autograd.Function):
-    """See `slide`; keeps no tensor for the backward pass."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, window: tuple[float, ...], dim: int) -> Tensor:
-        ctx.window, ctx.dim = window, dim
-        size = x.shape[dim] - len(window) + 1
-        out = x.narrow(dim, 0, size) * window[0]
-        for i, weight in enumerate(window[1:], 1):
-            out.add_(x.narrow(dim, i, size), alpha=weight)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        ends = (len(ctx.window) - 1,) * 2
-        g = F.pad(grads[0], ends if ctx.dim == -1 else (0, 0, *ends))
-        return _Slide.apply(g, ctx.window[::-1], ctx.dim), None, None
-
-
-def slide(x: Tensor, window: tuple[float, ...], dim: int) -> Tensor:
-    """Correlation with a window of k taps along `dim`, -1 or -2, which shrinks by k - 1."""
-    out: Tensor = _Slide.apply(x, window, dim)
-    return out
 
 
 def blur(x: Tensor, window: tuple[float, ...]) -> Tensor:
