@@ -91,16 +91,14 @@ def _scene(y: Tensor, parent: Tensor | None) -> tuple[Tensor, Tensor]:
     if parent is not None:
         near.append(_enlarge(parent)[:, 0, 1 : 1 + height, 1 : 1 + width])
     vectors = torch.stack(near, 1).flatten(2).double()
-    covariance = torch.stack([(vectors * v[:, None]).mean(2) for v in vectors.unbind(1)], 1)
+    covariance = vectors @ vectors.mT / vectors.shape[2]  # in float64, which no TF32 rounds
     values, axes = torch.linalg.eigh(covariance)
     positive = values.relu()
     total = positive.sum(1, keepdim=True)
     values = positive * values.sum(1, keepdim=True) / torch.where(total > 0, total, 1)
     is_full = values > (_RANK * values[:, -1:]).clamp_min(_FLAT)
     inverse = torch.where(is_full, 1 / torch.where(is_full, values, 1), 0) / len(near)
-    energy = torch.zeros_like(vectors[:, 0])
-    for axis, scale in zip(axes.unbind(2), inverse.unbind(1), strict=True):
-        energy += (vectors * axis[..., None]).sum(1).square() * scale[:, None]
+    energy = ((axes * inverse.sqrt()[:, None]).mT @ vectors).square_().sum(1)
     return energy.unflatten(1, (1, height, width)).to(y.dtype), values.to(y.dtype)
 
 

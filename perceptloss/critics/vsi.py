@@ -30,6 +30,7 @@ from perceptloss.networks.functional import (
     similarity,
     soften,
 )
+from perceptloss.networks.kernels import power_above
 from perceptloss.networks.weighed import WeighedCritic
 
 __all__ = ["ENTRIES", "VSI", "lab", "saliency", "similarity_and_weight"]
@@ -41,6 +42,7 @@ _OMEGA, _SIGMA_F, _SIGMA_D, _SIGMA_C = 0.021, 1.34, 145.0, 0.001
 _SIDE = 256  # of the square on which saliency is computed
 _C_SALIENCY, _C_EDGE, _C_CHROMA = 1.27, 386.0, 130.0
 _EDGE_POWER, _CHROMA_POWER, _POWER_FLOOR = 0.4, 0.02, 1e-6
+_FAR = 80.0  # exponent beyond which the exponential is nothing beside 1, and slow
 _RANGE_FLOOR = 1.0  # extent of Lab, or of raw saliency, below which the gradient of its normalisation fades
 
 
@@ -48,7 +50,7 @@ _RANGE_FLOOR = 1.0  # extent of Lab, or of raw saliency, below which the gradien
 @torch.inference_mode(False)
 @torch.no_grad()
 def _priors(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Log-Gabor filter in FFT order and centre prior, both (256, 256)."""
+    """Log-Gabor filter in FFT order, twice, (256, 256, 2), and centre prior, (256, 256)."""
     v, h = frequencies(_SIDE, _SIDE)
     radius = (v.square() + h.square()).sqrt()
     inside = radius <= 0.5
@@ -57,15 +59,15 @@ def _priors(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     band = torch.where(inside, torch.exp(-((safe / _OMEGA).log() ** 2) / (2 * _SIGMA_F**2)), 0)
     place = torch.arange(_SIDE, dtype=torch.float64, device="cpu") - _SIDE / 2 + 1
     centre = torch.exp(-(place[:, None].square() + place.square()) / _SIGMA_D**2)
-    return band.to(device, dtype), centre.to(device, dtype)
+    twice = band[..., None].expand(-1, -1, 2).contiguous()
+    return twice.to(device, dtype), centre.to(device, dtype)
 
 
 def lab(x: Tensor) -> Tensor:
     """CIE Lab (D50) of sRGB images, (N, 3, H, W); also of values outside [0, 1]."""
-    linear = torch.where(x > 0.04045, ((x.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4, x / 12.92)
+    linear = power_above(x, 0.04045, 2.4, (1 / 1.055, 0.055 / 1.055), (1 / 12.92, 0))
     xyz = mix_channels(linear, [[w / white for w in row] for row, white in zip(_XYZ, _WHITE, strict=True)])
-    curve = torch.where(xyz > 0.008856, xyz.clamp_min(0.008856) ** (1 / 3), (903.3 * xyz + 16) / 116)
-    fx, fy, fz = curve.unbind(1)
+    fx, fy, fz = power_above(xyz, 0.008856, 1 / 3, (1, 0), (903.3 / 116, 16 / 116)).unbind(1)
     return torch.stack([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)], 1)
 
 
@@ -93,8 +95,13 @@ def saliency(x: Tensor) -> Tensor:
     band, centre = _priors(x.dtype, x.device)
     colours = lab(_resize_square(x))
     centred = colours - colours.detach().mean((2, 3), keepdim=True)
-    detail = root(torch.fft.ifft2(torch.fft.fft2(centred) * band).real.square().sum(1, keepdim=True))
-    warmth = 1 - torch.exp(-_stretch(colours[:, 1:]).square().sum(1, keepdim=True) / _SIGMA_C**2)
+    # a real, even filter: one complex transform takes L and a, another b
+    packed = torch.complex(centred[:, ::2], F.pad(centred[:, 1:2], (0, 0, 0, 0, 0, 1)))
+    spectrum = torch.view_as_real(torch.fft.fft2(packed)) * band
+    passed = torch.view_as_real(torch.fft.ifft2(torch.view_as_complex(spectrum)))
+    detail = root(passed[..., 0].square().add(passed[..., 1].square()).sum(1, keepdim=True))
+    distance = _stretch(colours[:, 1:]).square().sum(1, keepdim=True) / _SIGMA_C**2
+    warmth = 1 - torch.exp(-distance.clamp_max(_FAR))
     raw = F.interpolate(detail * centre * warmth, x.shape[-2:], mode="bilinear", align_corners=True)
     return _stretch(raw)
 
@@ -104,18 +111,18 @@ def similarity_and_weight(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     factor = shrink_factor(x)
     pads = (factor // 2, (factor - 1) // 2) * 2
 
-    def layers(image: Tensor) -> Tensor:
-        stack = torch.cat([saliency(image), mix_channels(255 * image, _LMN)], 1)
-        return F.avg_pool2d(F.pad(stack, pads, mode="replicate"), factor) if factor > 1 else stack
+    def layers(image: Tensor) -> tuple[Tensor, Tensor]:
+        maps = saliency(image), mix_channels(255 * image, _LMN)
+        return tuple(F.avg_pool2d(F.pad(m, pads, mode="replicate"), factor) for m in maps) if factor > 1 else maps
 
-    x, y = layers(x), layers(y)
-    edges = edge_similarity(x[:, 1:2], y[:, 1:2], SCHARR, _C_EDGE)
-    chroma = similarity(x[:, 2:], y[:, 2:], _C_CHROMA).prod(1, keepdim=True)
+    (seen_x, x), (seen_y, y) = layers(x), layers(y)
+    edges = edge_similarity(x[:, :1], y[:, :1], SCHARR, _C_EDGE)
+    chroma = similarity(x[:, 1:2], y[:, 1:2], _C_CHROMA) * similarity(x[:, 2:], y[:, 2:], _C_CHROMA)
     # opposite colours: the real part of a negative number's small power
-    turn = torch.where(chroma < 0, math.cos(math.pi * _CHROMA_POWER), 1.0)
+    turn = 1 - (1 - math.cos(math.pi * _CHROMA_POWER)) * (chroma < 0).to(chroma.dtype)
     colour = bounded_power(chroma.abs(), _CHROMA_POWER, _POWER_FLOOR) * turn
-    similar = similarity(x[:, :1], y[:, :1], _C_SALIENCY) * edges**_EDGE_POWER * colour
-    return similar, torch.maximum(x[:, :1], y[:, :1])
+    similar = similarity(seen_x, seen_y, _C_SALIENCY) * bounded_power(edges, _EDGE_POWER, _POWER_FLOOR) * colour
+    return similar, torch.maximum(seen_x, seen_y)
 
 
 class VSI(WeighedCritic):
