@@ -8,7 +8,7 @@ the root in `tv` is 0 on a flat image, where the original gives NaN.
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -46,12 +46,34 @@ def total_variation(x: Tensor, norm: Norm = "l2") -> Tensor:
     Returns:
         One value per image, (N,).
     """
-    steps = x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
-    if norm == "l1":
-        down, across = (d.abs().sum((1, 2, 3)) for d in steps)
-    else:
-        down, across = (d.square().sum((1, 2, 3)) for d in steps)
-    return root(down + across) if norm == "l2" else down + across
+    total: Tensor = _Steps.apply(x, norm == "l1")
+    return root(total) if norm == "l2" else total
+
+
+class _Steps(torch.autograd.Function):
+    """Sum of the squares or sizes of both neighbours' differences, in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, is_absolute: bool) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.is_absolute = is_absolute
+        total = x.new_zeros(len(x))
+        for dim in (-2, -1):
+            d = x.diff(dim=dim)
+            total += (d.abs_() if is_absolute else d.square_()).sum((1, 2, 3))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        factor = grads[0][:, None, None, None] * (1 if ctx.is_absolute else 2)
+        out = torch.zeros_like(x)
+        for dim in (-2, -1):
+            d = x.diff(dim=dim)
+            d = (d.sign() if ctx.is_absolute else d) * factor
+            out.narrow(dim, 1, d.shape[dim]).add_(d)
+            out.narrow(dim, 0, d.shape[dim]).sub_(d)
+        return out, None
 
 
 class PSNR(Critic):
