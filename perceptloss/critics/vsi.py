@@ -30,7 +30,7 @@ from perceptloss.networks.functional import (
     similarity,
     soften,
 )
-from perceptloss.networks.kernels import power_above
+from perceptloss.networks.pointwise import power_above
 from perceptloss.networks.weighed import WeighedCritic
 
 __all__ = ["ENTRIES", "VSI", "lab", "saliency", "similarity_and_weight"]

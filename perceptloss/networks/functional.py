@@ -13,16 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceptloss.networks.kernels import (
-    bounded_power,
-    edge_magnitude,
-    halve,
-    mix_channels,
-    root,
-    similarity,
-    slide,
-    soften,
-)
+from perceptloss.networks.filters import edge_magnitude, halve, mix_channels, slide
+from perceptloss.networks.pointwise import bounded_power, root, similarity, soften
 
 __all__ = [
     "LUMA",
