@@ -24,7 +24,6 @@ from perceptloss.networks.functional import YIQ, blur, halve, mix_channels, simi
 __all__ = ["ENTRIES", "HaarPSI", "haar", "haarpsi"]
 
 _C, _ALPHA = 30.0, 4.2
-_ROWS = tuple(tuple(255 * weight for weight in row) for row in YIQ)
 _SIZES = (2, 4, 8)  # of the wavelets
 _BEFORE, _AFTER = 3, 4  # margin of the largest
 # blocks of rows and columns, each twice one before
@@ -111,7 +110,7 @@ def haar(x: Tensor) -> Tensor:
 
 
 def _similarity_and_weight(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    x, y = (mix_channels(halve(image), _ROWS) for image in (x, y))
+    x, y = (halve(mix_channels(255 * image, YIQ)) for image in (x, y))
     first, second = haar(x[:, :1]), haar(y[:, :1])
     scales = zip(_SIZES[:-1], first.split(2, 1), second.split(2, 1), strict=False)
     similar = [similarity(a, b, _C * size**2) for size, a, b in scales]

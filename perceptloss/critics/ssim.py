@@ -4,13 +4,14 @@ Wang, Bovik, Sheikh, Simoncelli: "Image Quality Assessment: From Error Visibilit
 Similarity", IEEE TIP 2004, and Wang, Simoncelli, Bovik: "Multi-scale Structural Similarity for
 Image Quality Assessment", Asilomar 2003. Originals: https://ece.uwaterloo.ca/~z70wang/research/ssim/;
 numbers follow https://github.com/photosynthesis-team/piq 0.8.0 (Apache-2.0). Ours: the Gaussian
-is applied as two 1-D passes, and the slope of the fractional powers of MS-SSIM is limited near
-zero, where the original gives NaN; the values are the same.
+is applied as two 1-D passes, odd sides of MS-SSIM are halved by the authors' rule, not piq's, and
+the slope of its fractional powers is limited near zero, where the original gives NaN.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +19,12 @@ from torch import Tensor
 
 from perceptloss.card import PIQ, Card, similarity_card
 from perceptloss.critic import Critic, Entry, given
-from perceptloss.networks.functional import bounded_power, shrink_factor
+from perceptloss.networks.functional import bounded_power, halve, shrink_factor
 from perceptloss.networks.windows import SCALE_WEIGHTS, TAPS, ssim_maps
 
 __all__ = ["ENTRIES", "MSSSIM", "SSIM", "ms_ssim", "ssim"]
 
+Extension = Literal["end", "start"]
 _FLOOR = 1e-3  # of a scale's similarity, below which the slope of its power is held
 
 
@@ -53,7 +55,7 @@ def ssim(x: Tensor, y: Tensor, *, downsample: bool = True) -> Tensor:
     return _ssim_map(x, y, downsample).mean((1, 2, 3))
 
 
-def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
+def ms_ssim(x: Tensor, y: Tensor, *, extend: Extension = "end") -> Tensor:
     r"""MS-SSIM, in [0, 1]; 1 is best. Mean over channels of \prod_k relu(s_k)^{w_k}.
 
     s_k is the mean contrast-structure term of scale k, and the mean SSIM at the last scale.
@@ -61,23 +63,28 @@ def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
     Args:
         x: Judged images, (N, C, H, W), in [0, 1], sides of at least 161.
         y: Reference images, same shape.
+        extend: Where an odd side repeats its border before it is halved: at its `end`, as the authors'
+            code does, or at its `start`, and of both sides if one is odd, as piq does.
 
     Returns:
         One score per image, (N,).
     """
     score = torch.ones_like(x[..., 0, 0])
     for scale, weight in enumerate(SCALE_WEIGHTS):
-        x, y = (_half(x), _half(y)) if scale else (x, y)
+        x, y = (_half(x, extend), _half(y, extend)) if scale else (x, y)
         luminance, structure = ssim_maps(x, y)
         s = luminance * structure if scale == len(SCALE_WEIGHTS) - 1 else structure
         score = score * bounded_power(s.mean((2, 3)).relu(), weight, _FLOOR)
     return score.mean(1)
 
 
-def _half(x: Tensor) -> Tensor:
-    # Odd sides are extended at the top and the left, and both are if one is odd: piq does so.
-    odd = max(x.shape[-2] % 2, x.shape[-1] % 2)
-    return F.avg_pool2d(F.pad(x, (odd, 0, odd, 0), mode="replicate") if odd else x, 2)
+def _half(x: Tensor, extend: Extension) -> Tensor:
+    rows, columns = x.shape[-2] % 2, x.shape[-1] % 2
+    if not rows and not columns:
+        return halve(x)
+    if extend == "end":
+        return halve(F.pad(x, (0, columns, 0, rows), mode="replicate"))
+    return F.avg_pool2d(F.pad(x, (1, 0, 1, 0), mode="replicate"), 2)
 
 
 class SSIM(Critic):
@@ -104,14 +111,22 @@ class SSIM(Critic):
 class MSSSIM(Critic):
     """Multi-scale structural similarity in [0, 1]; higher is better, 1 for equal images.
 
+    Args:
+        card: What it is.
+        extend: As of `ms_ssim`.
+
     Example:
         >>> critic = create_critic("ms-ssim")
         >>> x = torch.rand(1, 3, 176, 176, requires_grad=True)
         >>> (1 - critic(x, x.detach() ** 2)).sum().backward()
     """
 
+    def __init__(self, card: Card, *, extend: Extension = "end") -> None:
+        super().__init__(card)
+        self.extend: Extension = extend
+
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return ms_ssim(x, given(y))
+        return ms_ssim(x, given(y), extend=self.extend)
 
 
 _card = partial(similarity_card, source=f"{PIQ}; https://ece.uwaterloo.ca/~z70wang/research/ssim/")
@@ -150,7 +165,7 @@ _MS_SSIM = _card(
     notes=(
         "0 with no gradient for a channel in which one scale is anticorrelated (an untrained output): "
         "start with a pixel loss",
-        "odd sides are extended at the top left before halving, as piq does; other libraries differ in the third digit",
+        "an odd side repeats its last line before halving, as in the authors' code; piq repeats the first (5e-4 apart)",
         "the published weights sum to 1.0001",
     ),
 )

@@ -22,6 +22,8 @@ def _build(case: Case, row: Row) -> nn.Module:
         if key in _FIXED and value != _FIXED[key]:
             refuse(f"{metric}: {key}={value}, which is always {_FIXED[key]} in ours")
     options = {_OPTIONS.get(key, key): value for key, value in arguments.items() if key not in _FIXED}
+    if metric == "ms_ssim":
+        options["extend"] = "start"  # odd sides; ours by default is the authors' rule
     try:
         entry = find_entry(_NAMES.get(metric, metric.replace("_", "-")))
     except UnknownCritic:
