@@ -41,6 +41,8 @@ def _rtol(row: Row, dtype: str) -> float | None:
         return 1e-3
     if row.metric in ("fsim", "fsimc") and dtype == "float32":  # the noise level is a median, the gradient of one pixel
         return 5e-3
+    if row.metric == "haarpsi" and row.input == "flat areas":  # a coefficient that cancels has its rounding's sign there
+        return 1e-3
     return None
 
 
