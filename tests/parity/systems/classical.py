@@ -41,7 +41,7 @@ def _rtol(row: Row, dtype: str) -> float | None:
         return 1e-3
     if row.metric in ("fsim", "fsimc") and dtype == "float32":  # the noise level is a median, the gradient of one pixel
         return 5e-3
-    if row.metric == "haarpsi" and row.input == "flat areas":  # a coefficient that cancels has its rounding's sign there
+    if row.metric == "haarpsi" and row.input == "flat areas":  # the sign of what cancels is its rounding
         return 1e-3
     return None
 
