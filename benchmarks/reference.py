@@ -16,15 +16,27 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from perceptloss import create_critic, get_card
-from perceptloss.compare.images import Policy, read
 from perceptloss.critics.gmsd import gms_map
 from perceptloss.critics.mdsi import MDSI
 from perceptloss.critics.nlpd import NLPD
 from perceptloss.critics.srsim import SRSIM
+from perceptloss.critics.vsi import LMN
 from perceptloss.errors import MissingWeights
+from perceptloss.networks.functional import (
+    SCHARR,
+    edge_similarity,
+    frequencies,
+    mix_channels,
+    shrink_factor,
+    similarity,
+    weighted_mean,
+)
+from perceptloss.networks.pointwise import power_above
 from perceptloss.networks.windows import ssim_maps
 from perceptloss.output.tables import text
 
@@ -46,6 +58,36 @@ def _channelwise_gmsd(x: Tensor, y: Tensor) -> Tensor:
     return torch.cat(maps).std()
 
 
+def _full_size_vsi(x: Tensor, y: Tensor) -> Tensor:
+    """VSI of a port: saliency at full size, not of a square, Lab over the inverse of D65, the size of the chroma."""
+    linear_to_xyz = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
+    over_white = [[w * white for w in row] for row, white in zip(linear_to_xyz, (0.950456, 1, 1.088754), strict=True)]
+
+    def spread(v: Tensor) -> Tensor:
+        low, high = v.amin((2, 3), keepdim=True), v.amax((2, 3), keepdim=True)
+        return (v - low) / (high - low)
+
+    def layers(image: Tensor) -> Tensor:
+        xyz = mix_channels(power_above(image, 0.04045, 2.4, (1 / 1.055, 0.055 / 1.055), (1 / 12.92, 0)), over_white)
+        fx, fy, fz = power_above(xyz, (6 / 29) ** 3, 1 / 3, (1, 0), ((29 / 6) ** 2 / 3, 4 / 29)).unbind(1)
+        colours = torch.stack([116 * fy, 500 * (fx - fy), 200 * (fy - fz)], 1)
+        v, h = frequencies(*image.shape[2:])
+        radius = (v.square() + h.square()).sqrt().clamp_min(1e-6)
+        band = torch.exp(-((torch.where(radius < 0.5, radius, 1e-6) / 0.021).log() ** 2) / (2 * 1.34**2))
+        band[0, 0] = 0
+        detail = torch.fft.ifft2(torch.fft.fft2(colours) * band).real.square().sum(1, keepdim=True).sqrt()
+        down, across = (torch.arange(n, dtype=torch.float64) - n / 2 for n in image.shape[2:])
+        centre = torch.exp(-(down[:, None].square() + across.square()) / 145**2)
+        warmth = 1 - torch.exp(-spread(colours[:, 1:]).square().sum(1, keepdim=True) / 0.001**2)
+        return F.avg_pool2d(torch.cat([spread(detail * centre * warmth), mix_channels(255 * image, LMN)], 1), factor)
+
+    factor = shrink_factor(x)
+    x, y = layers(x), layers(y)
+    chroma = similarity(x[:, 2:], y[:, 2:], 130).prod(1, keepdim=True).abs() ** 0.02
+    similar = similarity(x[:, :1], y[:, :1], 1.27) * edge_similarity(x[:, 1:2], y[:, 1:2], SCHARR, 386) ** 0.4 * chroma
+    return weighted_mean(similar, torch.maximum(x[:, :1], y[:, :1]))
+
+
 # what a publisher computed that no registered critic computes
 _VARIANTS: Mapping[str, Score] = {
     "mdsi:combination=mult": MDSI(get_card("mdsi"), combination="mult"),
@@ -53,6 +95,7 @@ _VARIANTS: Mapping[str, Score] = {
     "nlpd:form=bilinear": NLPD(get_card("nlpd"), form="bilinear"),
     "ssim-full:clipped": _clipped_ssim,
     "gmsd:channelwise": _channelwise_gmsd,
+    "vsi:full-size": _full_size_vsi,
 }
 _MATLAB = (0.2989, 0.5870, 0.1140)
 _ROUNDING = {"grey": 0.5, "grey-floor": 0.0}  # added before the luma is cut off
@@ -111,8 +154,9 @@ def _score(name: str) -> Score:
 
 
 def _picture(path: Path) -> Tensor:
-    pixels = read(path, Policy(grey="replicate", palette="expand", profile="ignore"))
-    return torch.from_numpy(pixels.astype(np.float64)).permute(2, 0, 1)[None]
+    with Image.open(path) as picture:  # GIF too, which our reader refuses
+        pixels = np.asarray(picture.convert("RGB"), dtype=np.float64)
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
 
 def _prepared(row: Published, folder: Path) -> tuple[Tensor, Tensor]:

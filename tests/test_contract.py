@@ -217,6 +217,21 @@ class TestGradient:
         slope = ((ahead - behind) / (2 * step)).item()
         assert slope == pytest.approx((gradient * along).sum().item(), rel=1e-4, abs=1e-4 * gradient.norm().item())
 
+    def test_float32_points_where_float64_does(self, critic, critic64):
+        card = critic.card
+        if card.weights or card.name == "uiqm":
+            pytest.skip(
+                "a network rounds evenly; extremes of blocks (uiqm) are those of other pixels where they are near"
+            )
+        y = photographs(side(card, 96)).repeat(1, card.channels // 3, 1, 1)
+        for kind in ("blur", "noise"):
+            x = (ladder(kind, y)[1].clamp(0, 1) * 255).round() / 255
+            slopes = []
+            for ours, dtype in ((critic, torch.float32), (critic64, torch.float64)):
+                leaf = x.to(dtype).requires_grad_()
+                slopes.append(torch.autograd.grad(judge(ours, leaf, y.to(dtype)).sum(), leaf)[0].double().flatten(1))
+            assert (torch.cosine_similarity(*slopes) >= 0.999).all(), kind
+
     def test_does_not_depend_on_memory_layout(self, critic64):
         x, y = images(critic64, 2, torch.float64)
         height, width = x.shape[2:]

@@ -76,8 +76,21 @@ def log_gabor_bank(height: int, width: int, dtype: torch.dtype, device: torch.de
     return filters.to(device, dtype), threshold[:, None, None].to(device, dtype)
 
 
-def phase_congruency(x: Tensor) -> Tensor:
-    """Phase congruency, in [0, 1]: (N, 1, H, W), values of 0-255, to the same shape."""
+@torch.no_grad()
+def _median_place(x: Tensor) -> Tensor:
+    """Where the finest responses have their median, (N, orientations, 1), of maps (N, 1, H, W) in float64."""
+    filters = log_gabor_bank(*x.shape[-2:], x.dtype, x.device)[0][:, 0]
+    response = torch.fft.ifft2(torch.fft.fft2(x - x.mean((2, 3), keepdim=True)) * filters)
+    return response.abs().flatten(2).median(2, keepdim=True).indices
+
+
+def phase_congruency(x: Tensor, place: Tensor | None = None) -> Tensor:
+    """Phase congruency, in [0, 1]: (N, 1, H, W), values of 0-255, to the same shape.
+
+    Args:
+        x: Maps.
+        place: Pixel of the median response of each orientation, (N, orientations, 1), if it is known better.
+    """
     filters, threshold = log_gabor_bank(*x.shape[-2:], x.dtype, x.device)
     eps = torch.finfo(x.dtype).eps
     spectrum = torch.fft.fft2(x - x.detach().mean((2, 3), keepdim=True))
@@ -87,7 +100,9 @@ def phase_congruency(x: Tensor) -> Tensor:
     sum_even, sum_odd = even.sum(2), odd.sum(2)
     squares = sum_even.square() + sum_odd.square()
     off_phase = (even * sum_odd[:, :, None] - odd * sum_even[:, :, None]).abs().sum(2)
-    noise = amplitude[:, :, 0].flatten(2).median(2).values[..., None, None] * threshold
+    finest = amplitude[:, :, 0].flatten(2)
+    place = finest.median(2, keepdim=True).indices if place is None else place
+    noise = finest.gather(2, place)[..., None] * threshold
     energy = ((squares - off_phase) / (root(squares) + eps) - noise).relu().sum(1, keepdim=True)
     total = amplitude.sum((1, 2))[:, None]
     return soften((energy + eps) / (total + eps), total, _QUIET)
@@ -97,8 +112,16 @@ def similarity_and_weight(x: Tensor, y: Tensor, chromatic: bool) -> tuple[Tensor
     """Similarities and phase congruency, (N, 1, h, w) each, of images (N, 3, H, W) in [0, 1]; see `FSIM`."""
     factor = shrink_factor(x)
     rows = YIQ if chromatic else YIQ[:1]
-    x, y = (mix_channels(F.avg_pool2d(255 * image, factor), rows) for image in (x, y))
-    pc_x, pc_y = phase_congruency(x[:, :1]), phase_congruency(y[:, :1])
+
+    def mixed(image: Tensor) -> Tensor:
+        return mix_channels(F.avg_pool2d(255 * image, factor), rows)
+
+    place = None
+    if torch.is_grad_enabled() and x.requires_grad and x.dtype != torch.float64:
+        # the slope through a median goes to one pixel, and is much of the whole: rounding would pick another
+        place = _median_place(mixed(x.detach().double())[:, :1])
+    x, y = mixed(x), mixed(y)
+    pc_x, pc_y = phase_congruency(x[:, :1], place), phase_congruency(y[:, :1])
     similar = edge_similarity(x[:, :1], y[:, :1], SCHARR, _T_EDGE) * similarity(pc_x, pc_y, _T_PC)
     if chromatic:
         similar = similar * chroma_similarity(x[:, 1:], y[:, 1:], _T_CHROMA, _CHROMA_POWER, _POWER_FLOOR)

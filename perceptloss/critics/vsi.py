@@ -33,9 +33,9 @@ from perceptloss.networks.functional import (
 from perceptloss.networks.pointwise import power_above
 from perceptloss.networks.weighed import WeighedCritic
 
-__all__ = ["ENTRIES", "VSI", "lab", "saliency", "similarity_and_weight"]
+__all__ = ["ENTRIES", "LMN", "VSI", "lab", "saliency", "similarity_and_weight"]
 
-_LMN = ((0.06, 0.63, 0.27), (0.30, 0.04, -0.35), (0.34, -0.6, 0.17))
+LMN = ((0.06, 0.63, 0.27), (0.30, 0.04, -0.35), (0.34, -0.6, 0.17))
 _XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
 _WHITE = (0.9642119944211994, 1.0, 0.8251882845188288)  # D50, as in the published code
 _OMEGA, _SIGMA_F, _SIGMA_D, _SIGMA_C = 0.021, 1.34, 145.0, 0.001
@@ -112,7 +112,7 @@ def similarity_and_weight(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     pads = (factor // 2, (factor - 1) // 2) * 2
 
     def layers(image: Tensor) -> tuple[Tensor, Tensor]:
-        maps = saliency(image), mix_channels(255 * image, _LMN)
+        maps = saliency(image), mix_channels(255 * image, LMN)
         return tuple(F.avg_pool2d(F.pad(m, pads, mode="replicate"), factor) for m in maps) if factor > 1 else maps
 
     (seen_x, x), (seen_y, y) = layers(x), layers(y)
