@@ -145,7 +145,7 @@ _CARD = opinion_card(
     "http://live.ece.utexas.edu/research/quality/niqe_release.zip",
     notes=(
         "published numbers round the luminance to whole grey levels and shapes to thousandths: set critic.table = True "
-        "to report; the default is smooth",
+        "to report, within 3e-4 of BasicSR's number on photographs (4e-5 at the median); the default is smooth",
         "blocks of 96x96, of which 37 are needed for a covariance of full rank; the covariance of the pristine "
         "statistics is added, so fewer do, but scores of images of unlike size do not compare",
         "pixels beyond a multiple of 96 on the right and at the bottom are not seen, nor is colour",

@@ -148,6 +148,8 @@ _CARD = similarity_card(
     notes=(
         "saliency prefers the centre and weighs both images: a restorer may move weight to easy places",
         "saliency is computed on a 256x256 square, so crops and whole images are judged differently",
+        "the slope through the extremes that normalise saliency and colour is singular where they meet: bounded there",
+        "ports that compute saliency at full size, whose values are quoted as MATLAB's, differ by up to 0.0123",
         "two flat images score 1 whatever their levels: no saliency, no weight, no gradient",
         "the score of natural pairs lies between 0.8 and 1",
     ),

@@ -64,27 +64,18 @@ def test_flat_small_and_odd_images(name):
 
 
 @every
-def test_an_image_does_not_depend_on_its_neighbours(name):
+def test_an_image_is_damaged_alike_alone_and_anywhere_in_a_batch(name):
     x = photographs(48)
-    other = x.clone()
-    other[1:] = 1 - other[1:].flip(-1)
-    torch.testing.assert_close(degrade(x, name, 3, seed=5)[0], degrade(other, name, 3, seed=5)[0], rtol=0, atol=1e-6)
+    together = degrade(x, name, 3, seed=5)
+    for order in ((0,), (2, 0), (1, 2, 0)):
+        assert torch.equal(degrade(x[list(order)], name, 3, seed=5)[-1], together[order[-1]])
+    assert degrade(x[:0], name, 3, seed=5).shape == (0, *x.shape[1:])
 
 
 @pytest.mark.parametrize("name", ["white-noise", "motion-blur", "colour-cast", "transmission-error", "mixed-resize"])
-def test_images_of_a_batch_and_seeds_draw_for_themselves(name):
-    x = photographs(48)[:1].expand(6, -1, -1, -1).contiguous()
-    out = degrade(x, name, 4, seed=2)
-    assert len({tuple(image.flatten()[:2000].tolist()) for image in out}) > 1
-    assert not torch.equal(out, degrade(x, name, 4, seed=3))
-
-
-@pytest.mark.parametrize("name", ["white-noise", "impulse-noise", "jpeg"])
-def test_an_image_is_hurt_as_much_alone_as_in_a_batch(name):
-    x = photographs(64)
-    alone = torch.stack([damage(degrade(x[2:], name, 3, seed=s), x[2:])[0] for s in range(12)]).mean()
-    beside = torch.stack([damage(degrade(x, name, 3, seed=s), x)[2] for s in range(12)]).mean()
-    torch.testing.assert_close(alone, beside, rtol=0.06, atol=0)
+def test_seeds_draw_for_themselves(name):
+    x = photographs(48)
+    assert not torch.equal(degrade(x, name, 4, seed=2), degrade(x, name, 4, seed=3))
 
 
 def test_levels_between_use_the_same_draws_and_the_table():

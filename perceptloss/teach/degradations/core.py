@@ -67,8 +67,8 @@ class Degradation:
         parameter: What the level sets, with its unit: "standard deviation in pixels".
         values: The parameter at level 1 to 5; the damage must rise, the numbers need not.
         function: Takes images (N, C, H, W) in [0, 1], the parameter and a CPU generator; gives finite
-            images of the same shape (`degrade` clamps them). It draws one sample for each image and always
-            the same draws whatever the parameter is. It must not change its argument.
+            images of the same shape (`degrade` clamps them, and gives it one at a time). It draws always
+            the same whatever the parameter is. It must not change its argument.
         identity: The parameter's value that does nothing, which level 0 stands for.
         channels: 3 for images, 6 for stereo pairs (left RGB, right RGB).
         source: The paper or dataset that uses it.
@@ -184,6 +184,8 @@ def list_degradations(family: str | None = None, channels: int = 3) -> tuple[str
 def degrade(x: Tensor, name: str, level: float, *, seed: int) -> Tensor:
     """Damaged copies of images; the draws depend on name and seed only, so levels of one seed are comparable.
 
+    So the images of a batch have the same draws, each as if it were alone; for others give it another seed.
+
     Args:
         x: Images, (N, C, H, W), float32 in [0, 1], sides of at least 32; C as the degradation says.
         name: A registered degradation.
@@ -204,8 +206,9 @@ def degrade(x: Tensor, name: str, level: float, *, seed: int) -> Tensor:
         raise InputError(f"seed: expected an int, got {seed!r}")
     if level == 0:
         return x.clone()
-    generator = torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + zlib.crc32(name.encode())) % 2**63)
-    out = kind.function(x, value, generator)
+    start = (seed * 0x9E3779B97F4A7C15 + zlib.crc32(name.encode())) % 2**63
+    done = [kind.function(image[None], value, torch.Generator().manual_seed(start)) for image in x]
+    out = torch.cat(done) if done else x.clone()
     if out.shape != x.shape or not bool(torch.isfinite(out).all()):
         raise InputError(
             f"degradation {name!r} at level {level} gave shape {tuple(out.shape)} for {tuple(x.shape)} or values that "

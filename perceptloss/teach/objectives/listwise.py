@@ -105,8 +105,9 @@ def surrogate_rank_loss(
     Args:
         q: Predictions, (N,).
         y: Labels, (N,).
-        ranker: S, fed with the lists as they are. By default soft ranks of the z-scored lists, stretched as if a list
-            had 16 images, so that the published weights mean the same for every batch.
+        ranker: S, fed with the lists as they are. By default soft ranks of the z-scored lists, whose mean and
+            deviation are constants of the gradient, stretched as if a list had 16 images, so that the published
+            weights mean the same for every batch.
         temperature: Of the soft ranks, in deviations.
         eps: Deviation of predictions below which they count as constant, in their unit.
 
@@ -145,7 +146,7 @@ def asna_loss(
         y: Labels, (N,), z-scored.
         mse: m, in [0, 1].
         rank: s.
-        ranker: S; see `surrogate_rank_loss`.
+        ranker: S; see `surrogate_rank_loss`, also on what its gradient holds constant.
         temperature: See `surrogate_rank_loss`.
         eps: Deviation of predictions below which the correlation fades.
 

@@ -127,7 +127,7 @@ class Mixtures(Fresh):
         name = self.names[int(torch.randint(len(self.names), (), generator=generator))]
         level = _LEAST + (self.options.damage - _LEAST) * float(torch.rand((), generator=generator))
         seed = int(torch.randint(NAMES, (), generator=generator))
-        return torch.cat([degrade(one[None], name, level, seed=seed) for one in mixes])
+        return degrade(mixes, name, level, seed=seed)
 
 
 def _exam(scenes: Sequence[Scene], options: Options, setting: Setting) -> Exam:
