@@ -220,6 +220,19 @@ class TestTraining:
             torch.testing.assert_close(flat_gradient(compiled), flat_gradient(plain), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("shape", "wanted"),
+    [((16, 96, 96), [8, 8]), ((3, 64, 64), [3]), ((3, 600, 400), [1, 1, 1]), ((5, 256, 256), [2, 2, 1])],
+)
+def test_groups_have_about_as_many_pixels(shape, wanted):
+    seen = []
+    watching = toys.toy("watching", lambda x, y: seen.append(len(x)) or x.mean((1, 2, 3)), shape="sigmoid")
+    n, height, width = shape
+    x = torch.zeros(n, 3, height, width, requires_grad=True)
+    CriticLoss([toys.term(watching)], share_every=0)(x, torch.zeros_like(x))
+    assert seen == wanted
+
+
 @pytest.mark.parametrize("micro_batch", [1, 2])
 def test_terms_that_couple_the_batch_are_never_split(micro_batch):
     """A spread over the batch is zero image by image; beside it, other terms are still split."""

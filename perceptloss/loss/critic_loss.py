@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ class CriticLoss(Hidden):
             the keys of a term are those of `TermOptions`.
         grad: `fused` (value and gradient in the forward, nothing but d loss / d x is kept),
             `checkpoint` (recompute stages in the backward) or `autograd`.
-        micro_batch: Samples that `fused` runs at once; None for all.
+        micro_batch: Samples that `fused` runs at once; None for all; `auto` for as many as have about 2^17 pixels.
         input_range: Range of x and y, (0, 1) or (-1, 1).
         overshoot: What happens to x outside the range: `pass`, `clamp` (no gradient there), `raise`.
         on_nonfinite: `skip` leaves a term out of a call in which its loss or gradient is not
@@ -64,7 +64,7 @@ class CriticLoss(Hidden):
         critics: Terms,
         *,
         grad: GradMode = "fused",
-        micro_batch: int | None = 4,
+        micro_batch: int | Literal["auto"] | None = "auto",
         input_range: Sequence[float] = (0, 1),
         overshoot: Overshoot = "pass",
         on_nonfinite: OnNonFinite = "skip",

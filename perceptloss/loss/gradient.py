@@ -7,9 +7,10 @@ micro-batch at a time, activations are freed at once, and only d loss / d x is k
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +22,9 @@ from perceptloss.loss.report import Skips
 from perceptloss.loss.terms import GradMode, Term
 from perceptloss.networks.trunks import Keep
 
-__all__ = ["Call", "Outcome", "attach", "fused", "gradient"]
+__all__ = ["PIXELS", "Call", "Outcome", "attach", "fused", "gradient"]
+
+PIXELS = 2**17  # of one group of samples: fewer cost time, more cost memory only
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Call:
         intake: How the images are taken in.
         mode: How the gradient is obtained.
         lean: Whether frozen layers keep masks instead of activations.
-        micro_batch: Samples that `fused` runs at once; None for all.
+        micro_batch: Samples that `fused` runs at once; None for all, `auto` for about `PIXELS`.
         measure: Whether to measure each term's gradient norm (one more backward per term).
     """
 
@@ -45,7 +48,7 @@ class Call:
     intake: Intake
     mode: GradMode = "fused"
     lean: bool = False
-    micro_batch: int | None = None
+    micro_batch: int | Literal["auto"] | None = None
     measure: bool = False
 
     @property
@@ -68,8 +71,11 @@ class Call:
         samples = max(1, self.x.shape[0])
         together = [term for term in self.weights if term.critic.card.couples_batch]
         apart = [term for term in self.weights if not term.critic.card.couples_batch]
-        size = samples if self.micro_batch is None else min(self.micro_batch, samples)
-        return [(terms, n) for terms, n in ((apart, size), (together, samples)) if terms]
+        size = samples if self.micro_batch is None else self.micro_batch
+        if size == "auto":
+            parts = min(samples, math.ceil(samples * self.x.shape[-2:].numel() / PIXELS))
+            size = math.ceil(samples / max(1, parts))
+        return [(terms, n) for terms, n in ((apart, min(size, samples)), (together, samples)) if terms]
 
 
 @dataclass

@@ -160,7 +160,10 @@ _OPTION_RULES: dict[str, _Rule] = {
     "overshoot": _one_of(Overshoot),
     "on_nonfinite": _one_of(OnNonFinite),
     "grey": _one_of(Grey),
-    "micro_batch": ("a whole number of at least 1, or None for all", lambda v: v is None or _is_whole(v, 1)),
+    "micro_batch": (
+        "a whole number of at least 1, None for all, or auto",
+        lambda v: v in (None, "auto") or _is_whole(v, 1),
+    ),
     "share_every": _COUNT,
     "seed": ("a whole number", _is_whole),
     "input_range": ("(0, 1) or (-1, 1)", lambda v: isinstance(v, Sequence) and tuple(v) in ((0, 1), (-1, 1))),
