@@ -105,8 +105,9 @@ def is_transformed(image: Tensor) -> bool:
 
 def all_finite(*tensors: Tensor | None) -> bool:
     """Whether no value is NaN or infinite; waits for the device once."""
-    flags = [torch.isfinite(tensor.detach()).all() for tensor in tensors if tensor is not None]
-    return bool(torch.stack(flags).all())
+    # an extreme is NaN or infinite if any value is; and no map of flags is made
+    ends = [end for tensor in tensors if tensor is not None and tensor.numel() for end in tensor.detach().aminmax()]
+    return not ends or bool(torch.isfinite(torch.stack([end.double() for end in ends])).all())
 
 
 def not_finite(image: Tensor) -> str:

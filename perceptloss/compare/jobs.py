@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from perceptloss.compare.images import ImageFile, Pixels, read_hashed
+from perceptloss.compare.images import ImageFile, Policy, read_hashed
 from perceptloss.compare.pairing import REFERENCE
 from perceptloss.compare.pixels import as_tensor, resize
 from perceptloss.compare.plan import Plan
@@ -22,7 +22,7 @@ from perceptloss.errors import InputError
 
 __all__ = ["as_decoded", "file_jobs", "seen"]
 
-Read = Callable[[Path], tuple[Pixels, str]]
+Read = Callable[[ImageFile], Tensor]
 
 
 def file_jobs(plan: Plan, decoded: dict[str, str] | None = None) -> Iterator[Job]:
@@ -32,9 +32,9 @@ def file_jobs(plan: Plan, decoded: dict[str, str] | None = None) -> Iterator[Job
         plan: What to judge, and how to read it.
         decoded: Gets the sha256 of what was read, by the path of the file.
     """
-    # systems share a reference, one after another, of two views perhaps
-    last = lru_cache(maxsize=4)(partial(read_hashed, policy=plan.settings.policy))
     kept = {} if decoded is None else decoded
+    read = partial(_read, policy=plan.settings.policy, decoded=kept)
+    shared = _Last(read)  # systems share a reference, one after another
     for index, (record, sizes) in enumerate(zip(plan.images, plan.sizes, strict=True)):
         for system, file in enumerate(record.outputs):
             if file is None:
@@ -46,7 +46,7 @@ def file_jobs(plan: Plan, decoded: dict[str, str] | None = None) -> Iterator[Job
                 system=system,
                 image=index,
                 size=sizes[system],
-                load=partial(_load, file, reference, plan.settings, last, kept, sizes[system], text, is_own),
+                load=partial(_load, file, reference, plan.settings, read, shared, kept, sizes[system], text, is_own),
                 text=text,
                 has_reference=reference is not None,
                 hashes=(file.digest, reference.digest if reference else None) if is_own else None,
@@ -57,14 +57,15 @@ def _load(
     file: ImageFile,
     reference: ImageFile | None,
     settings: Settings,
+    read: Read,
     shared: Read,
-    decoded: dict[str, str],
+    decoded: Mapping[str, str],
     size: Size,
     text: str,
     is_own: bool,
 ) -> Loaded:
-    x = _read(file, partial(read_hashed, policy=settings.policy), decoded)
-    y = None if reference is None else _read(reference, shared, decoded)
+    y = None if reference is None else shared(reference)
+    x = read(file)
     if y is not None and settings.resize == "to-ref" and x.shape != y.shape:
         x = resize(x, y.shape[-2], y.shape[-1])
     if settings.crop != "never":
@@ -76,18 +77,33 @@ def _load(
     return Loaded(seen(x, settings), None if y is None else seen(y, settings), hashes if is_own else None)
 
 
-def _read(file: ImageFile, read: Read, decoded: dict[str, str]) -> Tensor:
+class _Last:
+    """A reader that keeps the last image, and lets go of it before it reads another."""
+
+    def __init__(self, read: Read) -> None:
+        self.read = read
+        self.file: ImageFile | None = None
+        self.image: Tensor | None = None
+
+    def __call__(self, file: ImageFile) -> Tensor:
+        if self.image is None or file != self.file:
+            self.image = None
+            self.file, self.image = file, self.read(file)
+        return self.image
+
+
+def _read(file: ImageFile, policy: Policy, decoded: dict[str, str]) -> Tensor:
     """(3, H, W), or (6, H, W) of a stereo pair: left view, right view."""
     views = []
     for view in file.files:
-        pixels, decoded[view.path] = read(Path(view.path))
+        pixels, decoded[view.path] = read_hashed(Path(view.path), policy)
         if pixels.shape[:2] != view.size:
             was, now = ("{}x{}".format(*size) for size in (view.size, pixels.shape[:2]))
             raise InputError(
                 f"{view.path}: was {was} when it was checked and is {now} now; score when nobody writes to it."
             )
         views.append(as_tensor(pixels))
-    return torch.cat(views)
+    return torch.cat(views) if len(views) > 1 else views[0]
 
 
 def _now(file: ImageFile, decoded: Mapping[str, str]) -> ImageFile:

@@ -22,8 +22,9 @@ __all__ = ["as_bytes", "as_tensor", "in_colour", "luma", "resize", "shrink", "st
 
 def as_tensor(pixels: Pixels) -> Tensor:
     """(H, W, 3), uint8 over 255 or uint16 over 65535, as (3, H, W), fp32 in [0, 1]."""
-    top = np.float32(np.iinfo(pixels.dtype).max)
-    return torch.from_numpy(pixels.astype(np.float32) / top).permute(2, 0, 1).contiguous()
+    planes = np.empty((pixels.shape[2], *pixels.shape[:2]), np.float32)  # filled at once: an 8K picture takes 400 MB
+    np.divide(pixels.transpose(2, 0, 1), np.float32(np.iinfo(pixels.dtype).max), out=planes, dtype=np.float32)
+    return torch.from_numpy(planes)
 
 
 def stored(image: Tensor) -> Tensor:

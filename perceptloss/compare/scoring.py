@@ -20,6 +20,7 @@ from perceptloss.compare.store import Key, Store
 from perceptloss.errors import PerceptlossError
 from perceptloss.inputs import all_finite
 from perceptloss.maps.tiles import tiled
+from perceptloss.networks.trunks.critic import references_kept
 from perceptloss.output.tables import counted
 
 __all__ = ["Job", "Loaded", "Progress", "Slot", "score_jobs", "true_fp32", "within_memory"]
@@ -85,11 +86,12 @@ def score_jobs(
     groups = _groups(list(enumerate(scorers)), device)
     if len(groups) > 1:
         jobs = list(jobs)
+    is_shared = isinstance(jobs, Sequence) and len({job.system for job in jobs}) > 1
     for group in groups:
         guests = [scorer.critic for _, scorer in group if scorer.bytes_away(device)]
         for _, scorer in group:
             scorer.critic.to(device)
-        with torch.no_grad(), true_fp32(device):
+        with torch.no_grad(), true_fp32(device), references_kept([s.critic for _, s in group if is_shared]):
             for batch, todo in _batches(_open_jobs(jobs, group, stores, found, report), group, settings, device):
                 _score_batch(batch, [(c, s) for c, s in group if c in todo], settings, device, stores, found)
                 report(len(batch) * len(todo))
@@ -186,9 +188,9 @@ def _score_batch(
     if not pairs:
         return
     batch, loaded = list(pairs), list(pairs.values())
-    x = torch.stack([pair.x for pair in loaded]).to(device)
+    x = _together([pair.x for pair in loaded]).to(device)
     references = [pair.y for pair in loaded if pair.y is not None]
-    y = torch.stack(references).to(device) if references else None
+    y = _together(references).to(device) if references else None
     kinds = {(s.colour, s.each_view) for _, s in todo}
     seen = {kind: (_views(x, *kind), [] if y is None else _views(y, *kind)) for kind in kinds}
     for critic, scorer in todo:
@@ -209,6 +211,11 @@ def _score_batch(
 def _views(images: Tensor, colour: Colour, each_view: bool) -> list[Tensor]:
     """What a critic is given of images, one after the other: the views of pairs, or all at once."""
     return [in_colour(colour, view) for view in (images.split(3, 1) if each_view else [images])]
+
+
+def _together(images: Sequence[Tensor]) -> Tensor:
+    """A batch of images; of one, without a copy."""
+    return images[0][None] if len(images) == 1 else torch.stack(list(images))
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from perceptloss.critic import Critic, Precision
 from perceptloss.networks.trunks.trunk import Keep, Trunk
 
-__all__ = ["Features", "TrunkCritic", "features"]
+__all__ = ["Features", "TrunkCritic", "features", "references_kept"]
 
 Features = Mapping[str, Tensor]
 _LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -25,10 +26,20 @@ class TrunkCritic(Critic):
     trunk: Trunk
     taps: tuple[str, ...] = ()
     precision: Precision = "fp32"
+    keeps_reference: bool = False
+    """Whether taps of the last reference are kept for further images that are compared with it: `references_kept`."""
+    _last: tuple[Tensor, Features] | None = None
 
     def prepare(self, image: Tensor) -> Tensor:
         """What the trunk is fed; the image itself unless the system shrinks it first."""
         return image
+
+    def _look_again(self, y: Tensor) -> Mapping[str, Tensor]:
+        """Taps of a reference, run once for as long as it is the same memory, unchanged."""
+        if self._last is None or _place(self._last[0]) != _place(y):
+            self._last = None
+            self._last = y, self.look(y)
+        return self._last[1]
 
     def look(self, image: Tensor) -> dict[str, Tensor]:
         """Taps of an image, as `compare` is given them."""
@@ -61,8 +72,26 @@ class TrunkCritic(Critic):
         if y is None or not self.card.needs_reference:
             return self.read_taps(x, None, fx, {})
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):  # both arms teach a trunk
-            fy = self.look(y)
+            fy = self._look_again(y) if self.keeps_reference else self.look(y)
         return self.read_taps(x, y, fx, fy)
+
+
+def _place(image: Tensor) -> tuple[object, ...]:
+    version = None if image.is_inference() else image._version
+    return image.data_ptr(), image.shape, image.stride(), image.dtype, version
+
+
+@contextmanager
+def references_kept(critics: Sequence[Critic]) -> Iterator[None]:
+    """Keep the features of a reference meanwhile, for images compared with it one after another."""
+    kept = [critic for critic in critics if isinstance(critic, TrunkCritic)]
+    try:
+        for critic in kept:
+            critic.keeps_reference = True
+        yield
+    finally:
+        for critic in kept:
+            critic.keeps_reference, critic._last = False, None
 
 
 def features(
