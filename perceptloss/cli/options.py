@@ -62,6 +62,9 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     scoring.add_argument(
         "--cache", type=a_path, metavar="FOLDER", help="keep scores there as they come, and do not compute them twice"
     )
+    scoring.add_argument(
+        "--workers", type=_count(), default=0, metavar="N", help="processes on the CPU; their number changes no score"
+    )
     output = parser.add_argument_group("output")
     formats = ("table", "csv", "json", "md", "latex")
     output.add_argument("--format", choices=formats, default="table", help="of what is printed")
@@ -183,6 +186,7 @@ def execute(args: argparse.Namespace, systems: Mapping[str, Images], baseline: s
             cache=args.cache,
             progress=lambda done, total: shown.update(done - shown.n),
             command=args.command_line,
+            workers=args.workers,
         )
     for sentence in sentences(results):
         _log.warning("%s", sentence)

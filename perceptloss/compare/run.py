@@ -21,6 +21,7 @@ from perceptloss.compare.results import Flag, ImageRecord, Results
 from perceptloss.compare.scoring import Job, Loaded, Slot, score_jobs
 from perceptloss.compare.settings import Pairing, Settings
 from perceptloss.compare.store import Store
+from perceptloss.compare.workers import score_in_processes
 from perceptloss.critic import Critic
 from perceptloss.errors import ConfigError, InputError
 from perceptloss.inputs import described
@@ -146,9 +147,24 @@ def run_plan(
     cache: str | PathLike[str] | None = None,
     progress: Progress | None = None,
     command: Sequence[str] = (),
+    workers: int = 0,
 ) -> Results:
-    """Score what `make_plan` planned, as `compare` does; `command` is the command line, for provenance."""
+    """Score what `make_plan` planned, as `compare` does.
+
+    Args:
+        plan: What to score.
+        random_weights: As of `compare`; so are `cache` and `progress`.
+        cache: Folder of known scores.
+        progress: Called as scores are done.
+        command: The command line, for provenance.
+        workers: Processes on the CPU, of one thread each; their number changes no bit. 0 for this process alone.
+
+    Raises:
+        ConfigError: if there are workers for another device than the CPU.
+    """
     device = pick_device(plan.settings.device)
+    if workers and device.type != "cpu":
+        raise ConfigError([f"workers are processes on the CPU, but the device is {device.type}"], "settings")
     scorers = build(plan.asked, plan.settings, random_weights=random_weights, has_pairs=plan.rules.stereo)
     stores = [] if cache is None else _stores(Path(cache), scorers, device)
     decoded: dict[str, str] = {}
@@ -161,7 +177,10 @@ def run_plan(
             progress(done, plan.scores)
 
     try:
-        found = score_jobs(list(file_jobs(plan, decoded)), scorers, plan.settings, device, stores, count)
+        if workers:
+            found = score_in_processes(plan, workers, stores, decoded, count, random_weights=random_weights)
+        else:
+            found = score_jobs(list(file_jobs(plan, decoded)), scorers, plan.settings, device, stores, count)
     finally:
         for store in stores:
             store.close()

@@ -16,7 +16,7 @@ from torch import Tensor
 from perceptloss.compare.panel import Colour, Scorer
 from perceptloss.compare.pixels import in_colour
 from perceptloss.compare.settings import Settings
-from perceptloss.compare.store import Key, Store
+from perceptloss.compare.store import Key, Noted, Store
 from perceptloss.errors import PerceptlossError
 from perceptloss.inputs import all_finite
 from perceptloss.maps.tiles import tiled
@@ -68,7 +68,7 @@ def score_jobs(
     scorers: Sequence[Scorer],
     settings: Settings,
     device: torch.device,
-    stores: Sequence[Store] = (),
+    stores: Sequence[Store | Noted] = (),
     progress: Progress | None = None,
 ) -> dict[Slot, float]:
     """Scores of all jobs by all critics, some of them perhaps not finite.
@@ -128,7 +128,7 @@ def true_fp32(device: torch.device) -> Iterator[None]:
 def _open_jobs(
     jobs: Iterable[Job],
     group: Sequence[tuple[int, Scorer]],
-    stores: Sequence[Store],
+    stores: Sequence[Store | Noted],
     found: dict[Slot, float],
     report: Progress,
 ) -> Iterator[tuple[Job, tuple[int, ...]]]:
@@ -178,7 +178,7 @@ def _score_batch(
     todo: Sequence[tuple[int, Scorer]],
     settings: Settings,
     device: torch.device,
-    stores: Sequence[Store],
+    stores: Sequence[Store | Noted],
     found: dict[Slot, float],
 ) -> None:
     pairs = {job: job.load() for job in batch}

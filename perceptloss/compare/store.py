@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal, TextIO
 
-__all__ = ["Store"]
+__all__ = ["Key", "Noted", "Store"]
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _ROUNDING: Final = 1e-3  # by which a score may pass a bound, in units of it
@@ -99,6 +99,22 @@ class Store:
         if file is not None:
             with suppress(OSError):  # what it could not write was said
                 file.close()
+
+
+class Noted:
+    """Scores that a process was told, and the new ones that it is to tell."""
+
+    def __init__(self, known: dict[Key, float]) -> None:
+        self.known = known
+        self.new: dict[Key, float] = {}
+
+    def get(self, key: Key) -> float | None:
+        """The score of a pair of file hashes, if it is known."""
+        return self.known.get(key)
+
+    def put(self, key: Key, score: float) -> None:
+        """Note a score."""
+        self.new[key] = score
 
 
 def _is_hash(value: object) -> bool:

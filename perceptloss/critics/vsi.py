@@ -111,11 +111,11 @@ def similarity_and_weight(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     factor = shrink_factor(x)
     pads = (factor // 2, (factor - 1) // 2) * 2
 
-    def layers(image: Tensor) -> tuple[Tensor, Tensor]:
-        maps = saliency(image), mix_channels(255 * image, LMN)
-        return tuple(F.avg_pool2d(F.pad(m, pads, mode="replicate"), factor) for m in maps) if factor > 1 else maps
+    def shrunk(maps: Tensor) -> Tensor:
+        return F.avg_pool2d(F.pad(maps, pads, mode="replicate"), factor) if factor > 1 else maps
 
-    (seen_x, x), (seen_y, y) = layers(x), layers(y)
+    seen_x, seen_y = shrunk(saliency(x)), shrunk(saliency(y))
+    x, y = (shrunk(mix_channels(255 * image, LMN)) for image in (x, y))
     edges = edge_similarity(x[:, :1], y[:, :1], SCHARR, _C_EDGE)
     chroma = similarity(x[:, 1:2], y[:, 1:2], _C_CHROMA) * similarity(x[:, 2:], y[:, 2:], _C_CHROMA)
     # opposite colours: the real part of a negative number's small power

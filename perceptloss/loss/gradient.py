@@ -71,11 +71,12 @@ class Call:
         samples = max(1, self.x.shape[0])
         together = [term for term in self.weights if term.critic.card.couples_batch]
         apart = [term for term in self.weights if not term.critic.card.couples_batch]
-        size = samples if self.micro_batch is None else self.micro_batch
-        if size == "auto":
-            parts = min(samples, math.ceil(samples * self.x.shape[-2:].numel() / PIXELS))
-            size = math.ceil(samples / max(1, parts))
-        return [(terms, n) for terms, n in ((apart, min(size, samples)), (together, samples)) if terms]
+        size = samples
+        if self.micro_batch == "auto":
+            size = math.ceil(samples / max(1, math.ceil(samples * self.x.shape[-2:].numel() / PIXELS)))
+        elif self.micro_batch is not None:
+            size = min(self.micro_batch, samples)
+        return [(terms, n) for terms, n in ((apart, size), (together, samples)) if terms]
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from perceptloss.compare.table import render
 from perceptloss.critic import Critic
 from perceptloss.errors import ConfigError, InputError
 from perceptloss.maps.tiles import edges, tiled
+from perceptloss.networks.trunks import TrunkCritic
+from perceptloss.networks.trunks.critic import references_kept
 
 
 @pytest.fixture
@@ -57,6 +60,53 @@ def test_scores_are_those_of_the_critic(photos):
     assert results.baseline == "near"
     np.testing.assert_array_equal(results.array(), results.values)
     assert results.scores("far", "ssim") == results.values[1][1]
+
+
+def test_any_number_of_workers_gives_the_same_bits(photos, tmp_path):
+    plan = make_plan(
+        {"near": photos / "near", "far": photos / "far"},
+        photos / "gt",
+        ["lpips-squeeze", "ssim"],
+        rules=Pairing(),
+        settings=Settings(),
+    )
+    cache = tmp_path / "cache"
+    run = partial(run_plan, plan, random_weights=True)
+    alone, first = run(), run(workers=1)
+    several, cached = run(workers=2, cache=cache), run(workers=2, cache=cache)
+    assert first.values == several.values == cached.values
+    np.testing.assert_allclose(first.array(), alone.array(), rtol=1e-5)
+    assert sum(len(file.read_text().splitlines()) for file in cache.iterdir()) == 2 * (1 + 6)  # nothing written twice
+
+
+def test_a_reference_is_looked_at_once_for_all_systems(photos, monkeypatch):
+    looks = []
+    look = TrunkCritic.look
+    monkeypatch.setattr(TrunkCritic, "look", lambda self, image: looks.append(image.data_ptr()) or look(self, image))
+    systems = {name: photos / name for name in ("near", "far")}
+    together = compare(systems, photos / "gt", ["lpips-squeeze"], random_weights=True)
+    assert len(looks) == 3 * 3
+    apart = [compare({n: s}, photos / "gt", ["lpips-squeeze"], random_weights=True) for n, s in systems.items()]
+    assert together.values == tuple(result.values[0] for result in apart)
+    other = create_critic("lpips-squeeze", None)  # in place, a reference is another image
+    x, y = tensor(photos / "near" / "im0.png"), tensor(photos / "gt" / "im0.png")
+    with torch.no_grad(), references_kept([other]):
+        first = other(x, y)
+        y.mul_(0.5)
+        assert other(x, y) != first
+    assert other._last is None
+
+
+def test_a_single_picture_is_not_copied(photos):
+    class Watching(Brightness):
+        def score(self, x, y=None):
+            self.seen = x.data_ptr()
+            return super().score(x, y)
+
+    critic = Watching(CARDS["toy-light"])
+    x = tensor(photos / "gt" / "im0.png")
+    score_pairs([("a", x, None)], [critic])
+    assert critic.seen == x.data_ptr()
 
 
 @pytest.mark.parametrize("batch", [2, 8])

@@ -28,7 +28,7 @@ class TrunkCritic(Critic):
     precision: Precision = "fp32"
     keeps_reference: bool = False
     """Whether taps of the last reference are kept for further images that are compared with it: `references_kept`."""
-    _last: tuple[Tensor, Features] | None = None
+    _last: tuple[Tensor, tuple[object, ...], Features] | None = None
 
     def prepare(self, image: Tensor) -> Tensor:
         """What the trunk is fed; the image itself unless the system shrinks it first."""
@@ -36,10 +36,11 @@ class TrunkCritic(Critic):
 
     def _look_again(self, y: Tensor) -> Mapping[str, Tensor]:
         """Taps of a reference, run once for as long as it is the same memory, unchanged."""
-        if self._last is None or _place(self._last[0]) != _place(y):
+        place = _place(y)
+        if self._last is None or self._last[1] != place:
             self._last = None
-            self._last = y, self.look(y)
-        return self._last[1]
+            self._last = y, place, self.look(y)  # with y, so that nothing else comes to lie there
+        return self._last[2]
 
     def look(self, image: Tensor) -> dict[str, Tensor]:
         """Taps of an image, as `compare` is given them."""
