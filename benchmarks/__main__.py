@@ -6,23 +6,27 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from benchmarks import reference
 from benchmarks.cases import CASES, size_text
 from benchmarks.costs import Row, measure, render
+from benchmarks.critics import CriticRow
 from benchmarks.critics import measure as measure_critics
 from benchmarks.critics import render as render_critics
 from benchmarks.precision import CRITICS, table
 from benchmarks.targets import count_checks, time_checks
+from benchmarks.timing import convolution_rate
 from perceptloss import list_critics
 from perceptloss.output.files import unwritable, write_atomically
 from perceptloss.output.versions import versions
+
+T = TypeVar("T")
 
 _SIZES = [(4, 192, 192), (1, 512, 512)]
 _QUICK = [(2, 64, 64)]
@@ -78,27 +82,45 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def kept(rows: Iterable[T], found: list[T]) -> Iterator[T]:
+    """The rows as they come, which are in a list afterwards."""
+    for row in rows:
+        found.append(row)
+        yield row
+
+
+def shown(lines: Iterable[str]) -> None:
+    """Print lines as they come."""
+    for line in lines:
+        print(line, flush=True)
+
+
 def _costs(options: argparse.Namespace) -> dict[str, Any]:
     repeat = 1 if options.quick else options.repeat
     rows: list[Row] = []
+    rate = convolution_rate(options.device)
+    print(f"3x3 convolutions: {rate / 1e9:.0f} GFLOP/s; `of convolutions` is the time by that of so many operations\n")
     for size in options.size or (_QUICK if options.quick else _SIZES):
         for name in options.case or CASES:
-            block = list(measure(name, size, options.device, repeat))
-            print(render(block), flush=True)
-            rows += block
+            print(f"{name} at {size_text(size)}", flush=True)
+            found = kept(measure(name, size, options.device, repeat), rows)
+            shown(render(found, rate, is_cuda=options.device.type == "cuda"))
+            print()
     checks = []
     if not options.quick:
         for check in (*time_checks(rows), *count_checks(options.device)):
             print(check, flush=True)
             checks.append(asdict(check))
-    return {"rows": [asdict(row) for row in rows], "checks": checks}
+    return {"operations_per_second": rate, "rows": [asdict(row) for row in rows], "checks": checks}
 
 
 def _critics(options: argparse.Namespace) -> dict[str, Any]:
     names = options.critic or [card.name for card in list_critics()]
     side = _QUICK[0][1] if options.quick else 256
-    rows = list(measure_critics(names, options.device, 1 if options.quick else options.repeat, side))
-    print(render_critics(rows), end="", flush=True)
+    rows: list[CriticRow] = []
+    shown(
+        render_critics(kept(measure_critics(names, options.device, 1 if options.quick else options.repeat, side), rows))
+    )
     return {"critics": [asdict(row) for row in rows]}
 
 
@@ -112,8 +134,8 @@ def _precision(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _reference(options: argparse.Namespace) -> dict[str, Any]:
-    results = list(reference.run(options.pictures))
-    print(reference.render(results), flush=True)
+    results: list[reference.Result] = []
+    shown(reference.render(kept(reference.run(options.pictures), results)))
     return {"reference": [asdict(result) for result in results]}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from benchmarks.cases import images, ours
 from benchmarks.flops import count, count_forward
+from benchmarks.lines import lines
 from benchmarks.memory import MIB, Loss, footprint
 from benchmarks.timing import clocked
 from perceptloss import Critic, create_critic, get_card
 from perceptloss.card import Card
-from perceptloss.output.tables import text
 
 __all__ = ["CriticRow", "measure", "render", "side_for"]
 
@@ -102,15 +102,16 @@ def _median(run: Callable[[], object], device: torch.device, repeat: int) -> flo
     return statistics.median(seconds[1:]) if repeat else float("nan")
 
 
-def render(rows: Sequence[CriticRow]) -> str:
-    """The rows as text."""
+def render(rows: Iterable[CriticRow]) -> Iterator[str]:
+    """Lines of text, one as soon as its row is there."""
     head = ["critic", "side", "M parameters", "GFLOP score", "GFLOP step", "held MiB", "peak MiB"]
     head += ["held MiB, autograd", "peak MiB, lean", "ms score", "ms step"]
-    body = []
-    for row in rows:
+
+    def cells_of(row: CriticRow) -> list[str]:
         cells = [row.name + ("" if get_card(row.name).needs_reference else " (nr)"), str(row.side)]
         cells += [f"{row.parameters / 1e6:.2f}", f"{row.forward / 1e9:.2f}", f"{row.step / 1e9:.2f}"]
         cells += [f"{size / MIB:.1f}" for size in (row.held, row.peak, row.held_plain, row.peak_lean)]
         cells += [f"{seconds * 1e3:.0f}" for seconds in (row.score_seconds, row.step_seconds)]
-        body.append(cells)
-    return text([head, *body], "lr", rule=True)
+        return cells
+
+    yield from lines(head, map(cells_of, rows), (22,))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.lines import lines
 from perceptloss import create_critic, get_card
 from perceptloss.critics.gmsd import gms_map
 from perceptloss.critics.mdsi import MDSI
@@ -38,7 +39,6 @@ from perceptloss.networks.functional import (
 )
 from perceptloss.networks.pointwise import power_above
 from perceptloss.networks.windows import ssim_maps
-from perceptloss.output.tables import text
 
 __all__ = ["Published", "Result", "published", "render", "run"]
 
@@ -203,20 +203,20 @@ def run(folder: Path, rows: Sequence[Published] | None = None) -> Iterator[Resul
             yield Result(row, score(x, y).item())
 
 
-def render(results: Sequence[Result]) -> str:
-    """The results as text, missing ones last, and a count."""
-    head = ["critic", "reference", "distorted", "published", "ours", "difference", "tolerance", ""]
-    body = []
-    for result in sorted(results, key=lambda result: result.ours is None):
+def render(results: Iterable[Result]) -> Iterator[str]:
+    """Lines of text, one as soon as its result is there, and a count."""
+    head = ["critic", "reference", "distorted", "verdict", "published", "ours", "difference", "tolerance"]
+    seen: list[Result] = []
+
+    def cells_of(result: Result) -> list[str]:
+        seen.append(result)
         row = result.row
-        cells = [row.critic, row.reference, row.distorted, f"{row.value:.6g}"]
-        if result.ours is None:
-            cells += ["", "", f"{row.tolerance:g}", result.missing]
-        else:
-            verdict = "agrees" if result.agrees else "DIFFERS"
-            cells += [f"{result.ours:.6g}", f"{abs(result.ours - row.value):.1e}", f"{row.tolerance:g}", verdict]
-        body.append(cells)
-    scored = [result for result in results if result.ours is not None]
+        verdict = result.missing or ("agrees" if result.agrees else "DIFFERS")
+        cells = [row.critic, row.reference, row.distorted, verdict, f"{row.value:.6g}"]
+        ours = ["", ""] if result.ours is None else [f"{result.ours:.6g}", f"{abs(result.ours - row.value):.1e}"]
+        return [*cells, *ours, f"{row.tolerance:g}"]
+
+    yield from lines(head, map(cells_of, results), (24, 20, 21, 36))
+    scored = [result for result in seen if result.ours is not None]
     agreed = sum(result.agrees for result in scored)
-    count = f"{agreed} of {len(scored)} agree; {len(results) - len(scored)} need pictures or weights"
-    return f"{text([head, *body], 'lr', rule=True)}\n{count}"
+    yield f"\n{agreed} of {len(scored)} agree; {len(seen) - len(scored)} need pictures or weights"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.memory import Loss
 
-__all__ = ["Timing", "clocked", "interleaved"]
+__all__ = ["Timing", "clocked", "convolution_rate", "interleaved"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,20 @@ def interleaved(losses: Mapping[str, Loss], x: Tensor, y: Tensor, repeat: int) -
         )
         for name in losses
     }
+
+
+def convolution_rate(device: torch.device, repeat: int = 5) -> float:
+    """Operations a second of a 3x3 convolution of 64 channels, 4x64x192x192: what the processor gives at best.
+
+    A multiply-add counts as two. Seconds of a loss times this, by its operations, do not depend on how fast the
+    machine convolves, whose special units some machines have and others lack.
+    """
+    x = torch.rand(4, 64, 192, 192, device=device).contiguous(memory_format=torch.channels_last)
+    weight = torch.rand(64, 64, 3, 3, device=device).contiguous(memory_format=torch.channels_last)
+    run = partial(torch.nn.functional.conv2d, x, weight, padding=1)
+    with torch.no_grad():
+        seconds = [clocked(run, device).seconds for _ in range(repeat + 1)][1:]
+    return 2 * 9 * 64 * 64 * x[:, 0].numel() / statistics.median(seconds)
 
 
 class Run(NamedTuple):

@@ -13,6 +13,7 @@ from benchmarks.__main__ import main
 from benchmarks.cases import FIVE, MODES, THREE, images, ours
 from benchmarks.costs import Row, render
 from benchmarks.flops import Flops
+from benchmarks.lines import lines
 from benchmarks.memory import Footprint, LiveStorage, footprint
 from benchmarks.precision import cosine
 from benchmarks.timing import Timing
@@ -181,13 +182,29 @@ def test_promises_about_seconds_are_read_from_the_table():
 
     memory, operations = Footprint(2**20, 2**21), Flops(0, 10**9)
     cpu, gpu = (
-        render([Row("c", (1, 2, 3), "l", memory, operations, Timing(0.5, 1.0, 1.0, peak))]) for peak in (None, 2**22)
+        "\n".join(
+            render([Row("c", (1, 2, 3), "l", memory, operations, Timing(0.5, 1.0, 1.0, peak))], 8e9, is_cuda=is_cuda)
+        )
+        for peak, is_cuda in ((None, False), (2**22, True))
     )
-    assert cpu.startswith("c at 1x2x3\n")
+    assert "4.00" in cpu  # half a second, in which the machine does 4 G operations by convolutions, for 1 G
     assert "500.00" in gpu
     assert "allocator" in gpu
     assert "allocator" not in cpu
     assert "CPU of first" in cpu
+
+
+def test_rows_are_shown_as_they_come():
+    def measured():
+        yield from ("first", "second")
+        raise KeyboardInterrupt
+
+    shown = lines(["name", "value"], ((row, "1") for row in measured()), (8,))
+    assert next(shown).split() == ["name", "value"]
+    assert set(next(shown)) == {"-", " "}
+    assert [next(shown), next(shown)] == ["first            1", "second           1"]
+    with pytest.raises(KeyboardInterrupt):
+        next(shown)
 
 
 def test_command_writes_rows(tmp_path, capsys):
