@@ -120,7 +120,7 @@ def not_finite(image: Tensor) -> str:
 
 def described(image: object) -> str:
     """What came instead of a batch of images."""
-    return f"{tuple(image.shape)} of {image.dtype}" if isinstance(image, Tensor) else f"a {type(image).__name__}"
+    return f"{tuple(image.shape)} of {image.dtype}" if isinstance(image, Tensor) else type(image).__name__
 
 
 def advice(image: object, channels: int) -> str:

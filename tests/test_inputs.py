@@ -107,8 +107,8 @@ class TestShape:
     @pytest.mark.parametrize(
         ("wrong", "expected"),
         [
-            (None, r"got a NoneType\. Give a tensor"),
-            (np.zeros((8, 8, 3), np.uint8), r"got a ndarray\. Make it a tensor, such as torch\.from_numpy"),
+            (None, r"got NoneType\. Give a tensor"),
+            (np.zeros((8, 8, 3), np.uint8), r"got ndarray\. Make it a tensor, such as torch\.from_numpy"),
             (torch.rand(3, 8, 8), r"got \(3, 8, 8\) of torch\.float32\. For a single image: image\[None\]"),
             (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), r"got torch\.uint8\. Use x\.float\(\) / 255"),
         ],

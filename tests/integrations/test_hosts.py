@@ -291,7 +291,7 @@ def test_metrics_of_hosts_without_basicsr(registry):
         assert registry["calculate_critic"](*pair, 4, critic="gmsd", grey="replicate") == value
         with pytest.raises(InputError, match=r"one channel.*grey: replicate"):
             metric(*pair)
-    with pytest.raises(InputError, match=r"need arrays.* got a NoneType"):
+    with pytest.raises(InputError, match=r"need arrays.* got NoneType"):
         metric(None, grey)
     with pytest.raises(ConfigError, match="grey must be one of"):
         metric(grey, grey, grey="yes")
