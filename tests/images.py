@@ -32,12 +32,12 @@ def pair(
 
 
 @lru_cache
-def photographs(side: int) -> Tensor:
-    """Three square photographs, (3, 3, side, side), shrunk so that a small image still shows a scene."""
+def photographs(side: int, names: tuple[str, ...] = ("astronaut", "coffee", "chelsea")) -> Tensor:
+    """Square photographs, (3, 3, side, side), shrunk so that a small image still shows a scene."""
     from skimage import data
 
     squares = []
-    for picture in (data.astronaut(), data.coffee(), data.chelsea()):
+    for picture in (getattr(data, name)() for name in names):
         edge = min(picture.shape[:2])
         square = torch.from_numpy(picture[:edge, :edge].copy()).permute(2, 0, 1)[None].float() / 255
         squares.append(F.interpolate(square, (side, side), mode="bicubic", antialias=True).clamp(0, 1))

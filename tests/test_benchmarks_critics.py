@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from images import ladder, photographs
 from PIL import Image
 from skimage import data
 
@@ -14,6 +18,7 @@ from benchmarks.flops import trunk_forward
 from perceptloss import create_critic, get_card, list_critics
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parent.parent
 
 
 def test_a_row_counts_parameters_operations_and_bytes():
@@ -82,3 +87,24 @@ def test_pictures_are_prepared_as_published(tmp_path, prepare, expected):
     row = reference.Published("ssim", prepare, "a.png", "a.png", 1.0, 0.1, "none")
     for image in reference._prepared(row, tmp_path):
         assert (image[0, :, 0, 0] * 255).tolist() == pytest.approx(expected)
+
+
+def test_no_published_score_agrees_by_a_wide_tolerance():
+    """At most 1 % of what the scores of damaged photographs spread."""
+    with (ROOT / "benchmarks" / "reference_scores.csv").open(encoding="utf-8") as file:
+        widest: dict[str, float] = {}
+        for row in csv.DictReader(file):
+            name = row["critic"].partition(":")[0]
+            widest[name] = max(widest.get(name, 0.0), float(row["tolerance"]))
+    y = photographs(192)
+    damaged = [x for kind in ("blur", "noise") for x in ladder(kind, y)[1:]]
+    looked_at = 0
+    for name, tolerance in widest.items():
+        if get_card(name).weights:
+            continue
+        critic = create_critic(name)
+        with torch.no_grad():
+            scores = torch.cat([critic(x.clamp(0, 1), y) for x in damaged])
+        assert tolerance <= 0.01 * (scores.max() - scores.min()).item(), name
+        looked_at += 1
+    assert looked_at > 12

@@ -50,6 +50,24 @@ def test_micro_batches_are_of_one_step(grad, micro):
     assert loss_fn.step == 4
 
 
+def test_micro_batches_before_a_closure():
+    """As Lightning does it: the last micro-batch of a step runs inside `optimizer.step`."""
+    net, loss_fn = Net(), late()
+    optimizer, seen = torch.optim.Adam(net.parameters()), []
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = loss_fn(net(flat(0.5)), flat(0.25)) / 2
+        loss.backward()
+        seen.append(loss_fn.report["difference"]["weight"])
+        return loss
+
+    for _ in range(4):
+        closure()
+        optimizer.step(closure)
+    assert seen == [0.0] * 4 + [1.0] * 4
+
+
 def test_an_optimizer_that_comes_late_ends_the_first_step():
     """Backward passes are counted until one is seen to update."""
     loss_fn, leaf = late(start=100), nn.Parameter(flat(0.5))

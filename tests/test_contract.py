@@ -223,14 +223,19 @@ class TestGradient:
             pytest.skip(
                 "a network rounds evenly; extremes of blocks (uiqm) are those of other pixels where they are near"
             )
-        y = photographs(side(card, 96)).repeat(1, card.channels // 3, 1, 1)
-        for kind in ("blur", "noise"):
-            x = (ladder(kind, y)[1].clamp(0, 1) * 255).round() / 255
+        small, dark = photographs(side(card, 96)), photographs(side(card, 256), ("rocket",))
+        dark = (255 * dark).round() / 255  # of 8 bits, and flat enough that phases nearly tie
+        grain = 0.02 * torch.randn(dark.shape, generator=torch.Generator().manual_seed(1))
+        pairs = {"blur": (ladder("blur", small)[1], small), "noise": (ladder("noise", small)[1], small)}
+        for kind, (x, y) in (pairs | {"noise on a dark photograph": (dark + grain, dark)}).items():
+            x, y = ((255 * i.clamp(0, 1)).round().repeat(1, card.channels // 3, 1, 1) / 255 for i in (x, y))
             slopes = []
             for ours, dtype in ((critic, torch.float32), (critic64, torch.float64)):
                 leaf = x.to(dtype).requires_grad_()
                 slopes.append(torch.autograd.grad(judge(ours, leaf, y.to(dtype)).sum(), leaf)[0].double().flatten(1))
             assert (torch.cosine_similarity(*slopes) >= 0.999).all(), kind
+            lengths = slopes[0].norm(dim=1) / slopes[1].norm(dim=1)
+            assert ((lengths - 1).abs() < 0.01).all(), kind
 
     def test_does_not_depend_on_memory_layout(self, critic64):
         x, y = images(critic64, 2, torch.float64)

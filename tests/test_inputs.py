@@ -44,6 +44,8 @@ class TestPlaces:
             attribution(create_critic("gmsd"), x, y)
         with pytest.raises(InputError, match="change their places"):
             create_critic("gmsd").maps(x, y)
+        with pytest.raises(InputError, match="change their places"):
+            pixel_weights(create_critic("gmsd"), x, y)
 
     @pytest.mark.parametrize("grad", MODES)
     def test_changed_places_under_transforms(self, grad):

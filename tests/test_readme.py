@@ -118,5 +118,12 @@ def test_links_of_the_readme_are_absolute():
     assert [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("https://")] == []
 
 
+def test_the_number_of_checked_critics_is_right():
+    cards = list_critics()
+    checked = sum(card.fidelity == "official-parity" for card in cards)
+    for page in (ROOT / "README.md", ROOT / "docs" / "index.md"):
+        assert f"{checked} of the {len(cards)} critics are checked" in page.read_text(encoding="utf-8")
+
+
 def test_the_number_of_critics_is_right():
     assert f"{len(list_critics())} critics" in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -63,7 +63,11 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "--cache", type=a_path, metavar="FOLDER", help="keep scores there as they come, and do not compute them twice"
     )
     scoring.add_argument(
-        "--workers", type=_count(), default=0, metavar="N", help="processes on the CPU; their number changes no score"
+        "--workers",
+        type=_count(),
+        default=0,
+        metavar="N",
+        help="one-thread processes on the CPU; any number gives the same bits",
     )
     output = parser.add_argument_group("output")
     formats = ("table", "csv", "json", "md", "latex")

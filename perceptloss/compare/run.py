@@ -163,6 +163,8 @@ def run_plan(
         ConfigError: if there are workers for another device than the CPU.
     """
     device = pick_device(plan.settings.device)
+    if workers < 0:
+        raise ConfigError([f"workers must be a whole number of at least 0, got {workers}"], "settings")
     if workers and device.type != "cpu":
         raise ConfigError([f"workers are processes on the CPU, but the device is {device.type}"], "settings")
     scorers = build(plan.asked, plan.settings, random_weights=random_weights, has_pairs=plan.rules.stereo)

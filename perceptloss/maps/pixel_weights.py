@@ -10,12 +10,11 @@ from torch import Tensor
 
 from perceptloss.critic import Critic
 from perceptloss.errors import InputError
-from perceptloss.inputs import check_channels
+from perceptloss.inputs import check_channels, check_roles
 
 __all__ = ["pixel_weights"]
 
 
-@torch.no_grad()
 def pixel_weights(critic: Critic, x: Tensor, y: Tensor | None = None, *, floor: float = 0.0) -> Tensor:
     """How bad the critic finds every pixel, as constant weights with mean 1 per image.
 
@@ -51,7 +50,8 @@ def pixel_weights(critic: Critic, x: Tensor, y: Tensor | None = None, *, floor: 
     if not 0 <= floor <= 1:
         raise InputError(f"floor is a share of the weight and must lie in [0, 1], got {floor}.")
     check_channels(critic.card, "x", x)
-    with torch.autocast(x.device.type, enabled=False):
+    check_roles(x, y, "pixel_weights")
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         badness = _badness(critic, critic.maps(x, y))
     if not torch.isfinite(badness).all():
         raise InputError(f"critic {critic.card.name!r} gives a map that is not finite; no weights can be made of it.")

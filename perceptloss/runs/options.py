@@ -81,7 +81,9 @@ class Loss:
     grad: Literal["fused", "checkpoint", "autograd"] = option(
         "fused", "how the critics' gradient is obtained; fused needs least memory"
     )
-    micro_batch: int = option(4, "images the critics see at once with grad=fused; fewer need less memory", at_least=1)
+    micro_batch: int | Literal["auto"] = option(
+        "auto", "images the critics see at once with grad=fused; fewer need less memory; auto: about 2^17 pixels"
+    )
     on_nonfinite: Literal["skip", "raise"] = option("skip", "what to do with a critic or a step that is not finite")
 
 

@@ -13,7 +13,7 @@ without a GPU, and registers three ways to use critics:
          critics:
            - {critic: lpips-vgg, weight: 0.1, start: 5000, ramp: 5000}
            - {critic: ms-ssim, weight: 0.2}
-         critic_opt: {grad: fused, micro_batch: 4, log: [score, share]}
+         critic_opt: {grad: fused, log: [score, share]}
 
    `critic_opt` takes the options of `CriticLoss`, and `log` for more columns in the log.
 
