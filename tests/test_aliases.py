@@ -44,7 +44,6 @@ NEAR = {
     "musiq-koniq": "'hyperiqa'",
     "clipiqa+": "'maniqa'",
     "topiq_fr": "'dists'",
-    "stlpips": "'lpips-vgg'",
     "lpips-vgg+": "'lpips-vgg'",
     "psnry": "'psnr'",
     "pi": "'ranker'",

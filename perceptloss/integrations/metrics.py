@@ -63,7 +63,7 @@ def calculate_critic(img: np.ndarray, img2: np.ndarray | None = None, crop_borde
 
 def _tensor(image: np.ndarray, border: int, device: torch.device, grey: str) -> torch.Tensor:
     if not isinstance(image, np.ndarray):
-        raise InputError(f"critics as metrics need arrays, (H, W, 3) of uint8, got a {type(image).__name__}.")
+        raise InputError(f"critics as metrics need arrays, (H, W, 3) of uint8, got {type(image).__name__}.")
     if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1):
         if grey != "replicate":
             raise InputError(

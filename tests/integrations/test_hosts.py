@@ -179,10 +179,10 @@ def test_its_state_is_that_of_its_critics(images):
 @pytest.mark.parametrize("wrong", [None, np.zeros((8, 8, 3)), "image"])
 def test_no_image_is_named(images, wrong):
     loss = loss_class("critic_gmsd", critic="gmsd")()
-    with pytest.raises(InputError, match=f"got a {type(wrong).__name__}"):
+    with pytest.raises(InputError, match=f"got {type(wrong).__name__}"):
         loss(wrong, images[1])
     if wrong is not None:
-        with pytest.raises(InputError, match=f"got a {type(wrong).__name__}"):
+        with pytest.raises(InputError, match=f"got {type(wrong).__name__}"):
             loss(images[0], wrong)
 
 
