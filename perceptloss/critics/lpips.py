@@ -15,7 +15,7 @@ from perceptloss.card import Card, distance_card
 from perceptloss.critic import Critic, Entry
 from perceptloss.networks.distances import VGG16_CHANNELS, UnitDistanceCritic
 from perceptloss.networks.trunks import Trunk, alexnet, squeezenet, vgg16
-from perceptloss.weights.rules import LPIPS_HEADS, TORCHVISION_TRUNK, Rule, constant
+from perceptloss.weights.rules import LPIPS_HEADS, LPIPS_SCALING, TORCHVISION_TRUNK, Rule
 
 __all__ = ["ENTRIES", "LPIPS"]
 
@@ -40,8 +40,7 @@ class LPIPS(UnitDistanceCritic):
         *_PACKED,
         Rule(r"net\.slice\d\.(\d+\..+)", r"trunk.features.\1"),
         *TORCHVISION_TRUNK,
-        constant(r"scaling_layer\.shift", "the ImageNet mean on [-1, 1]", lambda c: 2 * c.trunk.mean - 1, 1e-5),
-        constant(r"scaling_layer\.scale", "the ImageNet deviation on [-1, 1]", lambda c: 2 * c.trunk.std, 1e-5),
+        *LPIPS_SCALING,
     )
 
 

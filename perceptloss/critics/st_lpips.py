@@ -23,7 +23,7 @@ from perceptloss.critic import Critic, Entry
 from perceptloss.networks.distances import VGG16_CHANNELS, UnitDistanceCritic
 from perceptloss.networks.trunks import IMAGENET, Trunk
 from perceptloss.networks.trunks.plain import PlainTrunk
-from perceptloss.weights.rules import LPIPS_HEADS, Rule, constant
+from perceptloss.weights.rules import LPIPS_HEADS, LPIPS_SCALING, Rule, constant
 
 __all__ = ["ENTRIES", "STLPIPS", "BlurPool"]
 
@@ -107,8 +107,7 @@ class STLPIPS(UnitDistanceCritic):
         LPIPS_HEADS,
         Rule(r"net\.slice\d\.(\d+\.(?:weight|bias))", r"trunk.features.\1"),
         constant(r"net\.slice\d\.\d+\.filt", "the binomial blur", lambda c: BlurPool(1).filter),
-        constant(r"scaling_layer\.shift", "the ImageNet mean on [-1, 1]", lambda c: 2 * c.trunk.mean - 1, 1e-5),
-        constant(r"scaling_layer\.scale", "the ImageNet deviation on [-1, 1]", lambda c: 2 * c.trunk.std, 1e-5),
+        *LPIPS_SCALING,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["LPIPS_HEADS", "STAGED_L2_TRUNK", "TORCHVISION_TRUNK", "Rule", "constant"]
+__all__ = ["LPIPS_HEADS", "LPIPS_SCALING", "STAGED_L2_TRUNK", "TORCHVISION_TRUNK", "Rule", "constant"]
 
 
 @dataclass(frozen=True)
@@ -66,3 +66,10 @@ STAGED_L2_TRUNK = (
 
 LPIPS_HEADS = Rule(r"lins?\.?(\d)\.model\.1\.weight", r"heads.\1")
 """Heads of LPIPS, which files hold twice, as lin0 and as lins.0."""
+
+
+LPIPS_SCALING = (
+    constant(r"scaling_layer\.shift", "the ImageNet mean on [-1, 1]", lambda c: 2 * c.trunk.mean - 1, 1e-5),
+    constant(r"scaling_layer\.scale", "the ImageNet deviation on [-1, 1]", lambda c: 2 * c.trunk.std, 1e-5),
+)
+"""What files of LPIPS say of their input, which must be what the trunk does."""
