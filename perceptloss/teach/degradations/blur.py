@@ -19,7 +19,7 @@ from perceptloss.teach.degradations.operations import (
     zoomed,
 )
 
-__all__ = ["disc_kernel", "elliptic_distance", "line_kernels", "soft_kernels"]
+__all__ = ["disc_kernel", "elliptic_distance", "guided_filter", "line_kernels", "soft_kernels"]
 
 
 def disc_kernel(radius: float) -> Tensor:
@@ -132,8 +132,19 @@ def _zoom(x: Tensor, zoom: float, generator: torch.Generator) -> Tensor:
     (0.02, 0.04, 0.08, 0.15, 0.3),
     "TID2013 (image denoising); filter: He, Sun, Tang, Guided Image Filtering, ECCV 2010",
 )
-def _denoise(x: Tensor, threshold: float, generator: torch.Generator, radius: int = 4) -> Tensor:
+def _denoise(x: Tensor, threshold: float, generator: torch.Generator) -> Tensor:
     """Contrast (standard deviation) below which texture is smoothed away by a guided filter."""
+    return guided_filter(x, threshold)
+
+
+def guided_filter(x: Tensor, threshold: float, radius: int = 4) -> Tensor:
+    """Edge-preserving smoothing of each channel by itself, twice (He, Sun, Tang, Guided Image Filtering, ECCV 2010).
+
+    Args:
+        x: Images, (N, C, H, W).
+        threshold: Standard deviation below which contrast is smoothed away.
+        radius: Of the square window, in pixels.
+    """
     size = 2 * radius + 1
 
     def local_mean(maps: Tensor) -> Tensor:

@@ -30,11 +30,28 @@ def _cubic(t: Tensor) -> Tensor:
     return torch.where(t <= 1, near, torch.where(t <= 2, far, 0))
 
 
+def _mitchell(t: Tensor) -> Tensor:
+    t = t.abs()
+    near, far = (7 * t - 12) * t * t + 16 / 3, ((12 - 7 / 3 * t) * t - 20) * t + 32 / 3
+    return torch.where(t <= 1, near, torch.where(t <= 2, far, 0)) / 6
+
+
+def _spline(t: Tensor) -> Tensor:
+    t = t.abs()
+    return torch.where(t <= 1, 2 / 3 + (t / 2 - 1) * t * t, (2 - t).clamp_min(0) ** 3 / 6)
+
+
 def _lanczos(t: Tensor) -> Tensor:
     return torch.sinc(t) * torch.sinc(t / 3) * (t.abs() < 3)
 
 
-FILTERS: dict[str, Callable[[Tensor], Tensor]] = {"bilinear": _triangle, "bicubic": _cubic, "lanczos": _lanczos}
+FILTERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "bilinear": _triangle,
+    "bicubic": _cubic,
+    "lanczos": _lanczos,
+    "mitchell": _mitchell,
+    "b-spline": _spline,
+}
 
 
 @lru_cache(maxsize=256)
@@ -83,7 +100,7 @@ def _there_and_back(
 @degradation("mixed-resize", "resize", _SHARP, REAL_ESRGAN, identity=1.0)
 def _mixed(x: Tensor, factor: float, generator: torch.Generator) -> Tensor:
     """Factor of shrinking before it is enlarged again; both filters drawn."""
-    names = ("area", *FILTERS)
+    names = ("area", "bilinear", "bicubic", "lanczos")
     picks = torch.randint(len(names), (x.shape[0], 2), generator=generator).tolist()
     return torch.cat(
         [
