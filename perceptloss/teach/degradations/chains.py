@@ -1,4 +1,4 @@
-"""Several degradations one after the other: the second-order chains of real-world super-resolution, and mixtures."""
+"""Several degradations one after the other: what happens to pictures on the web, in restoration and in phones."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from perceptloss.teach.degradations.core import (
     register_degradation,
 )
 
-__all__ = ["STAGES", "Chain", "random_chain"]
+__all__ = ["ORDERS", "STAGES", "Chain", "random_chain"]
 
-Chain = Literal["real-world", "mixed"]
+Chain = Literal["real-world", "mixed", "restoration", "phone"]
 
 STAGES: dict[str, tuple[str, ...]] = {
     "blur": ("gaussian-blur", "anisotropic-blur", "generalised-blur", "plateau-blur"),
@@ -32,6 +32,24 @@ STAGES: dict[str, tuple[str, ...]] = {
     "sinc": ("ringing",),
 }
 """Which degradations may stand at a stage of a real-world chain."""
+
+_Stage = tuple[tuple[str, ...], tuple[float, float], float]
+
+ORDERS: dict[str, tuple[_Stage, ...]] = {
+    "restoration": (
+        (("gaussian-blur", "anisotropic-blur", "missed-focus", "hand-shake"), (0.2, 1.6), 0.35),
+        (("enlarge", "restoration", "network"), (0.8, 4.6), 1.0),
+        (("sharpening", "denoising"), (0.3, 2.0), 0.4),
+        (("jpeg", "webp"), (0.2, 1.5), 0.4),
+    ),
+    "phone": (
+        (("exposure", "veil", "white-balance", "low-light-noise"), (0.3, 3.0), 0.6),
+        (("missed-focus", "hand-shake", "motion-blur", "lens-blur"), (0.3, 3.0), 0.6),
+        (("phone-pipeline", "digital-zoom"), (0.4, 3.2), 1.0),
+        (("jpeg", "double-jpeg", "reposted-jpeg", "webp"), (0.2, 2.0), 0.5),
+    ),
+}
+"""Stages of a chain in their order: names and families of which one is drawn, levels, probability."""
 
 _FIRST, _SECOND = (0.3, 2.6), (0.2, 1.6)  # levels; the second round is gentler, as in Real-ESRGAN
 _SECOND_BLUR, _SINC_FOR_BLUR, _FINAL_SINC = 0.8, 0.1, 0.8  # Real-ESRGAN's probabilities
@@ -46,20 +64,24 @@ def random_chain(
     names: Iterable[str] | None = None,
     exclude: Iterable[str] = (),
     length: tuple[int, int] = (2, 4),
+    networks: Iterable[str] = (),
 ) -> tuple[Step, ...]:
     """Draw a chain.
 
     "real-world" follows Real-ESRGAN (Wang et al., ICCVW 2021, https://arxiv.org/abs/2107.10833): blur, resize,
     noise, JPEG; then again, gentler, with the last JPEG before or after a sinc filter. "mixed" is a few single
-    degradations of different families in random order at random levels.
+    degradations of different families in random order at random levels. "restoration" is what super-resolution
+    leaves: perhaps blur, then shrinking, damage and an enlarger or a network, perhaps sharpening or smoothing and a
+    codec. "phone" is wrong light, a wrong lens, the chain inside a phone, and a codec.
 
     Args:
         generator: The only source of chance.
-        kind: "real-world" or "mixed".
+        kind: "real-world", "mixed", "restoration" or "phone".
         names: Degradations that may be used; None for all of three channels, except networks and chains.
-        exclude: Names that must not be used. A stage of a real-world chain that loses all its degradations to
-            `names` and `exclude` is left out.
+        exclude: Names that must not be used. A stage that loses all its degradations to `names` and `exclude` is
+            left out.
         length: Fewest and most steps of a mixed chain.
+        networks: Degradations by networks that may enlarge in a restoration chain; as often as all enlargers together.
 
     Raises:
         ConfigError: for an unknown kind, unknown names, an impossible length, or if no degradation is left.
@@ -73,9 +95,34 @@ def random_chain(
         problems.append(f"names and exclude leave none of {', '.join(n for ns in STAGES.values() for n in ns)}")
     if kind == "mixed" and not usable:
         problems.append("names and exclude leave no degradation")
+    order = [
+        (_members(choice, usable, networks), levels, chance) for choice, levels, chance in ORDERS.get(str(kind), ())
+    ]
+    if kind in ORDERS and not any(members for members, _, _ in order):
+        problems.append(f"names and exclude leave nothing of which a {kind} chain is made")
     if problems:
         raise ConfigError(problems, "random chain")
+    if kind in ORDERS:
+        return _ordered(generator, order)
     return _real_world(generator, stages) if kind == "real-world" else _mixed(generator, usable, length)
+
+
+def _members(choice: tuple[str, ...], usable: tuple[str, ...], networks: Iterable[str]) -> list[list[str]]:
+    """What each name or family of a stage stands for, those that stand for nothing left out."""
+    found = [[n for n in usable if one in (n, get_degradation(n).family)] for one in choice if one != "network"]
+    return [names for names in (*found, sorted(networks) if "network" in choice else []) if names]
+
+
+def _ordered(
+    generator: torch.Generator, order: list[tuple[list[list[str]], tuple[float, float], float]]
+) -> tuple[Step, ...]:
+    steps: list[Step] = []
+    while not steps:  # what is left of an order may be stages that are often skipped
+        for groups, levels, probability in order:
+            if groups and _chance(generator) <= probability:
+                names = groups[int(torch.randint(len(groups), (), generator=generator))]
+                steps.append(_step(generator, names, levels))
+    return tuple(steps)
 
 
 def _usable(names: Iterable[str] | None, exclude: Iterable[str]) -> tuple[str, ...]:
@@ -154,3 +201,5 @@ _register(
     "KADIS-700k, multiply distorted",
     "two to four single degradations of different families",
 )
+_register("restoration", (0.2, 0.45, 0.7, 0.9, 1.05), REAL_ESRGAN, "shrinking, enlarging and what goes with it")
+_register("phone", (0.25, 0.5, 0.8, 1.1, 1.5), "SPAQ, CVPR 2020", "a phone's picture")

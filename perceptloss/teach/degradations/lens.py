@@ -20,7 +20,7 @@ _PLANES = 3
 
 @degradation("missed-focus", "blur", (1.0, 1.8, 3.0, 5.0, 8.0), "SPAQ, CVPR 2020; CID2013 (out of focus)")
 def _missed_focus(x: Tensor, radius: float, generator: torch.Generator) -> Tensor:
-    """Radius in pixels of the disc in the farthest plane; a smooth map of depths and the nearest plane's share drawn."""
+    """Radius in pixels of the disc in the farthest plane; map of depths and the nearest plane's share drawn."""
     depth = smooth_field(x, generator, 2)
     nearest = 0.1 + 0.6 * float(torch.rand((), generator=generator))
     light = to_linear(x)

@@ -21,7 +21,7 @@ from perceptloss.teach.sets import Plan, ScoredSet, TeacherSpec, build
 
 __all__ = ["Ladders", "Options", "Units", "open_source"]
 
-_OF_THE_PLAN = ("crop", "crops_per_photo", "singles", "levels_each", "chains", "exclude")
+_OF_THE_PLAN = ("crop", "crops_per_photo", "singles", "levels_each", "chains", "chain_kinds", "exclude")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ class Options(SourceOptions):
     singles: int = option(6, "degradations of each cut", at_least=0)
     levels_each: int = option(3, "levels of each degradation", at_least=1)
     chains: int = option(4, "random chains of degradations of each cut", at_least=0)
+    chain_kinds: tuple[str, ...] = option(
+        ("real-world", "mixed"), "kinds of chains, in turn: real-world, mixed, restoration, phone"
+    )
     degradations: tuple[str, ...] = option((), "names to use; none: all")
     exclude: tuple[str, ...] = option((), "names or families that are not used")
     teachers: dict[str, Any] = option({}, "full-reference critics: {name: weight} or {name: {weight, weights}}")  # noqa: RUF009

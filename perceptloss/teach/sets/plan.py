@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from perceptloss import __version__
 from perceptloss.compare.images import inspect
@@ -18,6 +18,7 @@ from perceptloss.errors import PerceptlossError, UnknownCritic, near
 from perceptloss.registry import get_card
 from perceptloss.teach.data.pictures import TAUGHT
 from perceptloss.teach.degradations import get_degradation, list_degradations
+from perceptloss.teach.degradations.chains import Chain
 from perceptloss.weights.download import sha256_of
 
 __all__ = ["UNFIT", "Plan", "ScoredSetError", "TeacherSpec", "facts", "identity", "problems_in"]
@@ -59,7 +60,8 @@ class Plan:
         crops_per_photo: Crops of each photograph, from different places where there is room.
         singles: Degradations of each crop; over the whole set each name is dealt equally often.
         levels_each: Levels of each degradation: one drawn from each of as many equal parts of (0.3, 5].
-        chains: Random chains of each crop, real-world and mixed ones in turn.
+        chains: Random chains of each crop.
+        chain_kinds: Kinds of chains, in turn; a kind named twice comes twice as often.
         degradations: Names to deal; None for all of three channels that `exclude` leaves.
         exclude: Names or families that are not dealt.
         seed: Of every draw.
@@ -74,6 +76,7 @@ class Plan:
     singles: int = 6
     levels_each: int = 3
     chains: int = 4
+    chain_kinds: tuple[str, ...] = ("real-world", "mixed")
     degradations: tuple[str, ...] | None = None
     exclude: tuple[str, ...] = ()
     seed: int = 0
@@ -85,6 +88,7 @@ class Plan:
             "photos": tuple(Path(photo) for photo in self.photos),
             "degradations": None if self.degradations is None else tuple(self.degradations),
             "exclude": tuple(self.exclude),
+            "chain_kinds": tuple(self.chain_kinds),
             "teachers": dict(self.teachers),
             "networks": {name: Path(path) for name, path in self.networks.items()},
         }
@@ -133,6 +137,7 @@ def problems_in(plan: Plan) -> list[str]:
 
 def _problems_in_degradations(plan: Plan) -> list[str]:
     known = list_degradations()
+    chains = get_args(Chain)
     families = {get_degradation(name).family for name in known}
     problems = [
         f"degradations: {name!r} is not a degradation of three channels{near(name, known)}"
@@ -144,6 +149,10 @@ def _problems_in_degradations(plan: Plan) -> list[str]:
         for name in plan.exclude
         if name not in {*known, *families, *UNFIT}
     ]
+    problems += [
+        f"chain_kinds: unknown {kind!r}{near(kind, chains)}" for kind in plan.chain_kinds if kind not in chains
+    ]
+    problems += [] if plan.chain_kinds else [f"chain_kinds: expected some of {', '.join(chains)}, got none"]
     if plan.degradations and len(set(plan.degradations)) < len(plan.degradations):
         problems.append(f"degradations: each name once, got {plan.degradations}")
     if not problems and plan.singles and not plan.names:
@@ -206,6 +215,7 @@ def facts(plan: Plan) -> dict[str, Any]:
         "photos": [[content_name(photo), _digest(photo)] for photo in plan.photos],
         "degradations": list(plan.names),
         "exclude": sorted(plan.exclude),
+        "chain_kinds": list(plan.chain_kinds),
         "tables": {name: [kind.identity, *kind.values] for name, kind in kinds.items()},
         "teachers": {name: _weights_facts(spec.weights) for name, spec in plan.teachers.items()},
         "networks": {name: _digest(path) for name, path in plan.networks.items()},

@@ -6,7 +6,7 @@ import hashlib
 from collections import deque
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
 import torch
 
@@ -18,7 +18,6 @@ __all__ = ["CLEAN", "Version", "deal", "derived", "versions"]
 
 CLEAN: Final = "clean"
 _LOW, _HIGH = 0.3, 5.0  # below this level most degradations vanish when rounded to 8 bits
-_CHAINS: Final[tuple[Chain, ...]] = ("real-world", "mixed")
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Version:
     """One image to make of a crop.
 
     Attributes:
-        name: The degradation, `clean`, or `chain-real-world` and `chain-mixed`.
+        name: The degradation, `clean`, or `chain-` and the kind of a chain.
         family: Its family; `clean` or `chain`.
         level: In [0, 5]; 0 for the clean crop, NaN for a chain.
         group: Number of the crop, degradation and seed that several levels share; -1 for chains and clean crops.
@@ -62,10 +61,10 @@ def versions(plan: Plan, number: int) -> tuple[Version, ...]:
         for level in _levels(plan.levels_each, seed):
             found.append(Version(name, family, level, group, (Step(name, level, seed),)))
     for position in range(plan.chains):
-        kind = _CHAINS[(position + number * plan.chains) % 2]
+        kind = cast(Chain, plan.chain_kinds[(position + number * plan.chains) % len(plan.chain_kinds)])
         generator = torch.Generator().manual_seed(derived(plan.seed, "chain", number, position))
         chosen = (plan.names or None) if kind == "mixed" else None
-        steps = random_chain(generator, kind=kind, names=chosen, exclude=plan.excluded_names)
+        steps = random_chain(generator, kind=kind, names=chosen, exclude=plan.excluded_names, networks=plan.networks)
         found.append(Version(f"chain-{kind}", "chain", float("nan"), -1, tuple(steps)))
     return tuple(found)
 

@@ -37,7 +37,7 @@ class ScoredSet:
         reference: Row of `references`, (M,).
         content: Number of the photograph, index into `contents`, (M,).
         source: Number of the photograph's folder, index into `sources`, (M,).
-        name: Degradation, `clean`, `chain-real-world` or `chain-mixed`, (M,).
+        name: Degradation, `clean`, or `chain-` and the kind of a chain, (M,).
         family: Its family, `clean` or `chain`, (M,).
         level: In [0, 5], 0 for clean crops, NaN for chains, (M,).
         group: Same for the levels of one crop, degradation and seed; -1 for chains and clean crops, (M,).
