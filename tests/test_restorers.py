@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib.util import find_spec
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from perceptloss.errors import InputError, WeightsError
-from perceptloss.networks.restorers import CARNM, RFDN, Compact, load_sr
+from perceptloss.networks.restorers import CARNM, RDN, RFDN, RRDB, Compact, load_sr
 
 
 def small_rfdn(scale=4):
@@ -27,10 +28,23 @@ def small_compact():
     return Compact(num_feat=8, num_conv=3, upscale=4).eval()
 
 
+def small_rrdb():
+    torch.manual_seed(0)
+    return RRDB(features=8, blocks=2, growth=4).eval()
+
+
+def small_rdn(scale=4):
+    torch.manual_seed(0)
+    return RDN(features=8, blocks=3, convs=2, growth=4, scale=scale).eval()
+
+
 def test_the_layouts_are_those_of_the_published_files():
     rfdn, carn = RFDN().state_dict(), CARNM().state_dict()
     assert len(rfdn) == 128 and sum(t.numel() for t in rfdn.values()) == 433_448
     assert len(carn) == 58 and sum(t.numel() for t in carn.values()) == 414_811
+    rrdb, rdn = RRDB().state_dict(), RDN().state_dict()
+    assert sum(t.numel() for t in rrdb.values()) == 16_697_987
+    assert sum(t.numel() for t in rdn.values()) == 233_451
     assert rfdn["B3.esa.conv3_.weight"].shape == (12, 12, 3, 3)
     assert rfdn["B4.c5.weight"].shape == (50, 100, 1, 1)
     assert rfdn["upsampler.0.weight"].shape == (48, 50, 3, 3)
@@ -40,7 +54,14 @@ def test_the_layouts_are_those_of_the_published_files():
 
 
 @pytest.mark.parametrize(
-    ("network", "scale"), [(small_rfdn(), 4), (small_compact(), 4), *((small_carn(), s) for s in (2, 3, 4))]
+    ("network", "scale"),
+    [
+        (small_rfdn(), 4),
+        (small_compact(), 4),
+        (small_rrdb(), 4),
+        (small_rdn(3), 3),
+        *((small_carn(), s) for s in (2, 3, 4)),
+    ],
 )
 def test_every_scale_enlarges(network, scale):
     x = torch.rand(2, 3, 17, 23, generator=torch.Generator().manual_seed(1))
@@ -71,7 +92,7 @@ def test_rfdn_sees_values_up_to_255():
     assert seen == [255]
 
 
-@pytest.mark.parametrize("build", [small_rfdn, small_carn, small_compact])
+@pytest.mark.parametrize("build", [small_rfdn, small_carn, small_compact, small_rrdb, small_rdn])
 def test_a_saved_network_is_recognised_and_frozen(build, tmp_path):
     network = build()
     torch.save(network.state_dict(), tmp_path / "net.pth")
@@ -88,7 +109,7 @@ def test_the_scale_of_an_rfdn_follows_from_its_file(tmp_path):
     assert load_sr(tmp_path / "net.pth").scales == (3,)
 
 
-@pytest.mark.parametrize("build", [small_rfdn, small_carn, small_compact])
+@pytest.mark.parametrize("build", [small_rfdn, small_carn, small_compact, small_rrdb, small_rdn])
 def test_files_that_do_not_fit_are_refused(build, tmp_path):
     state, path = build().state_dict(), tmp_path / "net.pth"
     last = list(state)[-1]
@@ -137,3 +158,70 @@ def test_compact_is_basicsrs_to_the_bit(arguments):
     out.square().sum().backward()
     same.square().sum().backward()
     assert all(torch.equal(p.grad, q.grad) for p, q in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+@pytest.mark.skipif(find_spec("basicsr") is None, reason="needs BasicSR")
+def test_rrdb_is_basicsrs():
+    from perceptloss.integrations.basicsr import shim
+
+    shim.install()
+    from basicsr.archs.rrdbnet_arch import RRDBNet
+
+    ours, theirs = small_rrdb(), RRDBNet(3, 3, num_feat=8, num_block=2, num_grow_ch=4).eval()
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    x = torch.rand(2, 3, 11, 13)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x))
+
+
+def ncnn_file(state, path, halves):
+    """Layers in their order, without names: a convolution's mark, weights and biases, or slopes."""
+    data = b""
+    for name, tensor in state.items():
+        values = tensor.detach().numpy()
+        if tensor.dim() == 4:
+            data += (0x01306B47 if halves else 0).to_bytes(4, "little")
+            data += values.astype("<f2" if halves else "<f4").tobytes()
+        else:
+            data += values.astype("<f4").tobytes()
+        assert name.rpartition(".")[2] in ("weight", "bias")
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("halves", [True, False])
+def test_files_of_ncnn_are_read(halves, tmp_path):
+    torch.manual_seed(0)
+    network = Compact(64, 16, 4).eval()
+    ncnn_file(network.state_dict(), tmp_path / "net.bin", halves)
+    loaded = load_sr(tmp_path / "net.bin").state_dict()
+    assert list(loaded) == list(network.state_dict())
+    for name, tensor in network.state_dict().items():
+        is_half = halves and tensor.dim() == 4
+        assert torch.equal(loaded[name], tensor.half().float() if is_half else tensor)
+    data = (tmp_path / "net.bin").read_bytes()
+    (tmp_path / "net.bin").write_bytes(data[1:])
+    with pytest.raises(WeightsError, match=rf"of {len(data) - 1} bytes, which is no known network"):
+        load_sr(tmp_path / "net.bin")
+    (tmp_path / "net.bin").write_bytes(b"\1" + data[1:])
+    with pytest.raises(WeightsError, match=r"expected the weights of body\.0 at byte 0"):
+        load_sr(tmp_path / "net.bin")
+
+
+def test_models_of_tensorflow_js_are_read(tmp_path):
+    network, entries, data = small_rdn(2), [], b""
+    for name, tensor in sorted(network.state_dict().items()):
+        stored = tensor.permute(2, 3, 1, 0) if tensor.dim() == 4 else tensor
+        layer, _, part = name.rpartition(".")
+        kind = "kernel" if part == "weight" else part
+        entries.append({"name": f"{layer}/{kind}", "shape": list(stored.shape), "dtype": "float32"})
+        data += stored.contiguous().numpy().astype("<f4").tobytes()
+    (tmp_path / "one.bin").write_bytes(data[:1000])
+    (tmp_path / "two.bin").write_bytes(data[1000:])
+    manifest = [{"paths": ["one.bin", "two.bin"], "weights": entries}]
+    (tmp_path / "model.json").write_text(json.dumps({"weightsManifest": manifest}))
+    x = torch.rand(1, 3, 9, 7)
+    with torch.no_grad():
+        assert torch.equal(load_sr(tmp_path / "model.json")(x), network(x))
+    (tmp_path / "two.bin").write_bytes(data[1000:-4])
+    with pytest.raises(WeightsError, match=r"model\.json cannot be read as a model of TensorFlow\.js"):
+        load_sr(tmp_path / "model.json")

@@ -13,7 +13,7 @@ from machine import GOOD, TABLE, make_machine, toml
 from perceptloss.cli.main import main
 
 PLACE = "wares/data/net.pth"
-WHEEL = "wares-1.0-py3-none-win_amd64.whl"  # of a system that this one is not: nothing of it is to run here
+WHEEL = "wares-1.0-cp39-none-win_amd64.whl"  # of a system and a Python that these are not: nothing of it is to run here
 TRAP = "open({!r}, 'w')\nraise RuntimeError('run')\n"
 
 
@@ -24,7 +24,7 @@ def make_wheel(folder: Path, content: bytes = GOOD) -> str:
         archive.writestr("wares/__init__.py", TRAP.format(str(folder / "was_run")))
         archive.writestr(PLACE, content)
         archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: wares\nVersion: 1.0\nRequires-Dist: none\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-win_amd64\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: cp39-none-win_amd64\n")
         archive.writestr(f"{info}/RECORD", "")
     return hashlib.sha256((folder / WHEEL).read_bytes()).hexdigest()
 

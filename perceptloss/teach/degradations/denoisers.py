@@ -11,7 +11,7 @@ from torch import Tensor
 from perceptloss.networks.functional import blur
 from perceptloss.teach.degradations.compression import wavelet, wavelet_inverse
 from perceptloss.teach.degradations.core import degradation
-from perceptloss.teach.degradations.operations import from_ycbcr, luma, normal, pad, to_ycbcr
+from perceptloss.teach.degradations.operations import from_ycbcr, normal, pad, to_ycbcr
 
 __all__ = ["bilateral", "non_local", "soft_wavelets", "total_variation"]
 
@@ -23,19 +23,19 @@ _CHROMA = 2.0  # chroma is smoothed more than luma, as eyes forgive it
 
 
 def _average(x: Tensor, reach: float, spatial: float, strength: float, patch: int) -> Tensor:
-    """Mean of pixels within reach whose surroundings look alike in luma, patches as wide as told."""
-    maps, margin, (height, width) = torch.cat([x, luma(x)], 1), math.ceil(reach), x.shape[-2:]
-    padded, own, window = pad(maps, margin), maps[:, 3:], (1 / patch,) * patch
-    total, weight = torch.zeros_like(x), torch.zeros_like(own)
+    """Mean of pixels within reach whose surroundings look alike, patches as wide as told."""
+    margin, (height, width) = math.ceil(reach), x.shape[-2:]
+    padded, window = pad(x, margin), (1 / patch,) * patch
+    total, weight = torch.zeros_like(x), torch.zeros_like(x[:, :1])
     for turn in range(_PLACES):  # a spiral, as a thinned square would leave its grid in the picture
         radius, angle = reach * math.sqrt(turn / _PLACES), turn * math.pi * (3 - math.sqrt(5))
         down, across = round(radius * math.sin(angle)), round(radius * math.cos(angle))
         moved = padded[..., margin + down : margin + down + height, margin + across : margin + across + width]
-        unlike = (moved[:, 3:] - own).square()
+        unlike = (moved - x).square().mean(1, keepdim=True)
         if patch > 1:
             unlike = blur(pad(unlike, patch // 2), window)
         near = (unlike / (-2 * max(strength, 1e-4) ** 2)).exp_() * math.exp(-(down**2 + across**2) / (2 * spatial**2))
-        total.addcmul_(near, moved[:, :3])
+        total.addcmul_(near, moved)
         weight += near
     return total / weight
 
@@ -45,7 +45,7 @@ def bilateral(x: Tensor, strength: float) -> Tensor:
 
     Args:
         x: Images, (N, 3, H, W).
-        strength: Difference in luma that counts as noise.
+        strength: Root mean square difference of colours that counts as noise.
     """
     return _average(x, 5.0, _SPATIAL, strength, 1)
 
@@ -59,26 +59,32 @@ def non_local(x: Tensor, strength: float) -> Tensor:
 
 
 def total_variation(x: Tensor, strength: float, rounds: int = 15) -> Tensor:
-    """Chambolle's projection, J. Math. Imaging Vision 2004, each channel by itself.
+    """Chambolle's projected gradient on the dual, EMMCVPR 2005, each channel by itself.
 
     Args:
         x: Images, (N, C, H, W).
         strength: Weight of the total variation.
-        rounds: Of the fixed-point iteration.
+        rounds: Of the iteration.
     """
     if strength <= 0:
         return x
-    down, across = torch.zeros_like(x), torch.zeros_like(x)
+    down, across = x.new_zeros(x.shape), x.new_zeros(x.shape)
+    wanted = x / strength
     for _ in range(rounds):
-        rest = _divergence(down, across) - x / strength
-        d, a = F.pad(rest.diff(dim=-2), (0, 0, 0, 1)), F.pad(rest.diff(dim=-1), (0, 1))
-        length = 1 + 0.25 * torch.hypot(d, a)
-        down, across = (down + 0.25 * d) / length, (across + 0.25 * a) / length
+        rest = _divergence(down, across).sub_(wanted)
+        down[..., :-1, :] += 0.25 * rest.diff(dim=-2)
+        across[..., :-1] += 0.25 * rest.diff(dim=-1)
+        length = (down.square() + across.square()).sqrt_().clamp_min_(1)
+        down /= length
+        across /= length
     return x - strength * _divergence(down, across)
 
 
 def _divergence(down: Tensor, across: Tensor) -> Tensor:
-    return down - F.pad(down[..., :-1, :], (0, 0, 1, 0)) + across - F.pad(across[..., :-1], (1, 0))
+    out = down + across
+    out[..., 1:, :] -= down[..., :-1, :]
+    out[..., 1:] -= across[..., :-1]
+    return out
 
 
 def soft_wavelets(x: Tensor, strength: float) -> Tensor:
@@ -94,8 +100,8 @@ def soft_wavelets(x: Tensor, strength: float) -> Tensor:
         to_ycbcr(F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")), _DEPTH
     )
     by = strength * x.new_tensor([1.0, _CHROMA, _CHROMA])[:, None, None, None]
-    # a band spreads noise over 2^k pixels a side, so its noise is that much weaker
-    shrunk = [band.sign() * (band.abs() - by / 2**k).clamp_min(0) for k, band in enumerate(details)]
+    # each scale halves the noise, the finest too
+    shrunk = [band.sign() * (band.abs() - by / 2 ** (k + 1)).clamp_min(0) for k, band in enumerate(details)]
     return from_ycbcr(wavelet_inverse([*shrunk, mean]))[..., :height, :width]
 
 
@@ -123,5 +129,5 @@ def _variation(x: Tensor, std: float, generator: torch.Generator) -> Tensor:
 
 @degradation("wavelet-denoise", "denoising", _LEVELS, "Donoho, De-noising by soft-thresholding, 1995; SPAQ, CVPR 2020")
 def _wavelets(x: Tensor, std: float, generator: torch.Generator) -> Tensor:
-    """Standard deviation of noise that soft thresholds of twice that removed."""
-    return soft_wavelets(_noisy(x, std, generator), 2 * std)
+    """Standard deviation of noise that soft thresholds of three times that removed."""
+    return soft_wavelets(_noisy(x, std, generator), 3 * std)

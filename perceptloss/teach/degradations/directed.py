@@ -118,7 +118,7 @@ def doubled_until(small: Tensor, size: tuple[int, int], fill: Fill) -> Tensor:
     height, width = small.shape[-2:]
     times = max(1, math.ceil(math.log2(max(size[0] / height, size[1] / width)) - 1e-6))
     done = []
-    for image in small.split(1):
+    for image in small.split(1) if len(small) else ():
         large = F.pad(image, (_MARGIN,) * 4, mode="replicate")
         for _ in range(times):
             large = _doubled(large, fill)
