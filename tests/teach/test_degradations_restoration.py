@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from images import photographs
 
 from perceptloss.errors import ConfigError, InputError
+from perceptloss.networks.restorers import SuperResolver
 from perceptloss.teach.degradations import degrade, get_degradation, list_degradations, random_chain
 from perceptloss.teach.degradations.camera import bayer_masks, demosaiced
 from perceptloss.teach.degradations.chains import ORDERS
@@ -15,6 +16,7 @@ from perceptloss.teach.degradations.denoisers import bilateral, non_local, soft_
 from perceptloss.teach.degradations.enlarge import ENLARGERS, FACTORS, enlarge, enlarged, shrunk
 from perceptloss.teach.degradations.lens import shake_kernel
 from perceptloss.teach.degradations.recompression import webp
+from perceptloss.teach.degradations.resize import resize
 
 
 def generator(seed=0):
@@ -63,6 +65,24 @@ class TestEnlargers:
         assert (again - small).square().mean() < 0.05 * (plain - small).square().mean()
         step = (0.3 + 0.4 * (torch.arange(64) > 31)).float().expand(1, 3, 64, 64)
         assert enlarge(step, 4, "back-projection").amax() > 0.72
+
+    @pytest.mark.parametrize("factor", [1, 1.5, 3, 8])
+    def test_networks_enlarge_by_any_factor(self, factor):
+        class Bicubic(SuperResolver):
+            scales, minimum = (2, 4), 15
+
+            @classmethod
+            def like(cls, state):
+                return cls()
+
+            def enlarge(self, x, scale):
+                assert min(x.shape[2:]) >= self.minimum
+                return resize(x, (scale * x.shape[2], scale * x.shape[3]), "bicubic")
+
+        x = photographs(96)[..., :71]
+        out, plain = (enlarge(x, factor, by) for by in (Bicubic(), "bicubic"))
+        assert out.shape == x.shape
+        assert (out - plain).square().mean() < 0.25 * (x - plain).square().mean() + 1e-9
 
     def test_all_share_the_factors(self):
         names = [f"enlarge-{name}" for name in ENLARGERS]

@@ -16,7 +16,7 @@ from skimage import data
 from perceptloss import create_critic
 from perceptloss.errors import ConfigError
 from perceptloss.networks.restorers import RFDN
-from perceptloss.teach.degradations import Step, apply_steps, get_degradation
+from perceptloss.teach.degradations import core, Step, apply_steps, get_degradation
 from perceptloss.teach.sets import Plan, ScoredSet, ScoredSetError, TeacherSpec, build
 from perceptloss.teach.sets.consensus import consensus, midranks
 from perceptloss.teach.sets.crops import crops_of
@@ -211,16 +211,20 @@ def test_a_plan_names_its_kinds_of_chains(plan):
     assert problems_in(replace(plan, chain_kinds=()))[0].startswith("chain_kinds: expected some of real-world, mixed")
 
 
-def test_each_crop_gets_a_group_of_one_of_the_networks(photos, tmp_path):
+def test_each_crop_gets_a_group_of_one_of_the_networks(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(core, "_TABLE", dict(core._TABLE))
     paths = {}
     for scale in (2, 3):
         paths[f"tiny-x{scale}"] = tmp_path / f"x{scale}.pth"
         torch.save(RFDN(8, scale).state_dict(), paths[f"tiny-x{scale}"])
-    plan = Plan(photos[:1], crop=96, singles=1, levels_each=2, chains=0, teachers=TEACHERS, networks=paths)
+    plan = Plan(
+        photos[:1], crop=96, crops_per_photo=4, singles=1, levels_each=2, chains=0, teachers=TEACHERS, networks=paths
+    )
     made = build(plan, tmp_path / "set", processes=1, progress=False)
     rows = made.family == "network"
-    assert made.name[rows].tolist() == ["tiny-x2"] * 2 + ["tiny-x3"] * 2
-    assert made.group[rows].tolist() == [1, 1, 3, 3] and len(made) == plan.crops * (1 + 2 * 2)
+    names = ["tiny-x2", "tiny-x2-enlarged", "tiny-x3", "tiny-x3-enlarged"]
+    assert made.name[rows].tolist() == [name for name in names for _ in range(2)]
+    assert made.group[rows].tolist() == [1, 1, 3, 3, 5, 5, 7, 7] and len(made) == plan.crops * (1 + 2 * 2)
     assert (made.images[rows] != made.references[made.reference[rows]]).mean() > 0.5
     assert not {"tiny-x2", "tiny-x3"} & set(plan.names)
     clash = replace(plan, networks={"jpeg": paths["tiny-x2"], "none": tmp_path / "none.pth"})

@@ -67,7 +67,7 @@ class Plan:
         seed: Of every draw.
         teachers: Full-reference critics by name.
         networks: Checkpoints of restoration networks by name; each crop gets one of them, in turn, as one more
-            degradation.
+            degradation: NAME is given ever worse small pictures, NAME-enlarged ever smaller ones.
     """
 
     photos: tuple[Path, ...]
@@ -86,9 +86,9 @@ class Plan:
     def __post_init__(self) -> None:
         plain = {
             "photos": tuple(Path(photo) for photo in self.photos),
+            "chain_kinds": tuple(self.chain_kinds),
             "degradations": None if self.degradations is None else tuple(self.degradations),
             "exclude": tuple(self.exclude),
-            "chain_kinds": tuple(self.chain_kinds),
             "teachers": dict(self.teachers),
             "networks": {name: Path(path) for name, path in self.networks.items()},
         }

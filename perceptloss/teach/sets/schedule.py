@@ -14,7 +14,7 @@ from perceptloss.teach.degradations import Step, get_degradation, random_chain
 from perceptloss.teach.degradations.chains import Chain
 from perceptloss.teach.sets.plan import Plan
 
-__all__ = ["CLEAN", "Version", "deal", "derived", "versions"]
+__all__ = ["CLEAN", "Version", "deal", "derived", "network_names", "versions"]
 
 CLEAN: Final = "clean"
 _LOW, _HIGH = 0.3, 5.0  # below this level most degradations vanish when rounded to 8 bits
@@ -49,14 +49,20 @@ def derived(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:6], "little")
 
 
+def network_names(plan: Plan) -> tuple[str, ...]:
+    """The degradations of a plan's networks: each at its own scales, then at the factors of all enlargers."""
+    return tuple(name for network in sorted(plan.networks) for name in (network, f"{network}-enlarged"))
+
+
 def versions(plan: Plan, number: int) -> tuple[Version, ...]:
     """The versions of the plan's crop `number`, the clean one first."""
     names = list(deal(plan.names, plan.crops, plan.singles, plan.seed)[number])
-    names += [sorted(plan.networks)[number % len(plan.networks)]] if plan.networks else []
+    networks = network_names(plan)
+    names += [networks[number % len(networks)]] if networks else []
     found = [Version(CLEAN, CLEAN, 0.0, -1, ())]
     for position, name in enumerate(names):
         seed = derived(plan.seed, "single", number, position)
-        family = "network" if name in plan.networks else get_degradation(name).family
+        family = "network" if name in networks else get_degradation(name).family
         group = number * len(names) + position
         for level in _levels(plan.levels_each, seed):
             found.append(Version(name, family, level, group, (Step(name, level, seed),)))
@@ -64,7 +70,7 @@ def versions(plan: Plan, number: int) -> tuple[Version, ...]:
         kind = cast(Chain, plan.chain_kinds[(position + number * plan.chains) % len(plan.chain_kinds)])
         generator = torch.Generator().manual_seed(derived(plan.seed, "chain", number, position))
         chosen = (plan.names or None) if kind == "mixed" else None
-        steps = random_chain(generator, kind=kind, names=chosen, exclude=plan.excluded_names, networks=plan.networks)
+        steps = random_chain(generator, kind=kind, names=chosen, exclude=plan.excluded_names, networks=networks)
         found.append(Version(f"chain-{kind}", "chain", float("nan"), -1, tuple(steps)))
     return tuple(found)
 

@@ -11,6 +11,7 @@ from perceptloss.critic import Critic
 from perceptloss.networks.restorers import load_sr
 from perceptloss.registry import create_critic
 from perceptloss.teach.degradations import apply_steps, register_degradation
+from perceptloss.teach.degradations.enlarge import enlargement
 from perceptloss.teach.degradations.networks import network_degradation
 from perceptloss.teach.sets.crops import crops_of
 from perceptloss.teach.sets.plan import Plan, ScoredSetError, TeacherSpec, content_name
@@ -28,7 +29,9 @@ class Worker:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         for name, path in plan.networks.items():
-            register_degradation(network_degradation(name, load_sr(path), source=path.name), replace=True)
+            network = load_sr(path)
+            register_degradation(network_degradation(name, network, source=path.name), replace=True)
+            register_degradation(enlargement(f"{name}-enlarged", network, "network", path.name), replace=True)
         self.teachers = {name: _teacher(name, spec) for name, spec in plan.teachers.items()}
 
     def shard(self, index: int) -> Shard:
