@@ -16,7 +16,7 @@ from skimage import data
 from perceptloss import create_critic
 from perceptloss.errors import ConfigError
 from perceptloss.networks.restorers import RFDN
-from perceptloss.teach.degradations import core, Step, apply_steps, get_degradation
+from perceptloss.teach.degradations import Step, apply_steps, core, get_degradation
 from perceptloss.teach.sets import Plan, ScoredSet, ScoredSetError, TeacherSpec, build
 from perceptloss.teach.sets.consensus import consensus, midranks
 from perceptloss.teach.sets.crops import crops_of
