@@ -68,9 +68,9 @@ def demosaiced(raw: Tensor) -> Tensor:
 
 
 def _smeared(x: Tensor, strength: float) -> Tensor:
-    """Luma through an edge-preserving filter, chroma harder and wider."""
+    """Luma through an edge-preserving filter, chroma a wider one."""
     y, chroma = to_ycbcr(x).split((1, 2), 1)
-    return from_ycbcr(torch.cat([guided_filter(y, strength, 3), guided_filter(chroma, 2 * strength, 5)], 1))
+    return from_ycbcr(torch.cat([guided_filter(y, strength, 3), guided_filter(chroma, strength, 4)], 1))
 
 
 def _with_halos(x: Tensor, amount: float, sigma: float) -> Tensor:
@@ -91,9 +91,11 @@ def _phone(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     smear, sharp, taste = (uniform(x, generator, 0.6, 1.4).flatten() for _ in range(3))
     gains = x.new_tensor(_GAINS)[:, None, None]
     noise, read = normal(x, generator, 1), normal(x, generator, 1)
-    raw = (to_linear(x) / gains * bayer_masks(x)).sum(1, keepdim=True)
+    masks = bayer_masks(x)
+    raw = (to_linear(x) / gains * masks).sum(1, keepdim=True)
     raw = shot(raw, 0.08 * max(strength, 1e-3), noise) + 0.012 * strength * read
-    out = from_linear(demosaiced(raw.clamp(0, 1)) * gains)
+    # balanced and curved first: the filters take the colours' detail to be alike, and overshoot shows least so
+    out = demosaiced((from_linear(raw.clamp(0, 1) * gains) * masks).sum(1, keepdim=True)).clamp(0, 1)
     done = []
     for image, by, edge, tone in zip(out.split(1), smear.tolist(), sharp.tolist(), taste.tolist(), strict=True):
         picture = _smeared(image, 0.09 * by * strength)

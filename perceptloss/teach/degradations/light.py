@@ -102,7 +102,10 @@ def _backlight(x: Tensor, stops: float, generator: torch.Generator) -> Tensor:
     dx = (across / (width - 1) - uniform(x, generator, 0.35, 0.65)) / uniform(x, generator, 0.18, 0.35)
     dy = (down / (height - 1) - uniform(x, generator, 0.45, 0.75)) / uniform(x, generator, 0.3, 0.5)
     inside = torch.sigmoid(6 * (1 - torch.hypot(dx, dy)))
-    light = to_linear(x) * 2.0 ** (stops * (0.4 - inside))
+    light = to_linear(x)
+    # what is bright is background wherever it lies
+    inside = inside * (1 - gaussian_blur(luma(light), 0.02 * min(height, width)).clamp(0, 1).sqrt())
+    light = light * 2.0 ** (stops * (0.4 - 1.6 * inside))
     spill = gaussian_blur(luma(light).clamp_max(2), 0.04 * min(height, width))
     noise = shot(light, _PHOTONS**-0.5, normal(x, generator)) - light
     return from_linear(light + noise + 0.02 * stops * spill)
