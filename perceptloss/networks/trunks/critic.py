@@ -35,12 +35,14 @@ class TrunkCritic(Critic):
         return image
 
     def _look_again(self, y: Tensor) -> Mapping[str, Tensor]:
-        """Taps of a reference, run once for as long as it is the same memory, unchanged."""
-        place = _place(y)
+        """Taps of a reference, run once while it is the same memory, unchanged, however often `expand` repeats it."""
+        once = y[:1] if y.stride(0) == 0 else y
+        place = _place(once)
         if self._last is None or self._last[1] != place:
             self._last = None
-            self._last = y, place, self.look(y)  # with y, so that nothing else comes to lie there
-        return self._last[2]
+            self._last = once, place, self.look(once)  # with it, so that nothing else comes to lie there
+        taps = self._last[2]
+        return taps if once is y else {name: tap.expand(len(y), *tap.shape[1:]) for name, tap in taps.items()}
 
     def look(self, image: Tensor) -> dict[str, Tensor]:
         """Taps of an image, as `compare` is given them."""

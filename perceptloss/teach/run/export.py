@@ -28,6 +28,7 @@ from perceptloss.teach.run.critic import build_critic, quality_of
 from perceptloss.teach.run.options import CardText, CriticOptions, Val
 from perceptloss.teach.run.saving import stamp
 from perceptloss.teach.run.setup import Material
+from perceptloss.teach.sets.packages import is_package, package
 from perceptloss.weights.checkpoints import read_facts
 from perceptloss.weights.download import sha256_of
 
@@ -107,9 +108,13 @@ def data_sources(text: CardText, teachers: Sequence[str]) -> list[DataSource]:
         )
         for s in text.sources
     ]
-    for card in map(get_card, teachers):
-        licence = card.licence_weights or card.licence_code
-        given.append(DataSource(name=card.name, licence=licence, attribution=card.paper, use="labels, as a teacher"))
+    for name in teachers:
+        if is_package(name):
+            licence, paper = package(name).licence, package(name).paper
+        else:
+            card = get_card(name)
+            name, licence, paper = card.name, card.licence_weights or card.licence_code, card.paper
+        given.append(DataSource(name=name, licence=licence, attribution=paper, use="labels, as a teacher"))
     return given
 
 

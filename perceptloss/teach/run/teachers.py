@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from perceptloss.teach.degradations import get_degradation, list_degradations
 from perceptloss.teach.leaks.hashing import Fingerprints, fingerprint, fingerprint_files
 from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, SourceOptions, families, held_out
 from perceptloss.teach.sets import Plan, ScoredSet, TeacherSpec, build
+from perceptloss.teach.sets.teachers import critic_in
 
 __all__ = ["Ladders", "Options", "Units", "open_source"]
 
@@ -42,7 +43,9 @@ class Options(SourceOptions):
     )
     degradations: tuple[str, ...] = option((), "names to use; none: all")
     exclude: tuple[str, ...] = option((), "names or families that are not used")
-    teachers: dict[str, Any] = option({}, "full-reference critics: {name: weight} or {name: {weight, weights}}")  # noqa: RUF009
+    teachers: dict[str, Any] = option(  # noqa: RUF009
+        {}, "full-reference judges: {label: weight} or {label: {critic, weight, weights, shrink, masked}}"
+    )
     floors: dict[str, Any] = option({}, "least target of families that teachers judge too hard: {geometry: 0.8}")  # noqa: RUF009
     networks: dict[str, Any] = option({}, "restoration networks that degrade: {name: file}")  # noqa: RUF009
     set_seed: int = option(0, "of the set's cuts, degradations and levels", at_least=0)
@@ -160,7 +163,7 @@ def open_source(options: Options, setting: Setting) -> Opened:
     source = None if setting.is_exam else Ladders(taught, target, is_used, options, with_reference=with_reference)
     rest = np.setdiff1d(contents, held)
     prints = [_prints(options, taught, part) for part in (rest, held)]
-    return Opened(source, exams, prints[0], prints[1], tuple(weights))
+    return Opened(source, exams, prints[0], prints[1], _judges(taught, weights))
 
 
 def _raised(taught: ScoredSet, target: np.ndarray, floors: Mapping[str, Any]) -> np.ndarray:
@@ -217,11 +220,17 @@ def _open(options: Options, setting: Setting) -> tuple[ScoredSet, Mapping[str, f
 
 
 def _teacher(given: Any) -> TeacherSpec:
-    if isinstance(given, dict) and given.keys() <= {"weight", "weights"}:
-        return TeacherSpec(weight=float(given.get("weight", 1.0)), weights=given.get("weights"))
+    known = {field.name for field in fields(TeacherSpec)}
+    if isinstance(given, dict) and given.keys() <= known:
+        return TeacherSpec(**{**given, "weight": float(given.get("weight", 1.0))})
     if isinstance(given, (int, float)) and not isinstance(given, bool):
         return TeacherSpec(weight=float(given))
-    raise ConfigError([f"expected a weight or {{weight, weights}}, got {given!r}"], "teachers")
+    raise ConfigError([f"expected a weight or a mapping of {', '.join(sorted(known))}, got {given!r}"], "teachers")
+
+
+def _judges(taught: ScoredSet, weights: Mapping[str, float]) -> tuple[str, ...]:
+    """Critics and packages that were heard, each once, whatever their labels."""
+    return tuple(dict.fromkeys(critic_in(label, taught.plan["teachers"]) for label in weights))
 
 
 def _is_touched(taught: ScoredSet, unseen: frozenset[str]) -> np.ndarray:

@@ -4,50 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
-from os import PathLike
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, get_args
 
 from perceptloss import __version__
 from perceptloss.compare.images import inspect
-from perceptloss.errors import PerceptlossError, UnknownCritic, near
-from perceptloss.registry import get_card
+from perceptloss.errors import PerceptlossError, near
 from perceptloss.teach.data.pictures import TAUGHT
 from perceptloss.teach.degradations import get_degradation, list_degradations
 from perceptloss.teach.degradations.chains import Chain
-from perceptloss.weights.download import sha256_of
+from perceptloss.teach.sets.teachers import TeacherSpec, digest, facts_of, problems_in_teacher
 
 __all__ = ["UNFIT", "Plan", "ScoredSetError", "TeacherSpec", "facts", "identity", "problems_in"]
 
 UNFIT: Final = ("network", "chain")  # families that have a place of their own in a plan
 
-Weights = str | PathLike[str] | tuple[str | PathLike[str], ...] | None
-
 
 class ScoredSetError(PerceptlossError):
     """A scored set cannot be made, continued or read."""
-
-
-@dataclass(frozen=True)
-class TeacherSpec:
-    """A full-reference critic that judges the images.
-
-    Attributes:
-        weight: Its say in the consensus, above 0.
-        weights: What `create_critic` takes: a file, a name of the weights manifest, or several; None for the files
-            that its card names (none for a critic without weights).
-    """
-
-    weight: float = 1.0
-    weights: Weights = None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.weights, list):
-            object.__setattr__(self, "weights", tuple(self.weights))
 
 
 @dataclass(frozen=True)
@@ -65,7 +41,7 @@ class Plan:
         degradations: Names to deal; None for all of three channels that `exclude` leaves.
         exclude: Names or families that are not dealt.
         seed: Of every draw.
-        teachers: Full-reference critics by name.
+        teachers: Full-reference judges by label.
         networks: Checkpoints of restoration networks by name; each crop gets one of them, in turn, as one more
             degradation: NAME is given ever worse small pictures, NAME-enlarged ever smaller ones.
     """
@@ -89,7 +65,7 @@ class Plan:
             "chain_kinds": tuple(self.chain_kinds),
             "degradations": None if self.degradations is None else tuple(self.degradations),
             "exclude": tuple(self.exclude),
-            "teachers": dict(self.teachers),
+            "teachers": {label: replace(t, critic=t.critic or label) for label, t in self.teachers.items()},
             "networks": {name: Path(path) for name, path in self.networks.items()},
         }
         for name, value in plain.items():
@@ -127,7 +103,7 @@ def problems_in(plan: Plan) -> list[str]:
     problems += _problems_in_degradations(plan)
     problems += [] if plan.teachers else ["teachers: expected at least one full-reference critic, got none"]
     for name, spec in plan.teachers.items():
-        problems += [f"teachers.{name}: {text}" for text in _problems_in_teacher(name, spec, plan.crop)]
+        problems += [f"teachers.{name}: {text}" for text in problems_in_teacher(spec, plan.crop)]
     problems += _problems_in_networks(plan)
     problems += [] if plan.photos else ["photos: expected at least one photograph, got none"]
     for photo in plan.photos:
@@ -170,21 +146,6 @@ def _problems_in_networks(plan: Plan) -> list[str]:
     ]
 
 
-def _problems_in_teacher(name: str, spec: TeacherSpec, crop: int) -> list[str]:
-    try:
-        card = get_card(name)
-    except UnknownCritic as error:
-        return [str(error)]
-    problems = []
-    if card.kind != "fr":
-        problems.append(f"a teacher compares an image with its reference; this critic is of kind {card.kind!r}")
-    if crop < card.min_size or crop % card.multiple_of:
-        problems.append(f"needs sides of at least {card.min_size} and a multiple of {card.multiple_of}, crop is {crop}")
-    if not (math.isfinite(spec.weight) and spec.weight > 0):
-        problems.append(f"weight: expected a number above 0, got {spec.weight!r}")
-    return problems
-
-
 def _problems_in_photo(photo: Path, crop: int) -> list[str]:
     file, problems = inspect(photo, TAUGHT, decode=False)
     if file is not None and min(file.size) < crop:
@@ -199,7 +160,7 @@ def _twins(photos: tuple[Path, ...]) -> list[str]:
     return [
         f"photos: {photo} and {first} are the same file"
         for photo in photos
-        if (first := seen.setdefault(_digest(photo), photo)) is not photo
+        if (first := seen.setdefault(digest(photo), photo)) is not photo
     ]
 
 
@@ -212,13 +173,13 @@ def facts(plan: Plan) -> dict[str, Any]:
     kinds = {n: kind for n in list_degradations() if not {n, (kind := get_degradation(n)).family} & unused}
     return {
         **numbers,
-        "photos": [[content_name(photo), _digest(photo)] for photo in plan.photos],
+        "photos": [[content_name(photo), digest(photo)] for photo in plan.photos],
         "degradations": list(plan.names),
         "exclude": sorted(plan.exclude),
         "chain_kinds": list(plan.chain_kinds),
         "tables": {name: [kind.identity, *kind.values] for name, kind in kinds.items()},
-        "teachers": {name: _weights_facts(spec.weights) for name, spec in plan.teachers.items()},
-        "networks": {name: _digest(path) for name, path in plan.networks.items()},
+        "teachers": {label: facts_of(label, spec) for label, spec in plan.teachers.items()},
+        "networks": {name: digest(path) for name, path in plan.networks.items()},
         "version": __version__,
     }
 
@@ -231,18 +192,3 @@ def identity(facts: Mapping[str, Any]) -> str:
 def content_name(photo: Path) -> str:
     """Folder and file name, the same on every machine."""
     return f"{photo.absolute().parent.name}/{photo.name}"
-
-
-def _weights_facts(weights: Weights) -> list[str]:
-    given = () if weights is None else weights if isinstance(weights, tuple) else (weights,)
-    return [_digest(Path(w)) if Path(w).is_file() else str(w) for w in given]
-
-
-def _digest(path: Path) -> str:
-    status = path.stat()
-    return _digest_of(path, status.st_size, status.st_mtime_ns)
-
-
-@cache
-def _digest_of(path: Path, size: int, changed: int) -> str:
-    return sha256_of(path)[:16]

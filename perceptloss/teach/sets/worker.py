@@ -7,20 +7,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from perceptloss.critic import Critic
 from perceptloss.networks.restorers import load_sr
-from perceptloss.registry import create_critic
 from perceptloss.teach.degradations import apply_steps, register_degradation
 from perceptloss.teach.degradations.enlarge import enlargement
 from perceptloss.teach.degradations.networks import network_degradation
 from perceptloss.teach.sets.crops import crops_of
-from perceptloss.teach.sets.plan import Plan, ScoredSetError, TeacherSpec, content_name
+from perceptloss.teach.sets.judging import Panel
+from perceptloss.teach.sets.plan import Plan, ScoredSetError, content_name
 from perceptloss.teach.sets.schedule import Version, versions
 from perceptloss.teach.sets.shards import Shard
 
 __all__ = ["Worker"]
-
-_BATCH = 8
 
 
 class Worker:
@@ -32,7 +29,7 @@ class Worker:
             network = load_sr(path)
             register_degradation(network_degradation(name, network, source=path.name), replace=True)
             register_degradation(enlargement(f"{name}-enlarged", network, "network", path.name), replace=True)
-        self.teachers = {name: _teacher(name, spec) for name, spec in plan.teachers.items()}
+        self.panel = Panel(plan.teachers, plan.crop)
 
     def shard(self, index: int) -> Shard:
         """Everything of photograph `index`.
@@ -56,25 +53,14 @@ class Worker:
             name=[version.name for _, version in made],
             family=[version.family for _, version in made],
             recipe=[version.recipe for _, version in made],
-            is_higher_better={name: critic.card.better == "higher" for name, critic in self.teachers.items()},
+            is_higher_better=self.panel.is_higher_better,
         )
-        _check_finite(shard, list(self.teachers), content_name(plan.photos[index]))
+        _check_finite(shard, list(plan.teachers), content_name(plan.photos[index]))
         return shard
 
-    @torch.inference_mode()
     def _scores(self, crop: NDArray[np.uint8], images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What all teachers say of versions of one crop, (M, T)."""
-        y = _floats(crop[None])
-        parts = []
-        for start in range(0, len(images), _BATCH):
-            x = _floats(images[start : start + _BATCH])
-            reference = y.expand(len(x), -1, -1, -1)
-            parts.append(torch.stack([critic(x, reference).float() for critic in self.teachers.values()], dim=1))
-        return np.asarray(torch.cat(parts).numpy(), dtype=np.float32)
-
-
-def _teacher(name: str, spec: TeacherSpec) -> Critic:
-    return create_critic(name) if spec.weights is None else create_critic(name, weights=spec.weights)
+        return np.asarray(self.panel.scores(_floats(images), _floats(crop[None])).numpy(), dtype=np.float32)
 
 
 def _image(crop: NDArray[np.uint8], version: Version) -> NDArray[np.uint8]:
