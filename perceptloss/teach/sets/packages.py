@@ -30,7 +30,7 @@ class Package:
     Attributes:
         module: Name of the distribution.
         requirement: What pip is to install.
-        open: Imports it; scores (N,) of x (N, 3, H, W) against y (1, 3, H, W), RGB in [0, 1].
+        open: Imports it; scores (N,) of x against y, (N, 3, H, W), RGB in [0, 1], all y the same.
         min_size: Smallest side, in pixels.
         licence: Of code and constants.
         paper: Authors, title, venue, year.
@@ -74,7 +74,7 @@ def _open_cvvdp() -> Score:
     metric = pycvvdp.cvvdp(display_name="standard_4k", device=torch.device("cpu"), quiet=True)
 
     def score(x: Tensor, y: Tensor) -> Tensor:
-        jod, _ = metric.predict(x.float(), y.float(), dim_order="BCHW")
+        jod, _ = metric.predict(x.float().clamp(0, 1), y[:1].float().clamp(0, 1), dim_order="BCHW")
         return torch.as_tensor(jod).reshape(-1)
 
     return score
@@ -96,7 +96,7 @@ Scale = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 def _scales(its: Any, image: Tensor) -> list[Scale]:
     """XYB of an image at each scale with its blurred self and square."""
     linear = its.srgb_to_linear(image.double().mul(255).permute(1, 2, 0).numpy())
-    scales = []
+    scales: list[Scale] = []
     while len(scales) < its.kNumScales and min(linear.shape[:2]) >= 8:
         xyb = its.make_positive_xyb(its.linear_rgb_to_xyb(linear))
         scales.append((xyb, its.blur_image(xyb), its.blur_image(xyb * xyb)))
