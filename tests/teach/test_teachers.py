@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from PIL import Image
 from skimage import data
 
 from perceptloss import create_critic
-from perceptloss.errors import ConfigError
+from perceptloss.errors import ConfigError, PerceptlossError
 from perceptloss.networks.trunks.critic import TrunkCritic, references_kept
 from perceptloss.teach.degradations.operations import gaussian_blur
 from perceptloss.teach.run import teachers as source
@@ -177,6 +178,12 @@ def test_packages_are_on_the_card_of_what_they_taught():
         ("package:cvvdp", "MIT"),
     ]
     assert cited[0].name == "lpips-alex"
+
+
+def test_a_package_that_does_not_import_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycvvdp", None)
+    with pytest.raises(PerceptlossError, match=r"cvvdp .*does not work here.*pip install 'cvvdp>=0.5.7,<0.6'"):
+        Judge(TeacherSpec(critic="package:cvvdp"))
 
 
 @pytest.mark.parametrize("name", PACKAGES)

@@ -12,7 +12,7 @@ from perceptloss.critic import Critic
 from perceptloss.networks.trunks.critic import references_kept
 from perceptloss.registry import create_critic
 from perceptloss.teach.degradations.operations import gaussian_blur
-from perceptloss.teach.sets.packages import Score, is_package, package
+from perceptloss.teach.sets.packages import Score, is_package, open_package
 from perceptloss.teach.sets.teachers import FLOOR, SIGMA, TeacherSpec
 
 __all__ = ["Panel"]
@@ -28,7 +28,7 @@ class Judge:
         self.critics: list[Critic] = []
         self._score: Score
         if is_package(spec.critic):
-            self._score, self.is_higher_better = package(spec.critic).open(), True
+            self._score, self.is_higher_better = open_package(spec.critic), True
         else:
             name = spec.critic
             critic = create_critic(name) if spec.weights is None else create_critic(name, weights=spec.weights)

@@ -5,7 +5,9 @@ They are not differentiated, and what they say is what their authors' code says.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
@@ -15,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from perceptloss.errors import near
+from perceptloss.errors import PerceptlossError, near
 
-__all__ = ["PACKAGES", "Package", "Score", "is_package", "package", "version_of"]
+__all__ = ["PACKAGES", "Package", "Score", "is_package", "open_package", "package", "version_of"]
 
 Score = Callable[[Tensor, Tensor], Tensor]
 _PREFIX: Final = "package:"
@@ -30,7 +32,7 @@ class Package:
     Attributes:
         module: Name of the distribution.
         requirement: What pip is to install.
-        open: Imports it; scores (N,) of x against y, (N, 3, H, W), RGB in [0, 1], all y the same.
+        open: Imports it; see `open_package`.
         min_size: Smallest side, in pixels.
         licence: Of code and constants.
         paper: Authors, title, venue, year.
@@ -68,13 +70,39 @@ def version_of(found: Package) -> str | None:
         return None
 
 
+def open_package(critic: str) -> Score:
+    """Import the judge `package:NAME`: scores (N,) of x against y, (N, 3, H, W), RGB in [0, 1], all y the same.
+
+    Raises:
+        PerceptlossError: if it does not work, saying what to install.
+    """
+    found = package(critic)
+    try:
+        return found.open()
+    except (ImportError, OSError) as error:
+        raise PerceptlossError(
+            f"{critic}: {found.module} {version_of(found)} does not work here ({error}): pip install "
+            f"'{found.requirement}', or perceptloss[teachers]."
+        ) from error
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """Convolve planes of one channel without oneDNN, which takes twice as long for them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch restores a setting that this machine does not have
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
+
+
 def _open_cvvdp() -> Score:
     import pycvvdp
 
     metric = pycvvdp.cvvdp(display_name="standard_4k", device=torch.device("cpu"), quiet=True)
 
     def score(x: Tensor, y: Tensor) -> Tensor:
-        jod, _ = metric.predict(x.float().clamp(0, 1), y[:1].float().clamp(0, 1), dim_order="BCHW")
+        with _without_onednn():
+            jod, _ = metric.predict(x.float().clamp(0, 1), y[:1].float().clamp(0, 1), dim_order="BCHW")
         return torch.as_tensor(jod).reshape(-1)
 
     return score
