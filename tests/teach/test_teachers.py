@@ -142,7 +142,8 @@ def test_what_is_wrong_with_a_teacher_is_said(plan, monkeypatch):
         "d": TeacherSpec(critic="package:cvdp"),
         "e": TeacherSpec(critic="package:cvvdp", weights="file"),
         "f": TeacherSpec(critic="package:ssimulacra2"),
-        "g": TeacherSpec(critic="gmsd", shrink=4),
+        "g": TeacherSpec(critic="gmsd", shrink=4, pixels_per_degree=40),
+        "h": TeacherSpec(critic="package:cvvdp", pixels_per_degree=0),
     }
     text = "\n".join(problems_in(replace(plan, crop=66, teachers=wrong)))
     for part in (
@@ -153,6 +154,8 @@ def test_what_is_wrong_with_a_teacher_is_said(plan, monkeypatch):
         "teachers.e: weights: package:cvvdp brings its own, got 'file'",
         "teachers.f: ssimulacra2 is not installed: pip install 'ssimulacra2>=0.3,<0.4', or perceptloss[teachers]",
         "teachers.g: shrink: crop 66 is not a multiple of 4",
+        "teachers.g: pixels_per_degree: only package:cvvdp takes it, got 40",
+        "teachers.h: pixels_per_degree: expected a number from 1 to 1000, got 0",
     ):
         assert part in text
 
@@ -167,7 +170,7 @@ def test_what_is_wrong_with_a_teacher_is_said(plan, monkeypatch):
 )
 def test_a_recipe_names_a_teacher_by_weight_or_by_all_of_it(given, expected):
     assert source._teacher(given) == expected
-    with pytest.raises(ConfigError, match="mapping of critic, masked, shrink, weight, weights, got"):
+    with pytest.raises(ConfigError, match="mapping of critic, masked, pixels_per_degree, shrink, weight, weights, got"):
         source._teacher({"shrunk": 2})
 
 
@@ -197,6 +200,15 @@ def test_a_judge_of_a_package_says_what_its_authors_code_says(pair, name):
     assert scores[0] == pytest.approx(100 if "ssimulacra2" in name else 10) and scores[1] > scores[2]
     expected = [_by_the_authors(name, image, y[0]) for image in x[[0, 2, 10]]]
     np.testing.assert_allclose(scores.numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_cvvdp_sees_less_from_farther_away(pair):
+    pytest.importorskip("pycvvdp")
+    near, own, far = (
+        Judge(TeacherSpec(critic="package:cvvdp", pixels_per_degree=ppd)).score(pair[0][5:6], pair[1])
+        for ppd in (30, None, 150)
+    )
+    assert near < own < far
 
 
 def _by_the_authors(name: str, x: torch.Tensor, y: torch.Tensor) -> float:

@@ -44,7 +44,7 @@ class Options(SourceOptions):
     degradations: tuple[str, ...] = option((), "names to use; none: all")
     exclude: tuple[str, ...] = option((), "names or families that are not used")
     teachers: dict[str, Any] = option(  # noqa: RUF009
-        {}, "full-reference judges: {label: weight} or {label: {critic, weight, weights, shrink, masked}}"
+        {}, "full-reference judges: {label: weight} or {label: {critic, weight, weights, shrink, ...}}"
     )
     floors: dict[str, Any] = option({}, "least target of families that teachers judge too hard: {geometry: 0.8}")  # noqa: RUF009
     networks: dict[str, Any] = option({}, "restoration networks that degrade: {name: file}")  # noqa: RUF009

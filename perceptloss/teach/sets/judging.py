@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ class Judge:
         self.critics: list[Critic] = []
         self._score: Score
         if is_package(spec.critic):
-            self._score, self.is_higher_better = open_package(spec.critic), True
+            self._score, self.is_higher_better = open_package(spec.critic, spec.pixels_per_degree), True
         else:
             name = spec.critic
             critic = create_critic(name) if spec.weights is None else create_critic(name, weights=spec.weights)
@@ -58,7 +59,7 @@ class Panel:
     """
 
     def __init__(self, specs: Mapping[str, TeacherSpec], crop: int) -> None:
-        keys = {label: (spec.critic, spec.weights, spec.shrink) for label, spec in specs.items()}
+        keys = {label: replace(spec, weight=1.0, masked=False) for label, spec in specs.items()}
         judges = {key: Judge(specs[label]) for key, label in {key: label for label, key in keys.items()}.items()}
         self.judges = {label: judges[key] for label, key in keys.items()}
         self.is_masked = {label: spec.masked for label, spec in specs.items()}

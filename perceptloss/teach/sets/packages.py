@@ -19,10 +19,11 @@ from torch import Tensor
 
 from perceptloss.errors import PerceptlossError, near
 
-__all__ = ["PACKAGES", "Package", "Score", "is_package", "open_package", "package", "version_of"]
+__all__ = ["DISPLAYED", "PACKAGES", "Package", "Score", "is_package", "open_package", "package", "version_of"]
 
 Score = Callable[[Tensor, Tensor], Tensor]
 _PREFIX: Final = "package:"
+DISPLAYED: Final = f"{_PREFIX}cvvdp"  # the one that knows of displays
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Package:
     Attributes:
         module: Name of the distribution.
         requirement: What pip is to install.
-        open: Imports it; see `open_package`.
+        open: Imports it for pixels per degree or None; see `open_package`.
         min_size: Smallest side, in pixels.
         licence: Of code and constants.
         paper: Authors, title, venue, year.
@@ -40,7 +41,7 @@ class Package:
 
     module: str
     requirement: str
-    open: Callable[[], Score]
+    open: Callable[[float | None], Score]
     min_size: int
     licence: str
     paper: str
@@ -70,7 +71,7 @@ def version_of(found: Package) -> str | None:
         return None
 
 
-def open_package(critic: str) -> Score:
+def open_package(critic: str, pixels_per_degree: float | None = None) -> Score:
     """Import the judge `package:NAME`: scores (N,) of x against y, (N, 3, H, W), RGB in [0, 1], all y the same.
 
     Raises:
@@ -78,7 +79,7 @@ def open_package(critic: str) -> Score:
     """
     found = package(critic)
     try:
-        return found.open()
+        return found.open(pixels_per_degree)
     except (ImportError, OSError) as error:
         raise PerceptlossError(
             f"{critic}: {found.module} {version_of(found)} does not work here ({error}): pip install "
@@ -95,10 +96,13 @@ def _without_onednn() -> Iterator[None]:
             yield
 
 
-def _open_cvvdp() -> Score:
+def _open_cvvdp(pixels_per_degree: float | None) -> Score:
     import pycvvdp
 
-    metric = pycvvdp.cvvdp(display_name="standard_4k", device=torch.device("cpu"), quiet=True)
+    display: dict[str, Any] = {"display_name": "standard_4k"}
+    if pixels_per_degree is not None:
+        display["display_geometry"] = pycvvdp.vvdp_display_geometry((3840, 2160), ppd=pixels_per_degree)
+    metric = pycvvdp.cvvdp(**display, device=torch.device("cpu"), quiet=True)
 
     def score(x: Tensor, y: Tensor) -> Tensor:
         with _without_onednn():
@@ -108,7 +112,7 @@ def _open_cvvdp() -> Score:
     return score
 
 
-def _open_ssimulacra2() -> Score:
+def _open_ssimulacra2(_: float | None) -> Score:
     from ssimulacra2 import ssimulacra2 as its
 
     def score(x: Tensor, y: Tensor) -> Tensor:
@@ -152,7 +156,7 @@ PACKAGES: Final = {
         licence="BSD-3-Clause",
         paper="Sneyers, SSIMULACRA 2, Cloudinary 2022",
     ),
-    f"{_PREFIX}cvvdp": Package(
+    DISPLAYED: Package(
         module="cvvdp",
         requirement="cvvdp>=0.5.7,<0.6",
         open=_open_cvvdp,

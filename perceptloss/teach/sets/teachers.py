@@ -13,7 +13,7 @@ from typing import Any, Final
 from perceptloss.card import Card
 from perceptloss.errors import UnknownCritic
 from perceptloss.registry import get_card
-from perceptloss.teach.sets.packages import is_package, package, version_of
+from perceptloss.teach.sets.packages import DISPLAYED, is_package, package, version_of
 from perceptloss.weights.download import sha256_of
 
 __all__ = ["FLOOR", "SHRINKS", "SIGMA", "TeacherSpec", "critic_in", "digest", "facts_of", "problems_in_teacher"]
@@ -38,6 +38,7 @@ class TeacherSpec:
             seen from farther away.
         masked: Whether to store the distance from what the judge says of the equal pair, divided by the root of the
             reference's distance from its own blurred self: losses on smooth content count more, on texture less.
+        pixels_per_degree: Of the display of `package:cvvdp`, pixels as judged; None for its own 75.4.
     """
 
     weight: float = 1.0
@@ -45,6 +46,7 @@ class TeacherSpec:
     critic: str = ""
     shrink: int = 1
     masked: bool = False
+    pixels_per_degree: float | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.weights, list):
@@ -64,6 +66,11 @@ def problems_in_teacher(spec: TeacherSpec, crop: int) -> list[str]:
         return [*problems, f"shrink: expected one of {', '.join(map(str, SHRINKS))}, got {spec.shrink!r}"]
     if crop % spec.shrink:
         problems.append(f"shrink: crop {crop} is not a multiple of {spec.shrink}")
+    if (ppd := spec.pixels_per_degree) is not None:
+        if spec.critic != DISPLAYED:
+            problems.append(f"pixels_per_degree: only {DISPLAYED} takes it, got {ppd!r}")
+        elif isinstance(ppd, bool) or not isinstance(ppd, (int, float)) or not 1 <= ppd <= 1000:
+            problems.append(f"pixels_per_degree: expected a number from 1 to 1000, got {ppd!r}")
     if is_package(spec.critic):
         return [*problems, *_problems_in_package(spec, crop)]
     try:
@@ -107,7 +114,7 @@ def facts_of(label: str, spec: TeacherSpec) -> Any:
     if spec.masked:
         facts["masked"] = {"sigma": SIGMA, "floor": FLOOR}
     if is_package(spec.critic):
-        facts["version"] = version_of(package(spec.critic))
+        facts |= {"version": version_of(package(spec.critic)), "pixels_per_degree": spec.pixels_per_degree}
     return facts
 
 
