@@ -60,7 +60,7 @@ class Panel:
 
     def __init__(self, specs: Mapping[str, TeacherSpec], crop: int) -> None:
         keys = {label: replace(spec, weight=1.0, masked=False) for label, spec in specs.items()}
-        judges = {key: Judge(specs[label]) for key, label in {key: label for label, key in keys.items()}.items()}
+        judges = {key: Judge(key) for key in dict.fromkeys(keys.values())}
         self.judges = {label: judges[key] for label, key in keys.items()}
         self.is_masked = {label: spec.masked for label, spec in specs.items()}
         self.is_higher_better = {
