@@ -7,8 +7,9 @@
 
 Entries of `data` are sources, all of which come in every step: `teachers` (photographs, degraded, with
 the consensus of full-reference critics), `ladders` (photographs, degraded on the fly, order alone), `mixtures` (raw
-pictures blended with their references), `stereo` (pairs, real or made), `opinions` (datasets of scores). `objectives`
-are what is minimised, each by its weight. Batch losses see the batches of all processes as one. Photographs of exams
+pictures blended with their references), `stereo` (pairs, real or made), `opinions` (datasets of scores); those of
+`val.sets` may be exams alone too, `enlargers` and `restoration`. `objectives` are minimised, each by
+its weight. Batch losses see the batches of all processes as one. Photographs of exams
 that are also trained on, be they resized, trimmed, mirrored or degraded, stop the run before it begins. Killed at any
 moment, a run goes on from its last checkpoint when started again with the same command; on a CPU in fp32 to the same
 bits.
@@ -50,7 +51,7 @@ from perceptloss.runs.options import Log, RunOptions, Train
 from perceptloss.runs.state import Ema, StopSignal, read_progress
 from perceptloss.teach.exams.evaluate import default_best, exam_problems, examine, look_up
 from perceptloss.teach.run.checks import option_problems
-from perceptloss.teach.run.critic import Place, Reader, build_critic, parameter_groups, quality_of, settle
+from perceptloss.teach.run.critic import Place, Reader, build_critic, parameter_groups, settle
 from perceptloss.teach.run.export import STARTING, conclude, figures_table, origin_in, origin_of
 from perceptloss.teach.run.options import CardText, CriticOptions, Val
 from perceptloss.teach.run.peers import build_peers, size_problems
@@ -63,7 +64,7 @@ from perceptloss.teach.run.tally import Tally
 from perceptloss.teach.run.terms import Terms, ask_references, looks_of
 from perceptloss.weights.download import sha256_of
 
-FREE = ("card.", "val.peers", "val.rounds", "build_only", "evaluate_only")
+FREE = ("card.", "val.peers", "val.rounds", "val.attacks", "build_only", "evaluate_only")
 
 
 @dataclass(frozen=True)
@@ -187,8 +188,7 @@ def validate(t: Trainee, material: Material) -> dict[str, Any]:
     val = t.config.val
     t.critic.eval()
     with loop.averaged(t):
-        judge = partial(quality_of, t.critic)
-        found = examine(t.accelerator, judge, material.exams, limit=val.limit, seed=t.config.train.seed, rounds=0)
+        found = examine(t.accelerator, t.critic, material.exams, limit=val.limit, seed=t.config.train.seed, rounds=0)
     t.critic.train()
     value = look_up(found, val.best or default_best(material.exams))
     if t.best is None or (value is not None and value > t.best):
@@ -220,7 +220,7 @@ def start_figures(
     critic.to(accelerator.device).eval()
     if followed is not None and not followed.is_sure:
         on_main(accelerator, partial(refuse_upside_down, critic, material.sources[0], accelerator.device))
-    found = examine(accelerator, partial(quality_of, critic), material.exams, limit=0, seed=0, rounds=config.val.rounds)
+    found = examine(accelerator, critic, material.exams, limit=0, seed=0, rounds=config.val.rounds)
     critic.train()
     accelerator.print(f"Before training:\n\n{figures_table({STARTING: found})}")
     return found
@@ -271,7 +271,7 @@ def main(argv: Sequence[str]) -> None:
     asked = ask_references(config.objectives, data)
     seed, allow = config.train.seed, config.val.look_alikes
     material = open_material(critic, data, sets, seed, allow, accelerator, with_reference=asked)
-    problems = exam_problems(config.val.best, material.exams, has_card=config.card.write)
+    problems = exam_problems(config.val.best, material.exams, has_card=config.card.write, attacks=config.val.attacks)
     if problems := problems + size_problems({config.critic.name: critic, **peers}, material.exams):
         raise ConfigError(problems, "exams")
     if followed is not None:

@@ -14,7 +14,7 @@ from perceptloss import __version__
 from perceptloss.card import Direction, Fidelity, Kind
 from perceptloss.compare.statistics.bootstrap import Interval
 
-__all__ = ["DataSource", "Figure", "ModelCard", "Origin", "metadata"]
+__all__ = ["Attacked", "DataSource", "Figure", "ModelCard", "Origin", "metadata"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,18 +39,41 @@ class Figure:
     """A measured figure.
 
     Attributes:
-        data: Set it was measured on, and which part.
+        exam: Set it was measured on.
+        part: Which part of it, in words; `all`: the whole.
         measure: What was measured, with its fit, and on what crop or whole image if that matters.
         value: This critic's figure.
-        count: Number of images.
+        count: Number of images, or of pairs where pairs are asked for.
         peers: Figures of others on the same images.
+        is_detail: Whether it belongs into the table that is folded away, such as that of a single family.
     """
 
-    data: str
+    exam: str
+    part: str = "all"
     measure: str
     value: Interval
     count: int
     peers: Mapping[str, Interval] = field(default_factory=dict)
+    is_detail: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacked:
+    """SRCC on an exam whose pictures were attacked.
+
+    Attributes:
+        exam: Set it was measured on.
+        count: Number of images.
+        weights: Which weights, such as `mini-fr` or `starting weights`.
+        attack: Its name.
+        srcc: Largest change of a pixel, in 1/255 (0: before), to SRCC; None where it is not defined.
+    """
+
+    exam: str
+    count: int
+    weights: str
+    attack: str
+    srcc: Mapping[int, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +116,7 @@ class ModelCard(Origin):
         file: Name of the weight file.
         sha256: Its hash.
         figures: What was measured, the poor results too.
+        attacks: The same under attack.
         held_out_families: Degradations that no image it learned from had.
         held_out_sources: Photographs or sets of which no image it learned from came.
         failures: What it is known to get wrong, and how that was looked for.
@@ -113,6 +137,7 @@ class ModelCard(Origin):
     held_out_sources: Sequence[str]
     sha256: str = ""
     figures: Sequence[Figure] = ()
+    attacks: Sequence[Attacked] = ()
     failures: Sequence[str] = ()
     notes: Sequence[str] = ()
 

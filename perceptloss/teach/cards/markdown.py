@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from perceptloss.output.tables import markdown
-from perceptloss.teach.cards.facts import Figure, ModelCard
+from perceptloss.teach.cards.agreement import agreement, under_attack
+from perceptloss.teach.cards.facts import ModelCard
 
 __all__ = ["render"]
 
@@ -18,7 +19,8 @@ def render(card: ModelCard) -> str:
         _facts(card),
         "## Data\n\n" + _bullets([f"{s.name}: {s.use}. {s.licence}. {s.attribution}" for s in card.data]),
         "## Training\n\n" + _training(card),
-        "## Agreement\n\n" + _figures(card.name, card.figures),
+        "## Agreement\n\n" + agreement(card.name, card.figures),
+        *(["## Under attack\n\n" + under_attack(card.attacks)] if card.attacks else []),
         "## Held out\n\n"
         f"- degradations: {_listed(card.held_out_families)}\n- sources: {_listed(card.held_out_sources)}\n",
         "## Known failures\n\n" + _bullets(card.failures),
@@ -53,15 +55,6 @@ def _training(card: ModelCard) -> str:
         f"versions: {versions}",
     ]
     return f"```sh\n{card.command.strip()}\n```\n\n" + _bullets(facts)
-
-
-def _figures(name: str, figures: Sequence[Figure]) -> str:
-    peers = list(dict.fromkeys(peer for figure in figures for peer in figure.peers))
-    rows = [
-        [f.data, f.measure, str(f.count), str(f.value), *(str(f.peers.get(peer, "—")) for peer in peers)]
-        for f in figures
-    ]
-    return markdown(["set", "measure", "n", name, *peers], rows)
 
 
 def _bullets(lines: Sequence[str]) -> str:

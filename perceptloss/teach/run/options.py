@@ -46,6 +46,10 @@ class Val:
     peers: dict[str, Any] | list[Any] = option(  # noqa: RUF009
         {}, "critics to compare with at the end: a list of names, or {name: weights file}"
     )
+    attacks: dict[str, Any] = option(  # noqa: RUF009
+        {},
+        "at the end, SRCC on an exam while its pictures are attacked: {exam: NAME, limit: 60}; 84 gradients per image",
+    )
 
 
 @dataclass(frozen=True)

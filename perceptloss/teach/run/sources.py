@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from perceptloss import Card
-from perceptloss.compare.statistics.measures import Fit
 from perceptloss.errors import ConfigError, near
 from perceptloss.runs.config import from_mapping, option
 from perceptloss.teach.degradations import get_degradation, list_degradations
+from perceptloss.teach.exams.exam import Exam
 from perceptloss.teach.leaks.hashing import Fingerprints
 
 __all__ = [
@@ -43,6 +43,8 @@ KINDS = (
     "opinions",  # datasets of people's scores
     "mixtures",  # raw pictures mixed with their references; the order of strengths is known
     "stereo",  # pairs of views; a critic judges each, the order of levels is known
+    "enlargers",  # an exam alone: cuts enlarged in many ways, in the order that people are known to see
+    "restoration",  # an exam alone: restored versions of a cut at one factor, with the consensus of teachers
 )
 
 
@@ -123,39 +125,6 @@ class Source(Protocol):
     def batch(self, indices: Sequence[int], generator: torch.Generator) -> Batch:
         """The images of some items (an item may be several images), of one size, not yet cut or turned."""
         ...
-
-
-@dataclass(frozen=True)
-class Exam:
-    """Held-out images with targets.
-
-    Attributes:
-        name: Of the exam.
-        target: What good scores agree with, (M,), higher is better.
-        content: Photograph, (M,).
-        reference: Cut of a photograph, (M,).
-        group: As in `Batch`, (M,).
-        level: As in `Batch`, (M,).
-        family: Family of damage, (M,) text; empty: unknown.
-        unseen: Families that were not taught.
-        images: Rows to images of one size and their references, uint8, (N, C, H, W).
-        batch: Images that may be asked for at once; 1 where sizes differ.
-        about: A sentence for people: what is in it, and how the targets arose.
-        fit: Curve before PLCC; see `perceptloss.compare.statistics.measures.plcc`.
-    """
-
-    name: str
-    target: np.ndarray
-    content: np.ndarray
-    reference: np.ndarray
-    group: np.ndarray
-    level: np.ndarray
-    family: np.ndarray
-    unseen: frozenset[str]
-    images: Callable[[np.ndarray], tuple[Tensor, Tensor | None]]
-    batch: int
-    about: str
-    fit: Fit = "none"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,227 @@
+"""An exam: versions of a cut at one factor, as a user compares restorers, with the consensus of teachers.
+
+Every cut is shrunk, the small picture is left alone, made noisy, or compressed, and then enlarged by filters and by
+super-resolution networks. What is asked besides correlations is the order of pairs within one cut and factor alone
+(`within`), which a figure over all damage together says little about.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from perceptloss import Critic, create_critic, get_card
+from perceptloss.errors import ConfigError, PerceptlossError
+from perceptloss.networks.restorers import SuperResolver, load_sr
+from perceptloss.output.files import replacing
+from perceptloss.runs.config import option
+from perceptloss.teach.degradations.compression import jpeg
+from perceptloss.teach.degradations.operations import normal
+from perceptloss.teach.exams.exam import Exam
+from perceptloss.teach.leaks.hashing import fingerprint_files
+from perceptloss.teach.run.enlarging import ENLARGERS, enlarged, shrunk
+from perceptloss.teach.run.fresh import attempt
+from perceptloss.teach.run.sources import Opened, Setting
+from perceptloss.teach.run.versions import VersionOptions, Versions, find_photos, version_problems
+from perceptloss.teach.sets.consensus import consensus
+from perceptloss.weights.download import sha256_of
+
+__all__ = ["Options", "open_source"]
+
+Damage = Literal["none", "noise", "jpeg"]
+_NOISE = 0.01, 0.06  # standard deviation, least and most
+_QUALITY = 30.0, 90.0
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Options(VersionOptions):
+    """Photographs, restorers and teachers."""
+
+    factors: tuple[int, ...] = option((2, 3, 4), "how far cuts are shrunk before they are restored", at_least=2)
+    networks: dict[str, Any] = option({}, "super-resolution networks that restore: {name: file}")  # noqa: RUF009
+    damages: tuple[Damage, ...] = option(("none", "noise", "jpeg"), "what is done to the small picture, each apart")
+    teachers: dict[str, Any] = option({}, "full-reference critics: {name: weight} or {name: {weight, weights}}")  # noqa: RUF009
+    scores: str = option("", "file (.npz) that keeps what the teachers say; nothing: they are asked in every run")
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How a cut is restored: enlarger or network, factor, damage of the small picture."""
+
+    factor: int
+    damage: str
+    restorer: str
+
+
+def _ways(options: Options, networks: Mapping[str, SuperResolver]) -> list[_Way]:
+    names = options.enlargers or ENLARGERS
+    return [
+        _Way(factor, damage, restorer)
+        for factor in options.factors
+        for damage in options.damages
+        for restorer in (*names, *(name for name, network in networks.items() if factor in network.scales))
+    ]
+
+
+def _damaged(small: Tensor, damage: str, generator: torch.Generator) -> Tensor:
+    share = float(torch.rand((), generator=generator))
+    if damage == "noise":
+        low, high = _NOISE
+        small = small + (low + (high - low) * share) * normal(small, generator)
+    elif damage == "jpeg":
+        low, high = _QUALITY
+        small = jpeg(small, low + (high - low) * share)
+    return small.clamp(0, 1)
+
+
+def _versions(
+    files: Sequence[Path], options: Options, setting: Setting, networks: Mapping[str, SuperResolver]
+) -> tuple[Versions, list[_Way]]:
+    ways = _ways(options, networks)
+
+    @torch.no_grad()
+    def make(clean: Tensor, generator: torch.Generator) -> Tensor:
+        places = dict.fromkeys((way.factor, way.damage) for way in ways)
+        small = {(f, d): _damaged(shrunk(clean, f), d, generator) for f, d in places}
+        size = (clean.shape[-2], clean.shape[-1])
+        made = []
+        for way in ways:
+            source, network = small[way.factor, way.damage], networks.get(way.restorer)
+            made.append(enlarged(source, size, way.restorer) if network is None else network(source, way.factor))
+        return torch.cat(made).clamp(0, 1)
+
+    return Versions(files, options, setting, len(ways), make), ways
+
+
+def _teachers(options: Options) -> dict[str, tuple[float, Critic]]:
+    """Weights and critics by their names.
+
+    Raises:
+        ConfigError: listing what is wrong with them.
+    """
+    problems = [] if options.teachers else ["teachers: give at least one full-reference critic"]
+    built: dict[str, tuple[float, Critic]] = {}
+    for name, given in options.teachers.items():
+        asked = given if isinstance(given, dict) else {"weight": given}
+        weight, weights = asked.get("weight", 1.0), asked.get("weights")
+        if asked.keys() - {"weight", "weights"} or isinstance(weight, bool) or not isinstance(weight, (int, float)):
+            problems.append(f"teachers.{name}: expected a weight or {{weight, weights}}, got {given!r}")
+            continue
+        try:
+            if get_card(name).kind != "fr":
+                problems.append(f"teachers.{name}: compares nothing with a reference, but is {get_card(name).kind!r}")
+                continue
+            built[name] = float(weight), create_critic(name, *([] if weights is None else [weights])).as_published()
+        except PerceptlossError as error:
+            problems.append(f"teachers.{name}: {error}")
+    if problems:
+        raise ConfigError(problems, options.label)
+    return built
+
+
+@torch.no_grad()
+def _asked(made: Versions, critics: Sequence[Critic]) -> np.ndarray:
+    """What critics say of all versions and of the clean cuts, (T, M + R)."""
+    found: list[list[Tensor]] = [[] for _ in critics]
+    clean: list[list[Tensor]] = [[] for _ in critics]
+    for reference in range(made.cuts):
+        x, y = (image.float() / 255 for image in made.of(reference))
+        for scores, own, critic in zip(found, clean, critics, strict=True):
+            scores += [critic(part, y.expand_as(part)) for part in x.split(_BATCH)]
+            own.append(critic(y[None], y[None]))
+    return torch.stack([torch.cat([*a, *b]).double() for a, b in zip(found, clean, strict=True)]).numpy()
+
+
+def _facts(made: Versions, options: Options, ways: Sequence[_Way], teachers: Mapping[str, Any], seed: int) -> str:
+    """Everything that decides the scores, as text."""
+    facts = {
+        "photos": [sha256_of(file) for file in made.files],
+        "networks": {name: sha256_of(Path(path)) for name, path in options.networks.items()},
+        "teachers": {name: critic.signature for name, (_, critic) in teachers.items()},
+        "ways": [[way.factor, way.damage, way.restorer] for way in ways],
+        "rest": [options.crop, options.cuts, seed],
+    }
+    return json.dumps(facts)
+
+
+def _scores(made: Versions, critics: Sequence[Critic], file: str, facts: str) -> np.ndarray:
+    """What critics say, from the file if it is about the same."""
+    path = Path(file)
+    if file and path.is_file():
+        with np.load(path, allow_pickle=False) as kept:
+            if str(kept["facts"]) == facts:
+                return np.asarray(kept["scores"])
+    scores = _asked(made, critics)
+    if file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as draft, draft.open("wb") as stream:
+            np.savez(stream, scores=scores, facts=np.array(facts))
+    return scores
+
+
+def _exam(
+    files: Sequence[Path],
+    options: Options,
+    setting: Setting,
+    networks: Mapping[str, SuperResolver],
+    teachers: Mapping[str, tuple[float, Critic]],
+) -> Exam:
+    made, ways = _versions(files, options, setting, networks)
+    facts = _facts(made, options, ways, teachers, setting.seed)
+    critics = [critic for _, critic in teachers.values()]
+    scores = np.asarray(setting.on_main(lambda: _scores(made, critics, options.scores, facts)))
+    of_clean = scores[:, len(made) :][:, made.reference]
+    target = consensus(
+        dict(zip(teachers, scores[:, : len(made)], strict=True)),
+        dict(zip(teachers, of_clean, strict=True)),
+        {name: critic.card.better == "higher" for name, (_, critic) in teachers.items()},
+        {name: weight for name, (weight, _) in teachers.items()},
+    )
+    factor = np.array([way.factor for way in ways])[made.version]
+    return Exam(
+        name=options.label,
+        target=target,
+        content=made.content,
+        reference=made.reference,
+        group=np.full(len(made), -1),
+        level=np.full(len(made), np.nan),
+        family=np.array([f"factor {f}" for f in factor]),
+        unseen=frozenset(),
+        images=made,
+        batch=16,
+        about=f"{made.cuts} cuts of {len(files)} photographs, shrunk by {', '.join(map(str, options.factors))} "
+        f"({', '.join(options.damages)}) and restored by {', '.join(dict.fromkeys(way.restorer for way in ways))}; "
+        f"targets are the consensus of {', '.join(teachers)}.",
+        within=made.reference * (max(options.factors) + 1) + factor,
+    )
+
+
+def open_source(options: Options, setting: Setting) -> Opened:
+    """Find and check photographs, networks and teachers of the exam, and ask the teachers.
+
+    Raises:
+        ConfigError: listing everything that is wrong with the entry, also that it is one of `data`.
+    """
+    problems = version_problems(options, setting)
+    files = find_photos(options, problems)
+    networks: dict[str, SuperResolver] = {}
+    for name, path in options.networks.items():
+        if name in ENLARGERS:
+            problems.append(f"networks.{name}: an enlarger is called so; choose another name")
+        try:
+            networks[name] = load_sr(path)
+        except PerceptlossError as error:
+            problems.append(f"networks.{name}: {error}")
+    teachers: dict[str, tuple[float, Critic]] = attempt(problems, lambda: _teachers(options), {})
+    if problems:
+        raise ConfigError(problems, options.label)
+    exam = _exam(files, options, setting, networks, teachers)
+    return Opened(None, [exam], None, fingerprint_files(files), tuple(options.teachers))
