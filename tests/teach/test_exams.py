@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -152,13 +153,10 @@ def test_restored_versions_are_compared_within_a_cut_and_factor(photos: Path, tm
     ],
 )
 def test_wrong_entries_are_explained(photos: Path, kind: str, changed: dict[str, Any], part: str) -> None:
-    entry = parse_entries([{"kind": kind, "photos": [str(photos)], "crop": 96, "factors": [2], **changed}], "val.sets")[
-        0
-    ]
-    module = {"enlargers": enlargers, "restoration": restoration}[kind]
-    with pytest.raises(ConfigError, match="problem|move|divide|mean|photos|teach|network|compares") as caught:
-        module.open_source(entry, setting(is_exam="move" not in part))
-    assert any(part in problem for problem in caught.value.problems)
+    given = {"kind": kind, "photos": [str(photos)], "crop": 96, "factors": [2], **changed}
+    module: Any = {"enlargers": enlargers, "restoration": restoration}[kind]
+    with pytest.raises(ConfigError, match=re.escape(part)):
+        module.open_source(parse_entries([given], "val.sets")[0], setting(is_exam="move" not in part))
 
 
 # --- preferences --------------------------------------------------------------------------------
@@ -249,7 +247,7 @@ def test_steps_follow_a_gradient_that_turns_and_stay_near() -> None:
 
 
 def test_attacks_spoil_the_order_of_an_exam_more_the_stronger_they_are() -> None:
-    target = np.linspace(0.3, 0.5, 24)
+    target = np.linspace(0.4, 0.5, 24)
 
     def images(rows: np.ndarray) -> tuple[Tensor, Tensor]:
         x = torch.from_numpy((255 * (1 - target[rows])).astype(np.uint8))[:, None, None, None].expand(-1, 3, 32, 32)

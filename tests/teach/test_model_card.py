@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from perceptloss.compare.statistics.bootstrap import Interval
-from perceptloss.teach.cards.facts import DataSource, Figure, ModelCard, metadata
+from perceptloss.teach.cards.facts import Attacked, DataSource, Figure, ModelCard, metadata
 from perceptloss.teach.cards.markdown import render
 from perceptloss.weights.checkpoints import read_facts, write_state
 from perceptloss.weights.loading import direction_in
@@ -40,13 +40,24 @@ OPEN = ModelCard(
 )
 FIGURES = (
     Figure(
-        data="Ratings, test",
+        exam="Ratings",
         measure="SRCC",
         value=Interval(0.8123, 0.7901, 0.8333),
         count=1650,
         peers={"niqe": Interval(0.2, 0.15, 0.25)},
     ),
-    Figure(data="Ratings, blur|noise", measure="PLCC, poly3", value=Interval(-0.05, -0.31, 0.2), count=90),
+    Figure(exam="Ratings", measure="PLCC, poly3", value=Interval(0.7, 0.6, 0.8), count=1650),
+    Figure(exam="Ratings", part="families trained on", measure="SRCC", value=Interval(0.9, 0.85, 0.95), count=900),
+    Figure(
+        exam="Ratings",
+        part="blur|noise",
+        measure="SRCC",
+        value=Interval(-0.05, -0.31, 0.2),
+        count=90,
+        peers={"niqe": Interval(0.1, 0.05, 0.15)},
+        is_detail=True,
+    ),
+    Figure(exam="Enlarged", measure="nearest below bilinear", value=Interval(0.5, 0.4, 0.6), count=200),
 )
 DONE = replace(OPEN, sha256="a" * 64, figures=FIGURES, failures=("calls rain sharp",), notes=("see\nbelow",))
 
@@ -96,10 +107,37 @@ def test_text_shows_each_fact():
 
 def test_figures_keep_their_intervals():
     assert section(render(DONE), "Agreement") == [
-        "| set | measure | n | mini-nr | niqe |",
-        "|---|---:|---:|---:|---:|",
-        "| Ratings, test | SRCC | 1650 | 0.812 [0.790, 0.833] | 0.200 [0.150, 0.250] |",
-        "| Ratings, blur\\|noise | PLCC, poly3 | 90 | −0.050 [−0.310, 0.200] | — |",
+        "### Ratings",
+        "| critic | part | n | SRCC | PLCC, poly3 |",
+        "|---|---|---:|---:|---:|",
+        "| mini-nr | all | 1650 | 0.812 [0.790, 0.833] | 0.700 [0.600, 0.800] |",
+        "| mini-nr | families trained on | 900 | 0.900 [0.850, 0.950] | — |",
+        "| niqe | all | 1650 | 0.200 [0.150, 0.250] | — |",
+        "<details><summary>mini-nr by parts</summary>",
+        "| part | n | SRCC |",
+        "|---|---:|---:|",
+        "| blur\\|noise | 90 | −0.050 [−0.310, 0.200] |",
+        "</details>",
+        "### Enlarged",
+        "| critic | part | n | nearest below bilinear |",
+        "|---|---|---:|---:|",
+        "| mini-nr | all | 200 | 0.500 [0.400, 0.600] |",
+    ]
+    assert "Under attack" not in render(DONE)
+
+
+def test_attacks_are_a_row_each():
+    attacks = [
+        Attacked(exam="Ratings", count=60, weights="mini-nr", attack=attack, srcc={0: 0.9, 1: low, 8: None})
+        for attack, low in (("FGSM", 0.5), ("PGD-10", -0.25))
+    ]
+    lines = section(render(replace(DONE, attacks=attacks)), "Under attack")
+    assert lines[0].startswith("SRCC on 60 images of Ratings")
+    assert lines[1:] == [
+        "| weights | attack | before | 1/255 | 8/255 |",
+        "|---|---|---:|---:|---:|",
+        "| mini-nr | FGSM | 0.900 | 0.500 | — |",
+        "| mini-nr | PGD-10 | 0.900 | −0.250 | — |",
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from typing import TypeVar
 
 from perceptloss.compare.statistics.bootstrap import Interval
 from perceptloss.output.tables import markdown
@@ -11,6 +12,7 @@ from perceptloss.teach.cards.facts import Attacked, Figure
 
 __all__ = ["agreement", "under_attack"]
 
+T = TypeVar("T")
 _ALL = "all"
 _NONE = "—"
 
@@ -76,5 +78,5 @@ def _three(value: float | None) -> str:
     return _NONE if value is None else f"{value:.3f}".replace("-", "−")
 
 
-def _distinct(values: Iterable) -> list:
+def _distinct(values: Iterable[T]) -> list[T]:
     return list(dict.fromkeys(values))

@@ -121,10 +121,6 @@ def _within(attacked: Tensor, x: Tensor, eps: float) -> Tensor:
     return torch.minimum(torch.maximum(attacked, x - eps), x + eps).clamp(0, 1)
 
 
-def _started(*given: Any, seed: int, number: int) -> Tensor:
-    return pgd(*given, generator=torch.Generator().manual_seed(seed * 100_003 + number))
-
-
 Attack = Callable[..., Tensor]
 ATTACKS: Final[dict[str, Attack]] = {"FGSM": fgsm, "PGD-10": pgd, "MI-FGSM": mi_fgsm}
 
@@ -158,8 +154,7 @@ def under_attack(
             assert x is not None
             if attack is not None:
                 direction = torch.from_numpy(np.where(exam.target[part] >= middle, -1.0, 1.0)).to(x)
-                act = partial(_started, seed=seed, number=number) if attack is pgd else attack
-                x = act(quality, x, y, direction, strength / 255)
+                x = attack(quality, x, y, direction, strength / 255, **_draws(attack, seed, number))
             with torch.no_grad():
                 return quality(x, y).double().tolist()
 
@@ -173,6 +168,10 @@ def _drawn(exam: Exam, limit: int, seed: int) -> Array:
     """Rows with targets, one by one: whole photographs would be too few for an interval."""
     rows = np.flatnonzero(np.isfinite(exam.target))
     return np.sort(np.random.default_rng([seed, 19]).permutation(rows)[: limit or len(rows)])
+
+
+def _draws(attack: Attack, seed: int, number: int) -> dict[str, Any]:
+    return {"generator": torch.Generator().manual_seed(seed * 100_003 + number)} if attack is pgd else {}
 
 
 def attack_problems(given: Mapping[str, Any], exams: Sequence[Exam]) -> list[str]:

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from perceptloss.errors import ConfigError
+from perceptloss.teach.degradations.enlarge import ENLARGERS, enlarged, shrunk
 from perceptloss.teach.exams.exam import Exam
 from perceptloss.teach.leaks.hashing import fingerprint_files
-from perceptloss.teach.run.enlarging import ENLARGERS, enlarged, shrunk
 from perceptloss.teach.run.sources import Opened, Setting
 from perceptloss.teach.run.versions import VersionOptions, Versions, find_photos, version_problems
 

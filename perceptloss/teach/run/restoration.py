@@ -23,10 +23,10 @@ from perceptloss.networks.restorers import SuperResolver, load_sr
 from perceptloss.output.files import replacing
 from perceptloss.runs.config import option
 from perceptloss.teach.degradations.compression import jpeg
+from perceptloss.teach.degradations.enlarge import ENLARGERS, enlarged, shrunk
 from perceptloss.teach.degradations.operations import normal
 from perceptloss.teach.exams.exam import Exam
 from perceptloss.teach.leaks.hashing import fingerprint_files
-from perceptloss.teach.run.enlarging import ENLARGERS, enlarged, shrunk
 from perceptloss.teach.run.fresh import attempt
 from perceptloss.teach.run.sources import Opened, Setting
 from perceptloss.teach.run.versions import VersionOptions, Versions, find_photos, version_problems

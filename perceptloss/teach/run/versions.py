@@ -14,7 +14,7 @@ from perceptloss.errors import near
 from perceptloss.runs.config import option
 from perceptloss.runs.images import Pair, check, find_pairs
 from perceptloss.teach.data.pictures import TAUGHT
-from perceptloss.teach.run.enlarging import ENLARGERS
+from perceptloss.teach.degradations.enlarge import ENLARGERS
 from perceptloss.teach.run.fresh import attempt, dice, in_bytes
 from perceptloss.teach.run.photos import Photos, cut
 from perceptloss.teach.run.sources import Setting, SourceOptions
