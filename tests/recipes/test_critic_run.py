@@ -11,6 +11,7 @@ from typing import Any
 
 import critic
 import pytest
+import recipe_helpers
 import torch
 import yaml
 from critic_helpers import CRITIC, PLAN, make_set, tiny
@@ -20,6 +21,7 @@ from perceptloss import create_critic
 from perceptloss.errors import ConfigError
 from perceptloss.runs.state import StopSignal
 from perceptloss.teach.leaks.hashing import LeakError
+from perceptloss.teach.run.enlargers import KNOWN
 
 Launch = Callable[..., "subprocess.Popen[str]"]
 ABORT_AT_EXIT = "terminate called without an active exception"
@@ -102,6 +104,29 @@ def test_a_run_leaves_weights_figures_and_a_card(
     assert again["origin"] == results["origin"]
     assert set(again["exams"]["photos"]["figures"]) == {CRITIC, "gmsd"}
     assert "- moonlight" in file.with_suffix(".md").read_text()
+
+
+def test_order_and_attacks_are_examined_beside_targets(
+    run_here: Callable[..., Path], folder: Path, tmp_path: Path
+) -> None:
+    for i in range(3):
+        recipe_helpers.photograph(tmp_path / "unseen" / f"q{i}.png", 50 + i, 60, 66)
+    enlarged = {"kind": "enlargers", "photos": [str(tmp_path / "unseen")], "crop": 48, "factors": [2, 4]}
+    val = {**tiny(folder)["val"], "sets": [enlarged], "attacks": {"exam": "photos", "limit": 6}}
+    run = run_here("run", "--train.steps", "2", "--critic.weights", "null", val=val)
+    results = json.loads((run / "results.json").read_text())
+    own = results["exams"]["enlargers"]["figures"][CRITIC]
+    assert set(own["all"]) == {"levels", *KNOWN} and {"family:factor 2", "family:factor 4"} <= set(own)
+    assert own["all"]["nearest below bilinear"]["count"] == 6
+    attacks = results["attacks"]
+    assert (attacks["exam"], attacks["images"], list(attacks["figures"])) == ("photos", 6, [CRITIC])
+    assert set(attacks["figures"][CRITIC]) == {"FGSM", "PGD-10", "MI-FGSM"}
+    assert "| enlargers, all | nearest below bilinear |" in (run / "results.md").read_text()
+    card = (run / "models" / f"{CRITIC}.md").read_text()
+    for part in ("### photos", "### enlargers", "## Under attack", "| factor 4 |", "PGD-10", "8/255"):
+        assert part in card, card
+    with pytest.raises(ConfigError, match=r"val\.attacks\.exam: expected an exam with targets \(photos\)"):
+        run_here("wrong", val={**val, "attacks": {"exam": "enlargers"}})
 
 
 def test_two_processes_equal_one_with_twice_the_photographs(
