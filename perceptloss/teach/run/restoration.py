@@ -46,6 +46,9 @@ class Options(VersionOptions):
     """Photographs, restorers and teachers."""
 
     factors: tuple[int, ...] = option((2, 3, 4), "how far cuts are shrunk before they are restored", at_least=2)
+    enlargers: tuple[str, ...] = option(
+        ("nearest", "bilinear", "bicubic", "lanczos", "gradient-directed", "sharpened"), "names to use; none: all"
+    )
     networks: dict[str, Any] = option({}, "super-resolution networks that restore: {name: file}")  # noqa: RUF009
     damages: tuple[Damage, ...] = option(("none", "noise", "jpeg"), "what is done to the small picture, each apart")
     teachers: dict[str, Any] = option({}, "full-reference critics: {name: weight} or {name: {weight, weights}}")  # noqa: RUF009
