@@ -220,9 +220,15 @@ def open_source(options: Options, setting: Setting) -> Opened:
         if name in ENLARGERS:
             problems.append(f"networks.{name}: an enlarger is called so; choose another name")
         try:
-            networks[name] = load_sr(path)
+            networks[name] = network = load_sr(path)
         except PerceptlossError as error:
             problems.append(f"networks.{name}: {error}")
+            continue
+        small = [options.crop // factor for factor in options.factors if factor in network.scales]
+        if not small:
+            problems.append(f"networks.{name}: enlarges by {network.scales}, none of which is in factors")
+        elif min(small) < network.minimum:
+            problems.append(f"networks.{name}: needs {network.minimum} pixels, got {min(small)}; take a larger crop")
     teachers: dict[str, tuple[float, Critic]] = attempt(problems, lambda: _teachers(options), {})
     if problems:
         raise ConfigError(problems, options.label)
