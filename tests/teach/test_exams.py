@@ -17,6 +17,7 @@ from torch import Tensor
 
 from perceptloss import create_critic, get_card
 from perceptloss.errors import ConfigError, PerceptlossError
+from perceptloss.networks.restorers import Compact
 from perceptloss.teach.exams.attacks import ATTACKS, attack_problems, fgsm, mi_fgsm, pgd, under_attack
 from perceptloss.teach.exams.evaluate import default_best, exam_problems, examine, figures
 from perceptloss.teach.exams.exam import Exam
@@ -116,7 +117,8 @@ def test_enlargers_are_asked_for_the_order_that_people_see(photos: Path) -> None
 
 
 def test_restored_versions_are_compared_within_a_cut_and_factor(photos: Path, tmp_path: Path) -> None:
-    kept = tmp_path / "kept" / "scores.npz"
+    kept, network = tmp_path / "kept" / "scores.npz", tmp_path / "sr.pth"
+    torch.save(Compact(4, 1, upscale=3).state_dict(), network)
     options = restoration.Options(
         kind="restoration",
         photos=(str(photos),),
@@ -124,17 +126,20 @@ def test_restored_versions_are_compared_within_a_cut_and_factor(photos: Path, tm
         factors=(2, 3),
         enlargers=("nearest", "bicubic"),
         teachers={"gmsd": 1, "ms-gmsd": {"weight": 2}},
+        networks={"sr": str(network)},
         scores=str(kept),
     )
     exam = restoration.open_source(options, setting()).exams[0]
-    assert len(exam.target) == 2 * 2 * 3 * 2 and np.unique(exam.within, return_counts=True)[1].tolist() == [6] * 4
+    assert np.unique(exam.within, return_counts=True)[1].tolist() == [6, 9] * 2  # the network enlarges by 3 alone
     before = kept.read_bytes()
     again = restoration.open_source(options, setting()).exams[0]
     assert np.array_equal(again.target, exam.target) and kept.read_bytes() == before
     other = restoration.open_source(replace(options, damages=("none", "jpeg")), setting()).exams[0]
-    assert len(other.target) == 2 * 2 * 2 * 2 and kept.read_bytes() != before
+    assert len(other.target) == 2 * (4 + 6) and kept.read_bytes() != before
     found = examine(HERE, create_critic("gmsd"), [exam], limit=0, seed=0, rounds=20)["restoration"]["all"]
     assert found["within"]["value"] > 0.8 and found["srcc"]["value"] > 0.8
+    with pytest.raises(ConfigError, match=r"networks\.sr: enlarges by \(3,\), none of which is in factors"):
+        restoration.open_source(replace(options, factors=(2, 4)), setting())
     blind = restoration.open_source(options, setting("niqe")).exams[0]
     assert blind.images(np.arange(2))[1] is None
 
