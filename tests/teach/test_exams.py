@@ -18,6 +18,7 @@ from torch import Tensor
 from perceptloss import create_critic, get_card
 from perceptloss.errors import ConfigError, PerceptlossError
 from perceptloss.networks.restorers import Compact
+from perceptloss.teach.degradations.enlarge import shrunk
 from perceptloss.teach.exams.attacks import ATTACKS, attack_problems, fgsm, mi_fgsm, pgd, under_attack
 from perceptloss.teach.exams.evaluate import default_best, exam_problems, examine, figures
 from perceptloss.teach.exams.exam import Exam
@@ -116,7 +117,9 @@ def test_enlargers_are_asked_for_the_order_that_people_see(photos: Path) -> None
     assert "levels" not in found["family:factor 2"] and found["family:factor 8"]["nearest below bicubic"]["count"] == 2
 
 
-def test_restored_versions_are_compared_within_a_cut_and_factor(photos: Path, tmp_path: Path) -> None:
+def test_restored_versions_are_compared_within_a_cut_and_factor(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept, network = tmp_path / "kept" / "scores.npz", tmp_path / "sr.pth"
     torch.save(Compact(4, 1, upscale=3).state_dict(), network)
     options = restoration.Options(
@@ -134,6 +137,9 @@ def test_restored_versions_are_compared_within_a_cut_and_factor(photos: Path, tm
     before = kept.read_bytes()
     again = restoration.open_source(options, setting()).exams[0]
     assert np.array_equal(again.target, exam.target) and kept.read_bytes() == before
+    with monkeypatch.context() as changed:
+        changed.setattr(restoration, "shrunk", lambda x, factor: shrunk(x, factor, "area"))
+        assert not np.array_equal(restoration.open_source(options, setting()).exams[0].target, exam.target)
     other = restoration.open_source(replace(options, damages=("none", "jpeg")), setting()).exams[0]
     assert len(other.target) == 2 * (4 + 6) and kept.read_bytes() != before
     found = examine(HERE, create_critic("gmsd"), [exam], limit=0, seed=0, rounds=20)["restoration"]["all"]

@@ -7,6 +7,7 @@ super-resolution networks. What is asked besides correlations is the order of pa
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -144,13 +145,14 @@ def _asked(made: Versions, critics: Sequence[Critic]) -> np.ndarray:
 
 
 def _facts(made: Versions, options: Options, ways: Sequence[_Way], teachers: Mapping[str, Any], seed: int) -> str:
-    """Everything that decides the scores, as text."""
+    """Everything that decides the scores, as text; how versions are made shows in those of the first cut."""
     facts = {
         "photos": [sha256_of(file) for file in made.files],
         "networks": {name: sha256_of(Path(path)) for name, path in options.networks.items()},
         "teachers": {name: critic.signature for name, (_, critic) in teachers.items()},
         "ways": [[way.factor, way.damage, way.restorer] for way in ways],
         "rest": [options.crop, options.cuts, seed],
+        "pixels": hashlib.sha256(made.of(0)[0].numpy().tobytes()).hexdigest(),  # filters and damage are code
     }
     return json.dumps(facts)
 
