@@ -128,7 +128,7 @@ def test_restored_versions_are_compared_within_a_cut_and_factor(
         crop=96,
         factors=(2, 3),
         enlargers=("nearest", "bicubic"),
-        teachers={"gmsd": 1, "ms-gmsd": {"weight": 2}},
+        teachers={"gmsd": 1, "far": {"critic": "ms-gmsd", "weight": 2, "shrink": 2, "masked": True}},
         networks={"sr": str(network)},
         scores=str(kept),
     )
@@ -159,7 +159,7 @@ def test_restored_versions_are_compared_within_a_cut_and_factor(
         ("enlargers", {"enlargers": ["bicubik"]}, "did you mean 'bicubic'"),
         ("enlargers", {"photos": []}, "photos: give at least one folder"),
         ("restoration", {}, "give at least one full-reference critic"),
-        ("restoration", {"teachers": {"niqe": 1}}, "compares nothing with a reference"),
+        ("restoration", {"teachers": {"niqe": 1}}, "a teacher compares an image with its reference"),
         ("restoration", {"teachers": {"gmsd": 1}, "networks": {"sr": "none.pth"}}, "networks.sr"),
     ],
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perceptloss import Critic, create_critic, get_card
+from perceptloss import __version__
 from perceptloss.errors import ConfigError, PerceptlossError
 from perceptloss.networks.restorers import SuperResolver, load_sr
 from perceptloss.output.files import replacing
@@ -30,16 +30,17 @@ from perceptloss.teach.exams.exam import Exam
 from perceptloss.teach.leaks.hashing import fingerprint_files
 from perceptloss.teach.run.fresh import attempt
 from perceptloss.teach.run.sources import Opened, Setting
+from perceptloss.teach.run.teachers import teacher_spec
 from perceptloss.teach.run.versions import VersionOptions, Versions, find_photos, version_problems
 from perceptloss.teach.sets.consensus import consensus
-from perceptloss.weights.download import sha256_of
+from perceptloss.teach.sets.judging import Panel
+from perceptloss.teach.sets.teachers import TeacherSpec, digest, facts_of, problems_in_teacher
 
 __all__ = ["Options", "open_source"]
 
 Damage = Literal["none", "noise", "jpeg"]
 _NOISE = 0.01, 0.06  # standard deviation, least and most
 _QUALITY = 30.0, 90.0
-_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ class Options(VersionOptions):
     )
     networks: dict[str, Any] = option({}, "super-resolution networks that restore: {name: file}")  # noqa: RUF009
     damages: tuple[Damage, ...] = option(("none", "noise", "jpeg"), "what is done to the small picture, each apart")
-    teachers: dict[str, Any] = option({}, "full-reference critics: {name: weight} or {name: {weight, weights}}")  # noqa: RUF009
+    teachers: dict[str, Any] = option(  # noqa: RUF009
+        {}, "full-reference judges: {label: weight} or {label: {critic, weight, weights, shrink, ...}}"
+    )
     scores: str = option("", "file (.npz) that keeps what the teachers say; nothing: they are asked in every run")
 
 
@@ -105,66 +108,55 @@ def _versions(
     return Versions(files, options, setting, len(ways), make), ways
 
 
-def _teachers(options: Options) -> dict[str, tuple[float, Critic]]:
-    """Weights and critics by their names.
+def _teachers(options: Options) -> dict[str, TeacherSpec]:
+    """Teachers by their labels.
 
     Raises:
         ConfigError: listing what is wrong with them.
     """
     problems = [] if options.teachers else ["teachers: give at least one full-reference critic"]
-    built: dict[str, tuple[float, Critic]] = {}
-    for name, given in options.teachers.items():
-        asked = given if isinstance(given, dict) else {"weight": given}
-        weight, weights = asked.get("weight", 1.0), asked.get("weights")
-        if asked.keys() - {"weight", "weights"} or isinstance(weight, bool) or not isinstance(weight, (int, float)):
-            problems.append(f"teachers.{name}: expected a weight or {{weight, weights}}, got {given!r}")
-            continue
-        try:
-            if get_card(name).kind != "fr":
-                problems.append(f"teachers.{name}: compares nothing with a reference, but is {get_card(name).kind!r}")
-                continue
-            built[name] = float(weight), create_critic(name, *([] if weights is None else [weights])).as_published()
-        except PerceptlossError as error:
-            problems.append(f"teachers.{name}: {error}")
+    specs: dict[str, TeacherSpec] = {}
+    for label, given in options.teachers.items():
+        spec: TeacherSpec | None = attempt(problems, lambda: teacher_spec(given), None, f"teachers.{label}: ")  # noqa: B023
+        if spec is not None:
+            specs[label] = spec = replace(spec, critic=spec.critic or label)
+            problems += [f"teachers.{label}: {problem}" for problem in problems_in_teacher(spec, options.crop)]
     if problems:
         raise ConfigError(problems, options.label)
-    return built
+    return specs
 
 
-@torch.no_grad()
-def _asked(made: Versions, critics: Sequence[Critic]) -> np.ndarray:
-    """What critics say of all versions and of the clean cuts, (T, M + R)."""
-    found: list[list[Tensor]] = [[] for _ in critics]
-    clean: list[list[Tensor]] = [[] for _ in critics]
-    for reference in range(made.cuts):
-        x, y = (image.float() / 255 for image in made.of(reference))
-        for scores, own, critic in zip(found, clean, critics, strict=True):
-            scores += [critic(part, y.expand_as(part)) for part in x.split(_BATCH)]
-            own.append(critic(y[None], y[None]))
-    return torch.stack([torch.cat([*a, *b]).double() for a, b in zip(found, clean, strict=True)]).numpy()
-
-
-def _facts(made: Versions, options: Options, ways: Sequence[_Way], teachers: Mapping[str, Any], seed: int) -> str:
+def _facts(made: Versions, options: Options, ways: Sequence[_Way], teachers: Mapping[str, TeacherSpec]) -> str:
     """Everything that decides the scores, as text; how versions are made shows in those of the first cut."""
     facts = {
-        "photos": [sha256_of(file) for file in made.files],
-        "networks": {name: sha256_of(Path(path)) for name, path in options.networks.items()},
-        "teachers": {name: critic.signature for name, (_, critic) in teachers.items()},
+        "photos": [digest(file) for file in made.files],
+        "networks": {name: digest(Path(path)) for name, path in options.networks.items()},
+        "teachers": {label: facts_of(label, spec) for label, spec in teachers.items()},
         "ways": [[way.factor, way.damage, way.restorer] for way in ways],
-        "rest": [options.crop, options.cuts, seed],
-        "pixels": hashlib.sha256(made.of(0)[0].numpy().tobytes()).hexdigest(),  # filters and damage are code
+        "rest": [options.crop, options.cuts, made.setting.seed, __version__],
+        "pixels": hashlib.sha256(made.of(0)[0].numpy().tobytes()).hexdigest(),
     }
     return json.dumps(facts)
 
 
-def _scores(made: Versions, critics: Sequence[Critic], file: str, facts: str) -> np.ndarray:
-    """What critics say, from the file if it is about the same."""
+def _asked(made: Versions, panel: Panel) -> np.ndarray:
+    """What teachers say of all versions, cut by cut, and then of the clean cuts, (M + R, T)."""
+    found, clean = [], []
+    for reference in range(made.cuts):
+        x, y = (image.float() / 255 for image in made.of(reference))
+        found.append(panel.scores(x, y[None]))
+        clean.append(panel.scores(y[None], y[None]))
+    return torch.cat([*found, *clean]).double().numpy()
+
+
+def _scores(made: Versions, panel: Panel, file: str, facts: str) -> np.ndarray:
+    """What teachers say, from the file if it is about the same."""
     path = Path(file)
     if file and path.is_file():
         with np.load(path, allow_pickle=False) as kept:
             if str(kept["facts"]) == facts:
                 return np.asarray(kept["scores"])
-    scores = _asked(made, critics)
+    scores = _asked(made, panel)
     if file:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as draft, draft.open("wb") as stream:
@@ -177,18 +169,17 @@ def _exam(
     options: Options,
     setting: Setting,
     networks: Mapping[str, SuperResolver],
-    teachers: Mapping[str, tuple[float, Critic]],
+    teachers: Mapping[str, TeacherSpec],
 ) -> Exam:
     made, ways = _versions(files, options, setting, networks)
-    facts = _facts(made, options, ways, teachers, setting.seed)
-    critics = [critic for _, critic in teachers.values()]
-    scores = np.asarray(setting.on_main(lambda: _scores(made, critics, options.scores, facts)))
-    of_clean = scores[:, len(made) :][:, made.reference]
+    panel, facts = Panel(teachers, options.crop), _facts(made, options, ways, teachers)
+    scores = np.asarray(setting.on_main(lambda: _scores(made, panel, options.scores, facts)))
+    of_clean = scores[len(made) :][made.reference]
     target = consensus(
-        dict(zip(teachers, scores[:, : len(made)], strict=True)),
-        dict(zip(teachers, of_clean, strict=True)),
-        {name: critic.card.better == "higher" for name, (_, critic) in teachers.items()},
-        {name: weight for name, (weight, _) in teachers.items()},
+        dict(zip(teachers, scores[: len(made)].T, strict=True)),
+        dict(zip(teachers, of_clean.T, strict=True)),
+        panel.is_higher_better,
+        {label: spec.weight for label, spec in teachers.items()},
     )
     factor = np.array([way.factor for way in ways])[made.version]
     return Exam(
@@ -231,8 +222,10 @@ def open_source(options: Options, setting: Setting) -> Opened:
             problems.append(f"networks.{name}: enlarges by {network.scales}, none of which is in factors")
         elif min(small) < network.minimum:
             problems.append(f"networks.{name}: needs {network.minimum} pixels, got {min(small)}; take a larger crop")
-    teachers: dict[str, tuple[float, Critic]] = attempt(problems, lambda: _teachers(options), {})
+    teachers: dict[str, TeacherSpec] = attempt(problems, lambda: _teachers(options), {})
     if problems:
         raise ConfigError(problems, options.label)
     exam = _exam(files, options, setting, networks, teachers)
-    return Opened(None, [exam], None, fingerprint_files(files), tuple(options.teachers))
+    return Opened(
+        None, [exam], None, fingerprint_files(files), tuple(dict.fromkeys(spec.critic for spec in teachers.values()))
+    )

@@ -20,7 +20,7 @@ from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, SourceOp
 from perceptloss.teach.sets import Plan, ScoredSet, TeacherSpec, build
 from perceptloss.teach.sets.teachers import critic_in
 
-__all__ = ["Ladders", "Options", "Units", "open_source"]
+__all__ = ["Ladders", "Options", "Units", "open_source", "teacher_spec"]
 
 _OF_THE_PLAN = ("crop", "crops_per_photo", "singles", "levels_each", "chains", "chain_kinds", "exclude")
 
@@ -196,7 +196,7 @@ def _photos(options: Options) -> tuple[Path, ...]:
 def _open(options: Options, setting: Setting) -> tuple[ScoredSet, Mapping[str, float]]:
     if not options.folder:
         raise ConfigError(["folder: where is the scored set, or where shall it be made?"], options.label)
-    teachers = {name: _teacher(given) for name, given in options.teachers.items()}
+    teachers = {name: teacher_spec(given) for name, given in options.teachers.items()}
     folder = Path(options.folder)
     if options.photos:
         plan = Plan(
@@ -219,7 +219,12 @@ def _open(options: Options, setting: Setting) -> tuple[ScoredSet, Mapping[str, f
     return taught, weights
 
 
-def _teacher(given: Any) -> TeacherSpec:
+def teacher_spec(given: Any) -> TeacherSpec:
+    """A teacher as an entry gives it: a weight, or a mapping of the attributes of `TeacherSpec`.
+
+    Raises:
+        ConfigError: for anything else.
+    """
     known = {field.name for field in fields(TeacherSpec)}
     if isinstance(given, dict) and given.keys() <= known:
         return TeacherSpec(**{**given, "weight": float(given.get("weight", 1.0))})
