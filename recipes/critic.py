@@ -55,6 +55,7 @@ from perceptloss.teach.run.critic import Place, Reader, build_critic, parameter_
 from perceptloss.teach.run.export import STARTING, conclude, figures_table, origin_in, origin_of
 from perceptloss.teach.run.options import CardText, CriticOptions, Val
 from perceptloss.teach.run.peers import build_peers, size_problems
+from perceptloss.teach.run.remember import remembered
 from perceptloss.teach.run.saving import export
 from perceptloss.teach.run.setup import Material, open_material
 from perceptloss.teach.run.sources import parse_entries
@@ -107,8 +108,10 @@ def build_trainee(config: Config, folder: Path, critic: Critic, material: Materi
     """A critic at the start of its training, or where a checkpoint left it."""
     train = config.train
     accelerator = make_accelerator(config, folder, train.accumulate, config.log.trackers)
-    streams = material.streams(train.seed, accelerator.process_index, accelerator.num_processes)
     place = Place(accelerator.device, config.critic.channels_last)
+    if config.critic.remember:
+        material = remembered(material, critic, place.device)
+    streams = material.streams(train.seed, accelerator.process_index, accelerator.num_processes)
     critic.to(place.device).to(memory_format=place.memory_format)
     looks = looks_of(config.objectives, [source.options for source in material.sources])
     reader = Reader(critic, config.critic.read, config.critic.tap, looks)

@@ -1,24 +1,27 @@
-"""mini-fr: a small full-reference distance of our own, taught by the consensus of classical critics and by order.
+"""mini-fr: a small full-reference distance of our own, taught by the consensus of other critics and by order.
 
-Not from a paper. It weighs what the classical indices compare (edges, chroma, structure and luminance at four
-scales) together with learned features compared as in LPIPS (Zhang et al., CVPR 2018) and DISTS (Ding et al., TPAMI
-2020), by a head whose weights are all positive: the distance of equal images is exactly 0, and it rises with each of
-the differences. Trained by `recipes/critic.py`.
+Not from a paper. It weighs differences in bands of frequency and colour (`band_bank`) together with features of the
+shared trunk, compared as in LPIPS (Zhang et al., CVPR 2018) and DISTS (Ding et al., TPAMI 2020), by a head whose weights
+are all positive: the distance of equal images is exactly 0, and it rises with each of the differences. What the
+reference is made of decides, within bounds, how much they count. Trained by `recipes/critic.py`.
 """
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from perceptloss.card import distance_card
-from perceptloss.critic import Entry, given
+from perceptloss.card import Card, distance_card
+from perceptloss.critic import Entry
 from perceptloss.critics.mini.pair_distance import PairCritic
-from perceptloss.networks.trunks import Features, TrunkCritic
+from perceptloss.critics.mini.viewing import TRUNK
 
 __all__ = ["ENTRIES", "MiniFR"]
 
+_SMALL = 1e-3  # distances are compared by their logarithms above this
 
-class MiniFR(PairCritic, TrunkCritic):
+
+class MiniFR(PairCritic):
     """A distance >= 0 of two images, lower is better, exactly 0 for equal ones. Arguments are those of `PairCritic`.
 
     Example:
@@ -27,8 +30,38 @@ class MiniFR(PairCritic, TrunkCritic):
         >>> critic(x, torch.rand(2, 3, 64, 64)).sum().backward()
     """
 
-    def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
-        return self.head(self.apart(x, given(y), fx, fy))
+    def __init__(self, card: Card, **options: float) -> None:
+        super().__init__(card, **options)  # type: ignore[arg-type]
+        inputs = self.bank.features + self.distances.features + self.facts
+        self.normalise = nn.BatchNorm1d(inputs, affine=False, momentum=0.02)
+        self.preference = nn.Sequential(nn.Linear(inputs, 64), nn.GELU(), nn.Linear(64, 1))
+
+    def prefer(self, a: Tensor, b: Tensor, y: Tensor) -> Tensor:
+        """Probability that people prefer `a` to `b`, (N,), where `y` may itself be a damaged version of the scene.
+
+        `prefer(a, b, y) + prefer(b, a, y)` is 1. Differentiable in both images.
+
+        Args:
+            a: Images, RGB in [0, 1], (N, 3, H, W).
+            b: Images of the same scenes, same shape.
+            y: The best versions that are known, same shape: clean originals, or not.
+
+        Raises:
+            InputError: as when it scores.
+        """
+        utilities = []
+        for image in (a, b):
+            x, reference = self.admit(image, y)
+            with torch.autocast(x.device.type, enabled=False):
+                assert reference is not None
+                utilities.append(self.utility(self.reading(x, reference, self.look(x), self.look(reference))))
+        return torch.sigmoid(utilities[0] - utilities[1])
+
+    def utility(self, reading: Tensor) -> Tensor:
+        """What `prefer` compares, of readings: (N,), higher is better, without a zero of its own."""
+        _, _, facts, own = reading.split(self.sizes, 1)
+        seen = torch.cat([(self.apart(reading) + _SMALL).log(), own - facts], 1)
+        return self.preference(self.normalise(seen))[:, 0]
 
 
 _CARD = distance_card(
@@ -38,10 +71,9 @@ _CARD = distance_card(
     low_precision=True,
     licence_code="Apache-2.0 (ours)",
     licence_weights="Apache-2.0 (ours; weights/mini-fr.md lists the photographs)",
-    weights=("mini-fr",),
+    weights=(TRUNK, "mini-fr"),
     fidelity="after-paper",
-    paper="none; after Zhang et al., CVPR 2018 (LPIPS), Ding et al., TPAMI 2020 (DISTS), and Reisenhofer et al., "
-    "SPIC 2018 (HaarPSI)",
+    paper="none; after Zhang et al., CVPR 2018 (LPIPS), and Ding et al., TPAMI 2020 (DISTS)",
     source="perceptloss, recipes/configs/mini_fr.yaml",
     notes=(
         "taught by other critics and by the order of degradations, never by people: it shares the teachers' errors",

@@ -1,7 +1,7 @@
 """mini-nr and mini-underwater: a small no-reference quality of our own, taught by degraded photographs.
 
-Not from a paper. A ladder of convolutions, pooled by mean and deviation, beside statistics in the spirit of BRISQUE
-and UCIQE (`statistics_bank`), learns what full-reference critics say of a degraded photograph without seeing
+Not from a paper. Taps of the shared trunk, pooled by mean and deviation, beside statistics in the spirit of BRISQUE
+and UCIQE (`statistics_bank`), learn what full-reference critics say of a degraded photograph without seeing
 the original. Trained by `recipes/critic.py`.
 """
 
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.critics.mini.statistics_bank import StatisticsBank
-from perceptloss.networks.trunks import Features, Ladder, TrunkCritic
+from perceptloss.critics.mini.viewing import TRUNK, LiteCritic
+from perceptloss.networks.trunks import LITE_TAPS, Features
 
 __all__ = ["ENTRIES", "MiniNR", "QualityHead", "pooled"]
 
@@ -56,14 +57,14 @@ class QualityHead(nn.Module):
         return self.layers(self.normalise(torch.cat([features, statistics], 1)))[:, 0]
 
 
-class MiniNR(TrunkCritic):
+class MiniNR(LiteCritic):
     """Quality of an image, about 0 (ruined) to 1 (clean photograph); higher is better, unbounded.
 
     Args:
         card: What it is.
-        widths: Channels of the trunk's stages.
         scales: Scales of the statistics.
         hidden: Units of the head.
+        pixels_per_degree: See `LiteCritic`.
 
     Example:
         >>> critic = create_critic("mini-nr")
@@ -71,17 +72,20 @@ class MiniNR(TrunkCritic):
         >>> (-critic(x)).sum().backward()
     """
 
-    def __init__(
-        self, card: Card, *, widths: Sequence[int] = (32, 64, 128, 160), scales: int = 3, hidden: int = 128
-    ) -> None:
-        super().__init__(card)
-        self.trunk = Ladder(widths)
-        self.taps = tuple(self.trunk.widths)
-        self.bank = StatisticsBank(scales)
-        self.head = QualityHead(2 * sum(widths), self.bank.features, hidden)
+    taps = tuple(tap for tap, width in LITE_TAPS.items() if width <= 112 or tap.startswith("near."))
 
-    def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
-        return self.head(pooled(fx, self.taps), self.bank(x))
+    def __init__(self, card: Card, *, scales: int = 3, hidden: int = 128, pixels_per_degree: float = 60.0) -> None:
+        super().__init__(card, pixels_per_degree)
+        self.bank = StatisticsBank(scales)
+        self.features = 2 * sum(LITE_TAPS[tap] for tap in self.taps)
+        self.head = QualityHead(self.features, self.bank.features, hidden)
+
+    def reading(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
+        """Pooled taps and statistics, (N, features + statistics)."""
+        return torch.cat([pooled(fx, self.taps), self.bank(self.prepare(x))], 1)
+
+    def judge(self, reading: Tensor) -> Tensor:
+        return self.head(*reading.tensor_split([self.features], 1))
 
 
 _CARD = opinion_card(
@@ -92,7 +96,7 @@ _CARD = opinion_card(
     low_precision=True,
     licence_code="Apache-2.0 (ours)",
     licence_weights="Apache-2.0 (ours; weights/mini-nr.md lists the photographs)",
-    weights=("mini-nr",),
+    weights=(TRUNK, "mini-nr"),
     fidelity="after-paper",
     paper="none; after Mittal et al., TIP 2012 (BRISQUE), and Liu et al., ICCV 2017 (RankIQA)",
     source="perceptloss, recipes/configs/mini_nr.yaml",
@@ -109,7 +113,7 @@ _UNDERWATER = replace(
     summary="Small underwater quality of our own, learned from simulated water and from raw and restored pairs.",
     domains=frozenset({"underwater"}),
     licence_weights="Apache-2.0 (ours; weights/mini-underwater.md lists the pictures)",
-    weights=("mini-underwater",),
+    weights=(TRUNK, "mini-underwater"),
     paper="none; after Fu et al., Twice Mixing, SPIC 2022, and the image formation of Akkaynak and Treibitz, CVPR 2018",
     source="perceptloss, recipes/configs/mini_underwater.yaml",
     notes=(

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceptloss.card import Card
-from perceptloss.critic import Critic
-from perceptloss.critics.mini.similarity_bank import SimilarityBank
-from perceptloss.networks.distances import texture_and_structure
-from perceptloss.networks.functional import root_above
-from perceptloss.networks.layers import unit_norm
-from perceptloss.networks.trunks import Features, Ladder, Trunk
+from perceptloss.critic import given
+from perceptloss.critics.mini.band_bank import BandBank
+from perceptloss.critics.mini.viewing import LiteCritic
+from perceptloss.networks.layers import moments, unit_norm
+from perceptloss.networks.trunks import LITE_TAPS, Features
 
-__all__ = ["FeatureDistances", "PairCritic", "Positive", "RisingHead"]
+__all__ = ["PAIR_TAPS", "FeatureDistances", "Masking", "PairCritic", "Positive", "RisingHead", "tap_distances"]
+
+PAIR_TAPS: Mapping[str, int] = {tap: width for tap, width in LITE_TAPS.items() if width <= 112}
+"""What is compared, with its channels: the first five stages of both views."""
+_SORTS = 4
+_SMALL = 1e-2  # added to squared features before they divide
+_MASK = 1.2  # logarithm of the greatest factor by which a reference can mask, or bare
 
 
 class Positive(nn.Module):
@@ -44,8 +49,26 @@ class Positive(nn.Module):
         return F.linear(v, self.weight)
 
 
+def tap_distances(fx: Tensor, fy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How two taps (N, C, h, w) differ, channel by channel, and how strong each of them is.
+
+    Returns:
+        Distances >= 0, (N, 4 C): of unit vectors as in LPIPS (Zhang et al., CVPR 2018), of means and of structure as
+        in DISTS (Ding et al., TPAMI 2020), and of deviations, which do not change when texture moves; and the
+        logarithms of the mean squares of `fx` and of `fy`, (N, 1) each.
+    """
+    local = (unit_norm(fx) - unit_norm(fy)).square().mean((2, 3)) * fx.shape[1]
+    mx, my, vx, vy, covariance = moments(fx, fy)
+    vx, vy = vx.clamp_min(0), vy.clamp_min(0)
+    means = (mx - my).square() / (mx.square() + my.square() + _SMALL)
+    structure = 1 - (2 * covariance + _SMALL) / (vx + vy + _SMALL)
+    deviations = ((vx + _SMALL / 4).sqrt() - (vy + _SMALL / 4).sqrt()).square() / (vx + vy + _SMALL)
+    apart = torch.cat([local, means, structure.clamp_min(0), deviations], 1)
+    return apart, *((m.square() + v + _SMALL).mean(1, keepdim=True).log() for m, v in ((mx, vx), (my, vy)))
+
+
 class FeatureDistances(nn.Module):
-    """Distances of the taps of a trunk: of unit vectors as in LPIPS, and of texture and structure as in DISTS.
+    """Distances of taps, weighed over their channels.
 
     Args:
         widths: Tap name to its channels.
@@ -54,29 +77,18 @@ class FeatureDistances(nn.Module):
 
     def __init__(self, widths: Mapping[str, int], views: int = 6) -> None:
         super().__init__()
-        self.views = views
-        self.local, self.texture, self.structure = (
-            nn.ModuleDict({tap: Positive(width, views) for tap, width in widths.items()}) for _ in range(3)
-        )
+        self.widths, self.views = tuple(widths.values()), views
+        self.weigh = nn.ModuleList([Positive(width, views) for width in self.widths for _ in range(_SORTS)])
 
     @property
     def features(self) -> int:
         """Number of distances."""
-        return 4 * self.views * len(self.local)
+        return len(self.weigh) * self.views
 
-    def forward(self, fx: Mapping[str, Tensor], fy: Mapping[str, Tensor]) -> Tensor:
-        """Taps of two images, each (N, C, h, w), to distances >= 0, (N, features)."""
-        found = []
-        for tap, module in self.local.items():
-            assert isinstance(module, Positive)
-            apart = (unit_norm(fx[tap]) - unit_norm(fy[tap])).square()
-            maps = torch.einsum("nchw,kc->nkhw", apart, module.weight * apart.shape[1])
-            mean = maps.mean((2, 3))
-            spread = (maps - mean[:, :, None, None]).square().mean((2, 3))
-            texture, structure = texture_and_structure(fx[tap], fy[tap], 1e-3)
-            found += [mean, root_above(spread, 1e-3)]
-            found += [self.texture[tap](1 - texture), self.structure[tap](1 - structure)]
-        return torch.cat(found, 1)
+    def forward(self, apart: Tensor) -> Tensor:
+        """Distances of channels (N, 4 x all channels) as of `tap_distances`, tap after tap, to (N, features)."""
+        sizes = [width for width in self.widths for _ in range(_SORTS)]
+        return torch.cat([w(part) for w, part in zip(self.weigh, apart.split(sizes, 1), strict=True)], 1)
 
 
 class RisingHead(nn.Module):
@@ -104,43 +116,67 @@ class RisingHead(nn.Module):
         return (self.line(v) + self.mix(-torch.expm1(-self.units(v))))[:, 0]
 
 
-class PairCritic(Critic):
-    """What compares two images: a trunk, classical similarities, and distances of the trunk's taps, read by a head.
+class Masking(nn.Module):
+    """A factor between 1 / 3.3 and 3.3 from facts of the reference alone: how much its content hides or bares.
 
-    The first stage of the trunk is not compared; the similarities see what it would.
+    Args:
+        facts: Number of facts.
+        hidden: Units.
+    """
+
+    def __init__(self, facts: int, hidden: int = 16) -> None:
+        super().__init__()
+        self.normalise = nn.BatchNorm1d(facts, affine=False, momentum=0.02)
+        self.inner, self.outer = nn.Linear(facts, hidden), nn.Linear(hidden, 1)
+        nn.init.zeros_(self.outer.weight)
+
+    def forward(self, facts: Tensor) -> Tensor:
+        """(N, facts) to (N,)."""
+        inner = torch.tanh(self.inner(self.normalise(facts).clamp(-4, 4)))
+        return (_MASK * torch.tanh(self.outer(inner)[:, 0])).exp()
+
+
+class PairCritic(LiteCritic):
+    """What compares two images: bands of frequency and colour, and taps of the shared trunk, read by a head.
 
     Args:
         card: What it is.
-        widths: Channels of the trunk's stages.
         views: Differently weighted distances of each sort per tap.
-        scales: Scales of the similarities.
+        scales: Scales of the bands.
         hidden: Saturating units of the head.
+        pixels_per_degree: See `LiteCritic`.
     """
 
-    readings: int = 1
-    """How many comparisons the head reads at once."""
-    further: int = 0
-    """How many other distances it reads."""
+    taps = tuple(PAIR_TAPS)
 
     def __init__(
-        self,
-        card: Card,
-        *,
-        widths: Sequence[int] = (32, 64, 96, 128),
-        views: int = 6,
-        scales: int = 4,
-        hidden: int = 48,
+        self, card: Card, *, views: int = 6, scales: int = 5, hidden: int = 48, pixels_per_degree: float = 60.0
     ) -> None:
-        super().__init__(card)
-        trunk = Ladder(widths)
-        self.trunk: Trunk = trunk
-        self.bank = SimilarityBank(scales)
-        self.distances = FeatureDistances(dict(list(trunk.widths.items())[1:]), views)
-        self.taps = tuple(self.distances.local)
-        inputs = self.readings * (self.bank.features + self.distances.features) + self.further
-        self.head = RisingHead(inputs, hidden)
+        super().__init__(card, pixels_per_degree)
+        self.bank = BandBank(scales)
+        self.distances = FeatureDistances(PAIR_TAPS, views)
+        self.facts = self.bank.facts + len(PAIR_TAPS)
+        self.head = RisingHead(self.bank.features + self.distances.features, hidden)
+        self.masking = Masking(self.facts)
 
-    def apart(self, x: Tensor, y: Tensor, fx: Features, fy: Features) -> Tensor:
-        """All distances of two images, (N, features)."""
-        hold = self.hold_weights and self.is_frozen
-        return torch.cat([self.bank(x, y, hold=hold), self.distances(fx, fy)], 1)
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Numbers of a reading: distances of bands, of channels, facts of the reference, and of the judged image."""
+        return self.bank.features, _SORTS * sum(PAIR_TAPS.values()), self.facts, self.facts
+
+    def reading(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
+        """Everything that the learned parts see of two images, (N, sum of `sizes`)."""
+        bands, seen, busy = self.bank(self.prepare(x), self.prepare(given(y)))
+        taps = [tap_distances(fx[tap], fy[tap]) for tap in self.taps]
+        facts = torch.cat([busy, *(own for _, _, own in taps)], 1)
+        own = torch.cat([seen, *(own for _, own, _ in taps)], 1)
+        return torch.cat([bands, *(apart for apart, _, _ in taps), facts, own], 1)
+
+    def apart(self, reading: Tensor) -> Tensor:
+        """All weighed distances, (N, inputs of the head)."""
+        bands, channels, _, _ = reading.split(self.sizes, 1)
+        return torch.cat([bands, self.distances(channels)], 1)
+
+    def judge(self, reading: Tensor) -> Tensor:
+        """Readings to scores, (N,)."""
+        return self.head(self.apart(reading)) * self.masking(reading.split(self.sizes, 1)[2])

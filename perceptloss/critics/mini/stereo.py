@@ -1,7 +1,8 @@
 """mini-stereo: a small full-reference distance of stereo pairs of our own.
 
 Not from a paper. Each view is compared with its reference as in mini-fr. The view with more contrast counts more, as
-it does in binocular rivalry (Levelt, 1965), and so does the worse view. A third part asks whether the views still
+it does in binocular rivalry (Levelt, 1965), and so does the worse one: their distances are added by a power mean. A
+third part asks whether the views still
 agree: the reference says which places of the two views belong together (row-wise attention, Wang et al., CVPR 2019),
 and the disagreement of the judged views there must be that of the reference. After the aims of Ma et al.,
 "Perception-Oriented Stereo Image Super-Resolution", ACM MM 2021, whose network is not public. Trained by
@@ -11,20 +12,22 @@ and the disagreement of the judged views there must be that of the reference. Af
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
-from perceptloss.card import distance_card
+from perceptloss.card import Card, distance_card
 from perceptloss.critic import Entry, given
-from perceptloss.critics.mini.pair_distance import PairCritic
+from perceptloss.critics.mini.pair_distance import PairCritic, Positive
+from perceptloss.critics.mini.viewing import TRUNK
 from perceptloss.networks.functional import root_above
 from perceptloss.networks.layers import unit_norm
-from perceptloss.networks.trunks import features
 
-__all__ = ["ENTRIES", "MiniStereo", "dominance", "row_attention"]
+__all__ = ["ENTRIES", "MiniStereo", "dominance", "row_attention", "smooth_norm"]
 
 _SHARPNESS = 30.0  # of the matching: unit vectors differ by little
 _RIVALRY = 2.0  # how strongly contrast decides which view is seen
+_LITTLE = 1e-3  # below this two distances are as good as equal
 
 
 def row_attention(left: Tensor, right: Tensor, sharpness: float = _SHARPNESS) -> Tensor:
@@ -53,19 +56,21 @@ class MiniStereo(PairCritic):
         >>> critic(x, torch.rand(2, 6, 64, 96)).sum().backward()
     """
 
-    match_at = "stage3"
-    readings = 2  # what is seen of both views, and the worse of them
-    further = 2
+    match_at = "near.block2"
+
+    def __init__(self, card: Card, **options: float) -> None:
+        super().__init__(card, **options)  # type: ignore[arg-type]
+        self.power = nn.Parameter(torch.tensor(1.0))
+        self.agreement = Positive(2, 1)
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         x, y = (rearrange(image, "n (view c) h w -> (view n) c h w", view=2) for image in (x, given(y)))
-        fx = features(self.trunk, x, self.taps)
+        fx = self.look(x)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
-            fy = features(self.trunk, y, self.taps)
-        of_views = rearrange(self.apart(x, y, fx, fy), "(view n) distances -> view n distances", view=2)
-        seen = (of_views * self.held(dominance(x))).sum(0)
+            fy = self.look(y)
+        of_views = self.judge(self.reading(x, y, fx, fy)).view(2, -1)
         apart = self._disagreement(fx[self.match_at], fy[self.match_at])
-        return self.head(torch.cat([seen, of_views.amax(0), apart], 1))
+        return smooth_norm(of_views, self.held(dominance(x)), 1 + F.softplus(self.power)) + self.agreement(apart)[:, 0]
 
     def _disagreement(self, fx: Tensor, fy: Tensor) -> Tensor:
         """How differently the views differ from each other in judged and reference pair, (N, 2): mean and spread."""
@@ -83,11 +88,21 @@ class MiniStereo(PairCritic):
         return (found[0] + found[1]) / 2
 
 
+def smooth_norm(of_views: Tensor, shares: Tensor, power: Tensor) -> Tensor:
+    """Weighted power mean of the distances of two views, (2, N) and weights (2, N) that sum to 1, to (N,).
+
+    The greater the power, the more the worse view decides; a power of 1 is the mean. Its slopes are bounded, also at 0.
+    """
+    relative = (of_views + _LITTLE) / (of_views.amax(0).detach() + _LITTLE)  # all 1 where both are 0
+    gain = (shares * relative**power).sum(0) ** (1 / power) / (shares * relative).sum(0)
+    return (shares * of_views).sum(0) * gain
+
+
 def dominance(x: Tensor) -> Tensor:
-    """Share of each view in what is seen, from its contrast: (2 N, 3, H, W) to (2, N, 1)."""
+    """Share of each view in what is seen, from its contrast: (2 N, 3, H, W) to (2, N)."""
     light = x.mean(1)
     contrast = (light[:, 1:] - light[:, :-1]).abs().mean((1, 2)) + (light[..., 1:] - light[..., :-1]).abs().mean((1, 2))
-    return torch.softmax(_RIVALRY * (contrast + 1e-3).log().view(2, -1, 1), 0)
+    return torch.softmax(_RIVALRY * (contrast + 1e-3).log().view(2, -1), 0)
 
 
 _CARD = distance_card(
@@ -98,7 +113,7 @@ _CARD = distance_card(
     min_size=32,
     licence_code="Apache-2.0 (ours)",
     licence_weights="Apache-2.0 (ours; weights/mini-stereo.md lists the photographs)",
-    weights=("mini-stereo",),
+    weights=(TRUNK, "mini-stereo"),
     fidelity="after-paper",
     paper="none; after Ma et al., Perception-Oriented Stereo Image Super-Resolution, ACM MM 2021",
     source="perceptloss, recipes/configs/mini_stereo.yaml",

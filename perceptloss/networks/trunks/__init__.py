@@ -2,8 +2,8 @@
 
 from perceptloss.networks.trunks.critic import Features, TrunkCritic, features
 from perceptloss.networks.trunks.efficientnet import EfficientNet, efficientnet_rules
-from perceptloss.networks.trunks.ladder import Ladder
 from perceptloss.networks.trunks.large import InceptionResNet, VisionTransformer, inception_rules, vit_rules
+from perceptloss.networks.trunks.lite import LITE_TAPS, Lite, lite_state
 from perceptloss.networks.trunks.plain import alexnet, squeezenet, vgg16, vgg19
 from perceptloss.networks.trunks.resnet import ResNet, resnet_rules
 from perceptloss.networks.trunks.trunk import HALF, IMAGENET, JoinedTrunk, Keep, Normalisation, Trunk
@@ -11,12 +11,13 @@ from perceptloss.networks.trunks.trunk import HALF, IMAGENET, JoinedTrunk, Keep,
 __all__ = [
     "HALF",
     "IMAGENET",
+    "LITE_TAPS",
     "EfficientNet",
     "Features",
     "InceptionResNet",
     "JoinedTrunk",
     "Keep",
-    "Ladder",
+    "Lite",
     "Normalisation",
     "ResNet",
     "Trunk",
@@ -25,6 +26,7 @@ __all__ = [
     "alexnet",
     "efficientnet_rules",
     "features",
+    "lite_state",
     "inception_rules",
     "resnet_rules",
     "squeezenet",

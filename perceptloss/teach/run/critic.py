@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from perceptloss import Critic, create_critic
 from perceptloss.critic import Entry
+from perceptloss.critics.mini.viewing import LiteCritic
 from perceptloss.errors import ConfigError, near
 from perceptloss.networks.trunks import Features, TrunkCritic
 from perceptloss.registry import find_entry, set_precision
@@ -58,12 +59,16 @@ class Place:
         return moved.contiguous(memory_format=self.memory_format)
 
     def pair(self, batch: Batch) -> Pair:
-        """Images and references of a batch."""
+        """Images and references of a batch; or readings, which are no images."""
+        if batch.x.is_floating_point():
+            return batch.x.to(self.device, non_blocking=True), None
         return self.image(batch.x), None if batch.y is None else self.image(batch.y)
 
 
 def build_critic(options: CriticOptions, seed: int) -> Critic:
     """The critic, learning, on the CPU; random weights follow from the seed, but for trunks, which always start alike.
+
+    The trunk that our own critics share starts as it ships.
 
     Raises:
         ConfigError: listing unknown constructor options and patterns that fit no parameter.
@@ -77,8 +82,10 @@ def build_critic(options: CriticOptions, seed: int) -> Critic:
     else:
         set_seed(seed)
         critic = entry.build(entry.card, **options.options)
-        if options.weights is not None:
+        if options.weights not in (None, "default"):
             load(critic, [options.weights])
+        elif isinstance(critic, LiteCritic):
+            critic.load_trunk()
     set_precision(critic, options.precision)
     critic.unfreeze()
     _fix(critic, options.fixed)
@@ -169,7 +176,10 @@ class Reader(nn.Module):
         self._seen = output.flatten(1) if output.ndim == 2 else output.mean(1)
 
     def quality(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """What the losses read, (N,) in fp32, higher is better."""
+        """What the losses read, (N,) in fp32, higher is better; of readings (N, K, numbers), by the first of each."""
+        if x.ndim == 3:
+            assert isinstance(self.critic, LiteCritic)
+            return self.sign * self.critic.judge(x[:, 0]).float()
         return self.sign * getattr(self.critic, self.read)(x, y if self.critic.card.needs_reference else None).float()
 
     def forward(self, pairs: Sequence[Pair]) -> list[Reading]:

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from perceptloss import Critic, __version__, create_critic
+from perceptloss.critics.mini.viewing import LiteCritic
 from perceptloss.errors import WeightsError
 from perceptloss.weights.checkpoints import read_facts, write_state
 from perceptloss.weights.convert import fingerprint
@@ -20,10 +21,14 @@ __all__ = ["export", "stamp"]
 def export(critic: Critic, path: Path, facts: Mapping[str, Any]) -> None:
     """Write the weights for `create_critic(name, weights=path)`; `facts` go into the metadata.
 
+    The trunk that our own critics share is a file of its own, and left out as long as it did not learn.
+
     Raises:
         WeightsError: if what was written does not load.
     """
     state = {key: value.detach().cpu().contiguous().clone() for key, value in critic.state_dict().items()}
+    if isinstance(critic, LiteCritic) and not any(p.requires_grad for p in critic.trunk.parameters()):
+        state = {key: value for key, value in state.items() if not key.startswith("trunk.")}
     record = {
         "critic": critic.card.name,
         "version": __version__,

@@ -53,6 +53,8 @@ class Stream:
         self._load(n // self.per_epoch)
         indices = self._batches[n % self.per_epoch]
         batch = joined([self.source.batch([i], dice(self.seed, n, i)) for i in indices])
+        if batch.x.is_floating_point():  # readings
+            return batch
         crops = self.source.options.crops
         side = crops[int(torch.randint(len(crops), (), generator=dice(self.seed, n)))] if crops else None
         return augment(batch, side, self.source.options.turns, self.seed, n)

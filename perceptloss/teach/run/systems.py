@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from perceptloss import Critic
 from perceptloss.critics.dfss.critic import DFSS
 from perceptloss.critics.fpr.critic import FPR
+from perceptloss.critics.mini.fr import MiniFR
 from perceptloss.critics.reqa import REQA
 from perceptloss.critics.tres import TReS
 from perceptloss.errors import ConfigError
@@ -97,9 +100,38 @@ def fpr(judged: Judged, triplets: float = 20.0) -> Tensor:
     return sum(errors, start=triplets * triplet.mean())
 
 
+def _utilities(reader: Reads, x: Tensor, y: Tensor | None, options: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """Of each image beside its reference, and beside what stands in for it, (N,) each."""
+    critic = _of(MiniFR, reader.critic, "prefer")
+    if x.ndim != 3:
+        raise ConfigError(["prefer: learns from readings alone: set critic.remember"], "objectives")
+    return tuple(critic.utility(reading).float() for reading in x.unbind(1))
+
+
+def prefer(judged: Judged, scale: float = 0.15) -> Tensor:
+    """Which of two versions of one cut is better, and by how much: cross entropy with soft labels.
+
+    Args:
+        judged: The images, and their utilities.
+        scale: Difference of the targets at which people are sure: there the label is 0.73, at twice that 0.88.
+    """
+    _, target, known = judged.labelled()
+    places = judged.reference[known]
+    first, second = torch.triu_indices(len(target), len(target), 1, device=target.device)
+    together = places[first] == places[second]
+    first, second = first[together], second[together]
+    label = torch.sigmoid((target[first] - target[second]) / scale)
+    losses = [
+        F.binary_cross_entropy_with_logits(u[first] - u[second], label, reduction="sum")
+        for u in (utility[known] for utility in judged.looked)
+    ]
+    return torch.stack(losses).sum() / max(len(first) * len(losses), 1)
+
+
 SYSTEMS: Mapping[str, Objective] = {
     "tres": own(tres, "target", look=_mirrored),
     "reqa": own(reqa, "target", look=_stages),
     "dfss": own(dfss, "references", look=_contents),
+    "prefer": own(prefer, "target", look=_utilities),
     "fpr": own(fpr, "target references", look=_branches),
 }

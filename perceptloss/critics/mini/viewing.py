@@ -1,0 +1,70 @@
+"""What our own critics share: the trunk, the distance that a picture is seen from, and learned parts behind a reading."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from perceptloss.card import Card
+from perceptloss.critics.mini.band_bank import halve_whole
+from perceptloss.errors import ConfigError
+from perceptloss.networks.trunks import Features, Lite, Trunk, TrunkCritic
+from perceptloss.weights.checkpoints import read_state
+from perceptloss.weights.search import find
+
+__all__ = ["TRUNK", "LiteCritic"]
+
+TRUNK = "lite0-smooth"
+"""The file of the trunk."""
+
+_TAUGHT = 60.0  # pixels per degree: a screen of 96 dpi from 90 cm
+
+
+class LiteCritic(TrunkCritic):
+    """A critic on the shared trunk whose learned parts read a row of numbers of each image or pair.
+
+    Args:
+        card: What it is.
+        pixels_per_degree: Of visual angle, as the picture is seen: 60, as it was taught, or 120, 240 ..., for which the
+            picture is halved once, twice ... before anything looks at it. Detail beyond is then not seen at all: for
+            judging, not for a loss.
+
+    Raises:
+        ConfigError: if it is none of these.
+    """
+
+    def __init__(self, card: Card, pixels_per_degree: float = _TAUGHT) -> None:
+        super().__init__(card)
+        octaves = math.log2(pixels_per_degree / _TAUGHT) if pixels_per_degree > 0 else -1.0
+        if octaves < 0 or octaves > 4 or octaves != int(octaves):
+            raise ConfigError(
+                [f"pixels_per_degree: expected 60, 120, 240, 480 or 960, got {pixels_per_degree!r}"], card.name
+            )
+        self.halvings = int(octaves)
+        self.trunk: Trunk = Lite()
+
+    def prepare(self, image: Tensor) -> Tensor:
+        for _ in range(self.halvings):
+            image = halve_whole(image)
+        return image
+
+    def load_trunk(self) -> None:
+        """Fill the shared trunk with the weights that ship.
+
+        Raises:
+            MissingWeights: if the file is nowhere.
+        """
+        state = read_state(find(TRUNK))
+        self.load_state_dict({key: tensor.float() for key, tensor in state.items()}, strict=False)
+
+    def reading(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
+        """Everything that the learned parts see, (N, numbers)."""
+        raise NotImplementedError
+
+    def judge(self, reading: Tensor) -> Tensor:
+        """Readings to scores, (N,)."""
+        raise NotImplementedError
+
+    def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
+        return self.judge(self.reading(x, y, fx, fy))
