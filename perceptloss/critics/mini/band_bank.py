@@ -7,33 +7,57 @@ coarser colour than light. All weights are those of the reference, so that an im
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.linalg import vecdot
 
 from perceptloss.networks.filters import halve, mix_channels, slide
 from perceptloss.networks.functional import YIQ, root_above
 
-__all__ = ["BandBank"]
+__all__ = ["BandBank", "halve_whole", "ratio", "smooth"]
 
 _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 _QUIET = 6e-4  # of the stabilisers: a band of 2.5 % contrast
 _FAINT = 6e-5
 _PLAIN = 2e-3  # squared difference of means and colours that counts half
-_MAPS = 6
+_MAPS = 4
 _FLAT = 1e-3  # deviations below are of no interest, and their root would be steep
 
 
-def _smooth(x: Tensor) -> Tensor:
+def smooth(x: Tensor) -> Tensor:
     """Binomial means; the border is repeated outside."""
     padded = nn.functional.pad(x, (2, 2, 2, 2), mode="replicate")
     return slide(slide(padded, _BINOMIAL, -1), _BINOMIAL, -2)
 
 
+class _Ratio(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, c: float) -> Tensor:
+        out = a / (b + c)
+        ctx.c = c
+        ctx.save_for_backward(b, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        b, out = ctx.saved_tensors
+        share = grads[0] / (b + ctx.c)
+        return share, -share * out, None
+
+
+def ratio(a: Tensor, b: Tensor, c: float) -> Tensor:
+    """a / (b + c), with fewer passes over the pixels in the backward."""
+    out: Tensor = _Ratio.apply(a, b, c)
+    return out
+
+
 class BandBank(nn.Module):
     """Distances of two images at several scales, each >= 0, at most 1 or so, and exactly 0 for equal images.
 
-    Of each scale: structure against two stabilisers, contrast lost, contrast gained, error that the reference does not
-    mask, and colour and mean; pooled by the mean, by the mean over what is lively in the reference, and by the
+    Of each scale: structure, contrast lost, contrast gained, and error that the reference does not mask; of all but the
+    finest also colour and mean. Pooled by the mean, by the mean over what is lively in the reference, and by the
     deviation.
 
     Args:
@@ -47,7 +71,7 @@ class BandBank(nn.Module):
     @property
     def features(self) -> int:
         """Number of distances."""
-        return self.scales * _MAPS * 3
+        return (self.scales * (_MAPS + 1) - 1) * 3
 
     @property
     def facts(self) -> int:
@@ -57,13 +81,16 @@ class BandBank(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Distances (N, features) of images (N, 3, H, W) RGB in [0, 1], and facts (N, facts) of `x` and of `y`."""
         found, own, facts = [], [], []
-        x, y = (mix_channels(image, YIQ) for image in (x, y))
         for scale in range(self.scales):
             if scale:
                 x, y = halve_whole(x), halve_whole(y)
-            distances, *busy = _at_scale(x, y)
-            for kept, part in zip((found, own, facts), (distances, *busy), strict=True):
-                kept.append(part)
+            lights = [mix_channels(image, YIQ[:1]) for image in (x, y)]
+            maps, (contrast, weight), shift = _light(*lights)
+            if scale:
+                maps.append(_colour(*(mix_channels(image, YIQ[1:]) for image in (x, y)), weight, shift))
+            found.append(_pool(maps, weight))
+            own.append(_busy(contrast))
+            facts.append(_busy(weight))
         return torch.cat(found, 1), torch.cat(own, 1), torch.cat(facts, 1)
 
 
@@ -75,43 +102,57 @@ def halve_whole(x: Tensor) -> Tensor:
     return halve(x)
 
 
-def _at_scale(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    light, other = x[:, :1], y[:, :1]
-    mx, my = _smooth(light), _smooth(other)
-    bx, by = light - mx, other - my
-    ey = _smooth(by * by)
-    both = _smooth(torch.cat([bx * bx, bx * by], 1))
-    ex, cross = both[:, :1], both[:, 1:]
-    total, shared = ex + ey, 2 * cross
-    apart = total - shared
-    change = (ex - ey) / (total + _QUIET)
+def _light(x: Tensor, y: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """Maps of two luminances, (N, 1, h, w) each, contrast of x and of y, and the squared difference of their means."""
+    mx, my = smooth(x), smooth(y)
+    bx, by = x - mx, y - my
+    ey = smooth(by * by)
+    ex, cross = smooth(bx * bx), smooth(bx * by)
+    total = ex + ey
+    apart = torch.sub(total, cross, alpha=2)
+    change = ratio(ex - ey, total, _QUIET)
     lost, gained = change.clamp_max(0), change.clamp_min(0)
-    colour = (x[:, 1:] - y[:, 1:]).square().sum(1, keepdim=True) * 4 + (mx - my).square()
-    maps = torch.cat(
-        [
-            apart / (total + _QUIET),
-            apart / (total + _FAINT),
-            lost * lost,
-            gained * gained,
-            apart / (apart + 2 * ey + _QUIET / 4),
-            colour / (colour + ey + _PLAIN),
-        ],
-        1,
-    )
-    weight = (ey + _FAINT).sqrt()
-    own = (ex.clamp_min(0) + _FAINT).sqrt()
-    return _pool(maps, weight), _busy(own), _busy(weight)
+    masked = ratio(apart, torch.add(apart, ey, alpha=2), _QUIET / 4)
+    maps = [ratio(apart, total, _QUIET), lost * lost, gained * gained, masked]
+    return maps, [(e.clamp_min(0) + _FAINT).sqrt() for e in (ex, ey)], (mx - my).square()
+
+
+def _colour(x: Tensor, y: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
+    """Difference of colours (N, 2, h, w) and of mean luminance, where the reference does not mask it."""
+    apart = torch.add(shift, (x - y).square().sum(1, keepdim=True), alpha=4)
+    return ratio(apart, torch.addcmul(apart, weight, weight), _PLAIN)
 
 
 def _busy(contrast: Tensor) -> Tensor:
-    """Logarithms of mean contrast, and of the mean square, (N, 2)."""
+    """Logarithms of mean contrast, and of the root of the mean square, (N, 2)."""
     return torch.cat([contrast.mean((2, 3)), contrast.square().mean((2, 3)).sqrt()], 1).log()
 
 
-def _pool(maps: Tensor, weight: Tensor) -> Tensor:
-    """Distances (N, D, h, w) and weights (N, 1, h, w) to (N, 3 D)."""
-    flat, shares = maps.flatten(2), weight.flatten(2)
-    mean = flat.mean(2)
-    weighted = (flat @ (shares / shares.sum(2, keepdim=True)).mT)[:, :, 0]
-    variance = (flat.square().mean(2) - mean.square()).clamp_min(0)
-    return torch.cat([mean, weighted, root_above(variance, _FLAT)], 1)
+class _Moments(torch.autograd.Function):
+    """Of maps (N, 1, h, w): means, means by weights that sum to 1 and are constants, and mean squares, (N, maps) each."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, *maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(weight, *maps)
+        flat, w = [m.flatten(1) for m in maps], weight.flatten(1)
+        means = torch.stack([m.mean(1) for m in flat], 1)
+        weighted = torch.stack([vecdot(m, w) for m in flat], 1)
+        return means, weighted, torch.stack([vecdot(m, m) for m in flat], 1) / w.shape[1]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        weight, *maps = ctx.saved_tensors
+        count = weight[0].numel()
+        first, second, third = (g[:, :, None, None, None] for g in grads)
+        found = [
+            torch.addcmul(weight * second[:, i], m, third[:, i] * (2 / count)) + first[:, i] / count
+            for i, m in enumerate(maps)
+        ]
+        return None, *found
+
+
+def _pool(maps: list[Tensor], weight: Tensor) -> Tensor:
+    """Distances and weights, (N, 1, h, w) each, to (N, 3 x maps)."""
+    shares = (weight / weight.sum((2, 3), keepdim=True)).detach()
+    mean, weighted, square = _Moments.apply(shares, *maps)
+    return torch.cat([mean, weighted, root_above((square - mean.square()).clamp_min(0), _FLAT)], 1)

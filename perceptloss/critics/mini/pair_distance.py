@@ -18,8 +18,8 @@ from perceptloss.networks.trunks import LITE_TAPS, Features
 
 __all__ = ["PAIR_TAPS", "FeatureDistances", "Masking", "PairCritic", "Positive", "RisingHead", "tap_distances"]
 
-PAIR_TAPS: Mapping[str, int] = {tap: width for tap, width in LITE_TAPS.items() if width <= 112}
-"""What is compared, with its channels: the first five stages of both views."""
+PAIR_TAPS: Mapping[str, int] = {tap: n for tap, n in LITE_TAPS.items() if n <= (112 if tap.startswith("near.") else 80)}
+"""What is compared, with its channels: the first stages of both views."""
 _SORTS = 4
 _SMALL = 1e-2  # added to squared features before they divide
 _MASK = 1.2  # logarithm of the greatest factor by which a reference can mask, or bare

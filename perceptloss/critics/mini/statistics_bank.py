@@ -8,19 +8,20 @@ SPL 2013), local contrast, edges, exposure, and the spread and saturation of col
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.linalg import vecdot
 
-from perceptloss.networks.functional import PREWITT, YIQ, edge_magnitude, local_mean, mix_channels
+from perceptloss.critics.mini.band_bank import halve_whole, smooth
+from perceptloss.networks.functional import PREWITT, YIQ, edge_magnitude, mix_channels
 
 __all__ = ["StatisticsBank"]
 
-_WINDOW = 7
 _FLAT = 1.0 / 255  # added to local deviations before dividing, as in BRISQUE
 _FLOOR = 1e-3  # below which a mean is as good as 0 for a logarithm
-_SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))
 _TAILS = 0.05  # width of the darkest and the brightest range
 
 
@@ -44,12 +45,12 @@ class StatisticsBank(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Statistics of images in [0, 1]."""
-        x = mix_channels(x, YIQ)
         found = []
         for scale in range(self.scales):
             if scale:
-                x = F.avg_pool2d(x, 2, ceil_mode=True)
-            found += [*_of_light(x[:, 0]), *_of_colour(x[:, 1:]), *_of_texture(x[:, :1])]
+                x = halve_whole(x)
+            light, chroma = mix_channels(x, YIQ[:1]), mix_channels(x, YIQ[1:])
+            found += [*_of_light(light.squeeze(1)), *_of_colour(chroma), *_of_texture(light)]
         return torch.stack(found, 1)
 
 
@@ -61,27 +62,47 @@ def _of_light(light: Tensor) -> Sequence[Tensor]:
 
 def _of_colour(chroma: Tensor) -> Sequence[Tensor]:
     size = (chroma.square().sum(1) + _FLOOR**2).sqrt()
-    first, second = chroma[:, 0], chroma[:, 1]
+    first, second = chroma.unbind(1)
     means = [4 * first.mean((1, 2)), 4 * second.mean((1, 2))]
     return [*means, *(_log(_deviation(v)) for v in (first, second, size)), _log(size.mean((1, 2)))]
 
 
 def _of_texture(light: Tensor) -> Sequence[Tensor]:
-    mean = local_mean(light, _WINDOW)
-    deviation = (local_mean(light.square(), _WINDOW) - mean.square()).clamp_min(0).add(_FLOOR**2).sqrt()
-    normal = ((light - mean) / (deviation + _FLAT))[:, 0]
-    edges, deviation = edge_magnitude(light, PREWITT)[:, 0], deviation[:, 0]
+    mean = smooth(light)
+    deviation = (smooth(light.square()) - mean.square()).clamp_min(0).add(_FLOOR**2).sqrt()
+    normal = ((light - mean) / (deviation + _FLAT)).squeeze(1)
+    edges, deviation = edge_magnitude(light, PREWITT).squeeze(1), deviation.squeeze(1)
     found = [_log(edges.mean((1, 2))), _log(_deviation(edges))]
     found += [_log(deviation.mean((1, 2))), _log(_deviation(deviation)), deviation.log().mean((1, 2)) / 2 + 2]
-    square = normal.square()
-    power = square.mean((1, 2))
-    found += [power, normal.abs().mean((1, 2)), square.square().mean((1, 2)) / (power.square() + 0.1) - 2]
-    found.append((normal * square).mean((1, 2)) / (power + 0.1))
-    for down, right in _SHIFTS:
-        product = normal * normal.roll((-down, -right), (1, 2))
-        found += [product.mean((1, 2)), product.abs().mean((1, 2))]
-    second = normal * normal.roll(-2, 2)  # two pixels apart: blur and enlargement show here
-    return [*found, second.mean((1, 2))]
+    square = (flat := normal.flatten(1)).square()
+    power = square.mean(1)
+    found += [power, flat.abs().mean(1), vecdot(square, square) / square.shape[1] / (power.square() + 0.1) - 2]
+    found.append(vecdot(flat, square) / square.shape[1] / (power + 0.1))
+    width = light.shape[-1]
+    neighbours = (1, width, width + 1, width - 1)
+    products = _Lagged.apply(flat, (*neighbours, 2))  # two pixels apart: blur and enlargement show here
+    sizes = _Lagged.apply(flat.abs(), neighbours)
+    both = [(products[:, i], sizes[:, i]) for i in range(len(neighbours))]
+    return [*found, *(mean for pair in both for mean in pair), products[:, -1]]
+
+
+class _Lagged(torch.autograd.Function):
+    """Mean products of rows (N, P) with themselves, so many places later, (N, lags); keeps no product."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, lags: tuple[int, ...]) -> Tensor:
+        ctx.lags = lags
+        ctx.save_for_backward(rows)
+        return torch.stack([vecdot(rows[:, :-lag], rows[:, lag:]) for lag in lags], 1) / rows.shape[1]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (rows,) = ctx.saved_tensors
+        total = torch.zeros_like(rows)
+        for lag, g in zip(ctx.lags, (grads[0] / rows.shape[1])[:, :, None].unbind(1), strict=True):
+            total[:, :-lag].addcmul_(rows[:, lag:], g)
+            total[:, lag:].addcmul_(rows[:, :-lag], g)
+        return total, None
 
 
 def _deviation(image: Tensor) -> Tensor:
