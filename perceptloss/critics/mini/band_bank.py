@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.linalg import vecdot
 
@@ -22,13 +23,13 @@ _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 _QUIET = 6e-4  # of the stabilisers: a band of 2.5 % contrast
 _FAINT = 6e-5
 _PLAIN = 2e-3  # squared difference of means and colours that counts half
-_MAPS = 4
+_MAPS = 5
 _FLAT = 1e-3  # deviations below are of no interest, and their root would be steep
 
 
 def smooth(x: Tensor) -> Tensor:
     """Binomial means; the border is repeated outside."""
-    padded = nn.functional.pad(x, (2, 2, 2, 2), mode="replicate")
+    padded = F.pad(x, (2, 2, 2, 2), mode="replicate")
     return slide(slide(padded, _BINOMIAL, -1), _BINOMIAL, -2)
 
 
@@ -56,8 +57,8 @@ def ratio(a: Tensor, b: Tensor, c: float) -> Tensor:
 class BandBank(nn.Module):
     """Distances of two images at several scales, each >= 0, at most 1 or so, and exactly 0 for equal images.
 
-    Of each scale: structure, contrast lost, contrast gained, and error that the reference does not mask; of all but the
-    finest also colour and mean. Pooled by the mean, by the mean over what is lively in the reference, and by the
+    Of each scale: structure, contrast lost, contrast gained, error that the reference does not mask, and steps gathered
+    into fewer places than in the reference; of all but the finest also colour and mean. Pooled by the mean, by the mean over what is lively in the reference, and by the
     deviation.
 
     Args:
@@ -98,7 +99,7 @@ def halve_whole(x: Tensor) -> Tensor:
     """2x2 means; a side of one pixel stays, an odd one repeats its last line."""
     rows, columns = x.shape[-2] % 2, x.shape[-1] % 2
     if rows or columns:
-        x = nn.functional.pad(x, (0, columns, 0, rows), mode="replicate")
+        x = F.pad(x, (0, columns, 0, rows), mode="replicate")
     return halve(x)
 
 
@@ -113,8 +114,20 @@ def _light(x: Tensor, y: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
     change = ratio(ex - ey, total, _QUIET)
     lost, gained = change.clamp_max(0), change.clamp_min(0)
     masked = ratio(apart, torch.add(apart, ey, alpha=2), _QUIET / 4)
-    maps = [ratio(apart, total, _QUIET), lost * lost, gained * gained, masked]
+    sparser = (_spread(y) - _spread(x)).clamp_min(0)
+    maps = [ratio(apart, total, _QUIET), lost * lost, gained * gained, masked, sparser * sparser]
     return maps, [(e.clamp_min(0) + _FAINT).sqrt() for e in (ex, ey)], (mx - my).square()
+
+
+def _spread(light: Tensor) -> Tensor:
+    """How evenly steps between neighbours are spread, near 1, or gathered in few of them, near 0, (N, 1, h, w).
+
+    Pixelation, blocks and jagged edges gather them, wherever they lie.
+    """
+    rows, columns = F.pad(light, (0, 0, 0, 1), mode="replicate"), F.pad(light, (0, 1, 0, 0), mode="replicate")
+    steps = rows.diff(dim=-2).abs() + columns.diff(dim=-1).abs()
+    mean = smooth(steps)
+    return ratio(mean * mean, smooth(steps * steps), _FAINT)
 
 
 def _colour(x: Tensor, y: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
