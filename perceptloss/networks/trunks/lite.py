@@ -165,7 +165,8 @@ def lite_state(file: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     def layer(conv: str, norm: str, *, is_strided: bool = False) -> dict[str, Tensor]:
         weight, shift, mean, variance = (
-            file[name].float() for name in (f"{conv}.weight", *(f"{norm}.{n}" for n in ("bias", "running_mean", "running_var")))
+            file[name].float()
+            for name in (f"{conv}.weight", *(f"{norm}.{n}" for n in ("bias", "running_mean", "running_var")))
         )
         gain = file[f"{norm}.weight"].float() / (variance + _EPS).sqrt()
         weight = weight * gain[:, None, None, None]

@@ -24,7 +24,8 @@ class CriticOptions:
         "score", "what the losses read: the score, or the read-out before its flat end"
     )
     remember: bool = option(
-        False, "compute what the learned parts read of the sets of `teachers` once: a hundred times as fast; no cuts or turns"
+        False,
+        "compute what the learned parts read of the sets of `teachers` once: a hundred times as fast; no cuts or turns",
     )
     tap: str = option("", "module of the critic whose output side tasks read")
     precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "of its trunk, where its card allows it")

@@ -17,12 +17,13 @@ from perceptloss.runs.images import find_pairs
 from perceptloss.teach.degradations import get_degradation, list_degradations
 from perceptloss.teach.leaks.hashing import Fingerprints, fingerprint, fingerprint_files
 from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, SourceOptions, families, held_out
+from perceptloss.teach.run.targets import lowered, raised
 from perceptloss.teach.sets import Plan, ScoredSet, TeacherSpec, build
 from perceptloss.teach.sets.teachers import critic_in
 
 __all__ = ["Ladders", "Options", "Units", "open_source", "teacher_spec"]
 
-_OF_THE_PLAN = ("crop", "crops_per_photo", "singles", "levels_each", "chains", "chain_kinds", "exclude")
+_OF_THE_PLAN = ("crop", "crops_per_photo", "singles", "levels_each", "chains", "chain_kinds", "always", "exclude")
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,15 @@ class Options(SourceOptions):
         ("real-world", "mixed"), "kinds of chains, in turn: real-world, mixed, restoration, phone"
     )
     degradations: tuple[str, ...] = option((), "names to use; none: all")
+    always: tuple[str, ...] = option((), "names that every cut gets besides, all at the same levels, drawn together")
     exclude: tuple[str, ...] = option((), "names or families that are not used")
     teachers: dict[str, Any] = option(  # noqa: RUF009
         {}, "full-reference judges: {label: weight} or {label: {critic, weight, weights, shrink, ...}}"
     )
     floors: dict[str, Any] = option({}, "least target of families that teachers judge too hard: {geometry: 0.8}")  # noqa: RUF009
+    below: list[Any] = option(  # noqa: RUF009
+        [], "pairs [worse, better] of `always`: what people are known to prefer, whatever the teachers say"
+    )
     networks: dict[str, Any] = option({}, "restoration networks that degrade: {name: file}")  # noqa: RUF009
     set_seed: int = option(0, "of the set's cuts, degradations and levels", at_least=0)
     processes: int = option(2, "that make the set", at_least=1)
@@ -63,11 +68,15 @@ class Units:
     content: np.ndarray
 
     @classmethod
-    def of(cls, taught: ScoredSet, is_used: np.ndarray) -> Units:
-        """Ladders by group, chains by reference, of the rows that are used."""
+    def of(cls, taught: ScoredSet, is_used: np.ndarray, together: Sequence[str] = ()) -> Units:
+        """Ladders by group, chains by reference, and `together` by reference and level, of the rows in use."""
         order = np.flatnonzero(is_used & (taught.level != 0))
         groups = len(taught.group) and int(taught.group.max()) + 1
-        keys = np.where(taught.group >= 0, taught.group, groups + taught.reference)[order]
+        cuts = int(taught.reference.max()) + 1
+        step = np.unique(taught.level, return_inverse=True)[1]
+        side_by_side = groups + cuts + taught.reference * (int(step.max()) + 1) + step
+        keys = np.where(taught.group >= 0, taught.group, groups + taught.reference)
+        keys = np.where(np.isin(taught.name, list(together)), side_by_side, keys)[order]
         order = order[np.argsort(keys, kind="stable")]
         starts = np.flatnonzero(np.diff(np.sort(keys), prepend=-1))
         rows = np.split(order, starts[1:]) if len(order) else []
@@ -94,7 +103,7 @@ class Ladders:
     ) -> None:
         self.taught, self.options, self.with_reference = taught, options, with_reference
         self.target = np.asarray(target, dtype=np.float32)
-        self.units = Units.of(taught, is_used)
+        self.units = Units.of(taught, is_used, options.always)
         if not self.units.rows:
             raise ConfigError(["nothing is left to learn from"], options.label)
         names, kind = np.unique(np.asarray(taught.name), return_inverse=True)
@@ -114,9 +123,16 @@ class Ladders:
 
     def batch(self, indices: Sequence[int], generator: torch.Generator) -> Batch:
         """`members` images of each item, with a chance the clean cut among them."""
-        rows = np.concatenate([self._drawn(int(index), generator) for index in indices])
+        rows = self.rows(indices, generator)
+        return self.known(rows, *images(self.taught, rows, self.with_reference))
+
+    def rows(self, indices: Sequence[int], generator: torch.Generator) -> np.ndarray:
+        """Rows of the set that a batch of these items holds."""
+        return np.concatenate([self._drawn(int(index), generator) for index in indices])
+
+    def known(self, rows: np.ndarray, x: Tensor, y: Tensor | None) -> Batch:
+        """What is known about rows, beside their images or what stands for them."""
         t = self.taught
-        x, y = images(t, rows, self.with_reference)
 
         def column(values: Any) -> Tensor:
             return torch.from_numpy(np.asarray(values[rows]))
@@ -152,7 +168,7 @@ def images(taught: ScoredSet, rows: np.ndarray, with_reference: bool) -> tuple[T
 def open_source(options: Options, setting: Setting) -> Opened:
     """Open the set, make it first if it must be, and divide it into what is taught and an exam."""
     taught, weights = _open(options, setting)
-    target = _raised(taught, taught.consensus(weights), options.floors)
+    target = lowered(taught, raised(taught, taught.consensus(weights), options.floors), options.below)
     contents = np.unique(taught.content)
     held = contents if setting.is_exam else held_out(contents, options.hold_out, setting.seed)
     unseen = families(options.hold_out_families)
@@ -164,15 +180,6 @@ def open_source(options: Options, setting: Setting) -> Opened:
     rest = np.setdiff1d(contents, held)
     prints = [_prints(options, taught, part) for part in (rest, held)]
     return Opened(source, exams, prints[0], prints[1], _judges(taught, weights))
-
-
-def _raised(taught: ScoredSet, target: np.ndarray, floors: Mapping[str, Any]) -> np.ndarray:
-    families(floors, "floors")
-    for family, floor in floors.items():
-        if isinstance(floor, bool) or not isinstance(floor, (int, float)) or not 0 <= floor <= 1:
-            raise ConfigError([f"floors.{family}: expected a number in [0, 1], got {floor!r}"], "floors")
-        target = np.where(np.asarray(taught.family) == family, np.maximum(target, floor), target)
-    return target
 
 
 def _prints(options: Options, taught: ScoredSet, contents: np.ndarray) -> Fingerprints | None:

@@ -38,6 +38,7 @@ class Plan:
         levels_each: Levels of each degradation: one drawn from each of as many equal parts of (0.3, 5].
         chains: Random chains of each crop.
         chain_kinds: Kinds of chains, in turn; a kind named twice comes twice as often.
+        always: Degradations of every crop besides, all at the same levels, so that they can be compared.
         degradations: Names to deal; None for all of three channels that `exclude` leaves.
         exclude: Names or families that are not dealt.
         seed: Of every draw.
@@ -53,6 +54,7 @@ class Plan:
     levels_each: int = 3
     chains: int = 4
     chain_kinds: tuple[str, ...] = ("real-world", "mixed")
+    always: tuple[str, ...] = ()
     degradations: tuple[str, ...] | None = None
     exclude: tuple[str, ...] = ()
     seed: int = 0
@@ -63,6 +65,7 @@ class Plan:
         plain = {
             "photos": tuple(Path(photo) for photo in self.photos),
             "chain_kinds": tuple(self.chain_kinds),
+            "always": tuple(self.always),
             "degradations": None if self.degradations is None else tuple(self.degradations),
             "exclude": tuple(self.exclude),
             "teachers": {label: replace(t, critic=t.critic or label) for label, t in self.teachers.items()},
@@ -77,7 +80,8 @@ class Plan:
         names = list_degradations() if self.degradations is None else self.degradations
         kinds = {name: get_degradation(name).family for name in names}
         unfit = UNFIT if self.degradations is None else ()
-        return tuple(n for n, f in kinds.items() if n not in self.exclude and f not in (*self.exclude, *unfit))
+        left_out = {*self.exclude, *self.always}
+        return tuple(n for n, f in kinds.items() if n not in left_out and f not in (*self.exclude, *unfit))
 
     @property
     def excluded_names(self) -> tuple[str, ...]:
@@ -118,6 +122,11 @@ def _problems_in_degradations(plan: Plan) -> list[str]:
     problems = [
         f"degradations: {name!r} is not a degradation of three channels{near(name, known)}"
         for name in plan.degradations or ()
+        if name not in known
+    ]
+    problems += [
+        f"always: {name!r} is not a degradation of three channels{near(name, known)}"
+        for name in plan.always
         if name not in known
     ]
     problems += [
@@ -177,6 +186,7 @@ def facts(plan: Plan) -> dict[str, Any]:
         "degradations": list(plan.names),
         "exclude": sorted(plan.exclude),
         "chain_kinds": list(plan.chain_kinds),
+        "always": list(plan.always),
         "tables": {name: [kind.identity, *kind.values] for name, kind in kinds.items()},
         "teachers": {label: facts_of(label, spec) for label, spec in plan.teachers.items()},
         "networks": {name: digest(path) for name, path in plan.networks.items()},

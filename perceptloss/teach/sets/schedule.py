@@ -59,9 +59,11 @@ def versions(plan: Plan, number: int) -> tuple[Version, ...]:
     names = list(deal(plan.names, plan.crops, plan.singles, plan.seed)[number])
     networks = network_names(plan)
     names += [networks[number % len(networks)]] if networks else []
+    names += plan.always
+    shared = derived(plan.seed, "always", number)
     found = [Version(CLEAN, CLEAN, 0.0, -1, ())]
     for position, name in enumerate(names):
-        seed = derived(plan.seed, "single", number, position)
+        seed = shared if name in plan.always else derived(plan.seed, "single", number, position)
         family = "network" if name in networks else get_degradation(name).family
         group = number * len(names) + position
         for level in _levels(plan.levels_each, seed):
