@@ -49,7 +49,7 @@ class _Ratio(torch.autograd.Function):
 
 
 def ratio(a: Tensor, b: Tensor, c: float) -> Tensor:
-    """a / (b + c), with fewer passes over the pixels in the backward."""
+    """The quotient a / (b + c), with fewer passes over the pixels in the backward."""
     out: Tensor = _Ratio.apply(a, b, c)
     return out
 
@@ -58,8 +58,8 @@ class BandBank(nn.Module):
     """Distances of two images at several scales, each >= 0, at most 1 or so, and exactly 0 for equal images.
 
     Of each scale: structure, contrast lost, contrast gained, error that the reference does not mask, and steps gathered
-    into fewer places than in the reference; of all but the finest also colour and mean. Pooled by the mean, by the mean over what is lively in the reference, and by the
-    deviation.
+    into fewer places than in the reference; of all but the finest also colour and mean. Pooled by the mean, by the mean
+    over what is lively in the reference, and by the deviation.
 
     Args:
         scales: Number of scales; each halves the one before.
@@ -142,7 +142,7 @@ def _busy(contrast: Tensor) -> Tensor:
 
 
 class _Moments(torch.autograd.Function):
-    """Of maps (N, 1, h, w): means, means by weights that sum to 1 and are constants, and mean squares, (N, maps) each."""
+    """Of maps (N, 1, h, w): means, means by constant weights that sum to 1, and mean squares, (N, maps) each."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, *maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """mini-fr: a small full-reference distance of our own, taught by the consensus of other critics and by order.
 
 Not from a paper. It weighs differences in bands of frequency and colour (`band_bank`) together with features of the
-shared trunk, compared as in LPIPS (Zhang et al., CVPR 2018) and DISTS (Ding et al., TPAMI 2020), by a head whose weights
-are all positive: the distance of equal images is exactly 0, and it rises with each of the differences. What the
+shared trunk, compared as in LPIPS (Zhang et al., CVPR 2018) and DISTS (Ding et al., TPAMI 2020), by a head of positive
+weights: the distance of equal images is exactly 0, and it rises with each of the differences. What the
 reference is made of decides, within bounds, how much they count. Trained by `recipes/critic.py`.
 """
 

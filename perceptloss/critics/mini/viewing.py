@@ -1,4 +1,4 @@
-"""What our own critics share: the trunk, the distance that a picture is seen from, and learned parts behind a reading."""
+"""What our own critics share: the trunk, the distance from the picture, and learned parts behind a reading."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ import math
 from torch import Tensor
 
 from perceptloss.card import Card
+from perceptloss.critic import Critic
 from perceptloss.critics.mini.band_bank import halve_whole
 from perceptloss.errors import ConfigError
 from perceptloss.networks.trunks import Features, Lite, Trunk, TrunkCritic
 from perceptloss.weights.checkpoints import read_state
 from perceptloss.weights.search import find
 
-__all__ = ["TRUNK", "LiteCritic"]
+__all__ = ["TRUNK", "LiteCritic", "readings_of"]
 
 TRUNK = "lite0-smooth"
 """The file of the trunk."""
 
 _TAUGHT = 60.0  # pixels per degree: a screen of 96 dpi from 90 cm
+
+
+def readings_of(critic: Critic) -> int:
+    """How many readings teaching keeps of every image: beside its reference and what stands in for it, or its own."""
+    return 2 if critic.card.needs_reference else 1
 
 
 class LiteCritic(TrunkCritic):

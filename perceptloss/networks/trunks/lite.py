@@ -157,7 +157,7 @@ class Lite(Trunk):
 
 
 def lite_state(file: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of `Lite` from one of the package efficientnet-lite-pytorch 0.1, normalisations and blur folded in.
+    """The state dict of `Lite` from one of efficientnet-lite-pytorch 0.1, with normalisations and blur folded in.
 
     Args:
         file: Tensors by that package's names.

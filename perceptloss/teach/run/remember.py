@@ -30,8 +30,8 @@ _STAND_IN = 0.6  # quality of versions that may stand in for the reference
 class Remembered:
     """What is taught of a scored set, as readings; else as `Ladders`.
 
-    Of critics that compare, every image is read twice: beside its reference, and beside another version of the same cut,
-    one of the better ones. `Batch.x` is (N, 1 or 2, numbers), float32.
+    Of critics that compare, every image is read twice: beside its reference, and beside one of the better versions of
+    the same cut. `Batch.x` is (N, 1 or 2, numbers), float32.
 
     Args:
         inner: The set.

@@ -13,10 +13,12 @@ from perceptloss import Critic
 from perceptloss.critics.dfss.critic import DFSS
 from perceptloss.critics.fpr.critic import FPR
 from perceptloss.critics.mini.fr import MiniFR
+from perceptloss.critics.mini.viewing import LiteCritic, readings_of
 from perceptloss.critics.reqa import REQA
 from perceptloss.critics.tres import TReS
 from perceptloss.errors import ConfigError
 from perceptloss.networks.functional import weighted_mean
+from perceptloss.teach.objectives import comparison
 from perceptloss.teach.objectives.listwise import tres_loss
 from perceptloss.teach.objectives.regression import reqa_loss, triplet_margin
 from perceptloss.teach.run.judged import Judged, Objective, Reads, own
@@ -105,7 +107,7 @@ def _utilities(reader: Reads, x: Tensor, y: Tensor | None, options: Mapping[str,
     critic = _of(MiniFR, reader.critic, "prefer")
     if x.ndim != 3:
         raise ConfigError(["prefer: learns from readings alone: set critic.remember"], "objectives")
-    return tuple(critic.utility(reading).float() for reading in x.unbind(1))
+    return tuple(critic.utility(reading).float() for reading in x[:, :2].unbind(1))
 
 
 def prefer(judged: Judged, scale: float = 0.15) -> Tensor:
@@ -128,10 +130,45 @@ def prefer(judged: Judged, scale: float = 0.15) -> Tensor:
     return torch.stack(losses).sum() / max(len(first) * len(losses), 1)
 
 
+def _after_attacks(reader: Reads, x: Tensor, y: Tensor | None, options: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """Qualities after each of the attacks, (N,); NaN of images that were not attacked."""
+    critic = _of(LiteCritic, reader.critic, "steady")
+    attacks = x[:, readings_of(critic) :].unbind(1) if x.ndim == 3 else ()
+    if not attacks:
+        raise ConfigError(["steady: nothing is attacked: set critic.remember and critic.attackers"], "objectives")
+    found = []
+    for reading in attacks:
+        is_there = torch.isfinite(reading[:, 0])
+        quality = reader.sign * critic.judge(torch.where(is_there[:, None], reading, x[:, 0])).float()
+        found.append(torch.where(is_there, quality, torch.nan))
+    return tuple(found)
+
+
+def steady(judged: Judged, scale: float = 0.1) -> Tensor:
+    """Attacked images are judged as before, and in the same order.
+
+    The first part estimates the norm of the gradient by a step along it, as Liu et al., "Defense Against Adversarial
+    Attacks on No-Reference Image Quality Models with Gradient Norm Regularization", CVPR 2024; the second ranks what was
+    attacked by the targets of what it was.
+
+    Args:
+        judged: The images, and their qualities after attacks.
+        scale: Temperature of the ranking.
+    """
+    losses = [judged.q.sum() * 0]
+    for after in judged.looked:
+        known = torch.isfinite(after) & torch.isfinite(judged.target)
+        if known.sum() > 1:
+            losses.append((after[known] - judged.q[known]).abs().mean())
+            losses.append(comparison.pairwise_bce(after[known], judged.target[known], scale))
+    return torch.stack(losses).sum() / max(len(judged.looked), 1)
+
+
 SYSTEMS: Mapping[str, Objective] = {
     "tres": own(tres, "target", look=_mirrored),
     "reqa": own(reqa, "target", look=_stages),
     "dfss": own(dfss, "references", look=_contents),
+    "steady": own(steady, "target", look=_after_attacks),
     "prefer": own(prefer, "target", look=_utilities),
     "fpr": own(fpr, "target references", look=_branches),
 }
