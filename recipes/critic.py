@@ -109,8 +109,7 @@ def build_trainee(config: Config, folder: Path, critic: Critic, material: Materi
     train = config.train
     accelerator = make_accelerator(config, folder, train.accumulate, config.log.trackers)
     place = Place(accelerator.device, config.critic.channels_last)
-    if config.critic.remember:
-        material = remembered(material, critic, place.device)
+    material = remembered(material, critic, config.critic, place.device)
     streams = material.streams(train.seed, accelerator.process_index, accelerator.num_processes)
     critic.to(place.device).to(memory_format=place.memory_format)
     looks = looks_of(config.objectives, [source.options for source in material.sources])

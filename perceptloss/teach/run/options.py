@@ -25,8 +25,12 @@ class CriticOptions:
     )
     remember: bool = option(
         False,
-        "compute what the learned parts read of the sets of `teachers` once: a hundred times as fast; no cuts or turns",
+        "compute what the learned parts read of sets of `teachers` once: a hundred times as fast; no cuts, no turns",
     )
+    attackers: tuple[str, ...] = option(
+        (), "weights of this critic by each of which some remembered images are attacked"
+    )
+    attacked: int = option(1000, "images that each of them attacks", at_least=2)
     tap: str = option("", "module of the critic whose output side tasks read")
     precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "of its trunk, where its card allows it")
     channels_last: bool = option(False, "memory layout of weights and images")

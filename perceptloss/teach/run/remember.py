@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from perceptloss import Critic
+from perceptloss import Critic, create_critic
 from perceptloss.critics.mini.viewing import LiteCritic
 from perceptloss.errors import ConfigError
 from perceptloss.output.progress import bar
+from perceptloss.teach.exams.attacks import pgd
+from perceptloss.teach.run.critic import quality_of
+from perceptloss.teach.run.options import CriticOptions
 from perceptloss.teach.run.setup import Material
 from perceptloss.teach.run.sources import Batch, SourceOptions
 from perceptloss.teach.run.teachers import Ladders, images
@@ -24,6 +28,7 @@ from perceptloss.teach.run.teachers import Ladders, images
 __all__ = ["Remembered", "remembered"]
 
 _AT_ONCE = 16
+_STEPS = (1, 5)  # of an attack: the first is FGSM two and a half times as strong, cut to its bound
 _STAND_IN = 0.6  # quality of versions that may stand in for the reference
 
 
@@ -31,19 +36,28 @@ class Remembered:
     """What is taught of a scored set, as readings; else as `Ladders`.
 
     Of critics that compare, every image is read twice: beside its reference, and beside one of the better versions of
-    the same cut. `Batch.x` is (N, 1 or 2, numbers), float32.
+    the same cut. `Batch.x` is (N, 1 or 2 and one for each attacker, numbers), float32, NaN where nothing was attacked.
 
     Args:
         inner: The set.
         critic: Whose readings are kept; its trunk must be fixed.
+        options: Who attacks how many images.
         device: Where it looks.
     """
 
-    def __init__(self, inner: Ladders, critic: LiteCritic, device: torch.device) -> None:
+    def __init__(self, inner: Ladders, critic: LiteCritic, options: CriticOptions, device: torch.device) -> None:
         self.inner = inner
         self.options: SourceOptions = inner.options
         self.gives, self.kinds = inner.gives, inner.kinds
+        was_training = critic.training
+        critic.to(device).eval()
         self.readings = _readings(inner, critic, device)
+        for number, file in enumerate(options.attackers):
+            rows, found = _attacked(inner, critic, file, number, options.attacked, device)
+            column = np.full((len(self.readings), 1, found.shape[1]), np.nan, dtype=np.float16)
+            column[rows, 0] = _small(found)
+            self.readings = np.concatenate([self.readings, column], 1)
+        critic.train(was_training)
 
     @property
     def content_ids(self) -> np.ndarray:
@@ -59,12 +73,14 @@ class Remembered:
         return self.inner.known(rows, torch.from_numpy(self.readings[rows]).float(), None)
 
 
-def remembered(material: Material, critic: Critic, device: torch.device) -> Material:
-    """The same material, of whose scored sets only readings are kept.
+def remembered(material: Material, critic: Critic, options: CriticOptions, device: torch.device) -> Material:
+    """The same material, of whose scored sets only readings are kept if `critic.remember` says so.
 
     Raises:
         ConfigError: if the critic has no readings, its trunk learns, or a source has other images.
     """
+    if not options.remember:
+        return material
     problems = []
     if not isinstance(critic, LiteCritic):
         problems.append(f"critic {critic.card.name!r} has no row of numbers that its learned parts read")
@@ -78,7 +94,7 @@ def remembered(material: Material, critic: Critic, device: torch.device) -> Mate
     problems += [f"{s.options.label}: crops: readings are of whole images" for s in material.sources if s.options.crops]
     if problems:
         raise ConfigError(problems, "critic.remember")
-    sources = [Remembered(s, critic, device) for s in material.sources]  # type: ignore[arg-type]
+    sources = [Remembered(s, critic, options, device) for s in material.sources]  # type: ignore[arg-type]
     return replace(material, sources=sources)
 
 
@@ -86,8 +102,6 @@ def remembered(material: Material, critic: Critic, device: torch.device) -> Mate
 def _readings(inner: Ladders, critic: LiteCritic, device: torch.device) -> np.ndarray:
     """Of all rows, (M, 1 or 2, numbers), float16."""
     taught, has_pairs = inner.taught, critic.card.needs_reference
-    was_training = critic.training
-    critic.to(device).eval()
     stand_ins = _stand_ins(inner)
     kept: np.ndarray | None = None
     with bar("readings", len(taught.level), show=True) as shown:
@@ -96,27 +110,52 @@ def _readings(inner: Ladders, critic: LiteCritic, device: torch.device) -> np.nd
             found = _read(critic, inner, rows, stand_ins[rows] if has_pairs else None, device)
             if kept is None:
                 kept = np.empty((len(taught.level), *found.shape[1:]), dtype=np.float16)
-            kept[rows] = found.clamp(-6e4, 6e4).cpu().numpy()
+            kept[rows] = _small(found)
             shown.update(len(rows))
-    critic.train(was_training)
     assert kept is not None
     return kept
+
+
+def _small(found: Tensor) -> np.ndarray:
+    return found.clamp(-6e4, 6e4).cpu().numpy().astype(np.float16)
+
+
+def _seen(inner: Ladders, rows: np.ndarray, device: torch.device, *, clean: bool = False) -> Tensor:
+    taken = images(inner.taught, rows, with_reference=clean)[1 if clean else 0]
+    assert taken is not None
+    return taken.to(device).float().div_(255)
 
 
 def _read(
     critic: LiteCritic, inner: Ladders, rows: np.ndarray, stand_ins: np.ndarray | None, device: torch.device
 ) -> Tensor:
-    def seen(chosen: np.ndarray, *, clean: bool) -> Tensor:
-        taken = images(inner.taught, chosen, with_reference=clean)[1 if clean else 0]
-        assert taken is not None
-        return taken.to(device).float().div_(255)
-
-    x = seen(rows, clean=False)
+    x = _seen(inner, rows, device)
     fx = critic.look(x)
     if stand_ins is None:
         return critic.reading(x, None, fx, {})[:, None]
-    pairs = [seen(rows, clean=True), seen(stand_ins, clean=False)]
+    pairs = [_seen(inner, rows, device, clean=True), _seen(inner, stand_ins, device)]
     return torch.stack([critic.reading(x, y, fx, critic.look(y)) for y in pairs], 1)
+
+
+def _attacked(
+    inner: Ladders, critic: LiteCritic, file: str, number: int, count: int, device: torch.device
+) -> tuple[np.ndarray, Tensor]:
+    """Rows that other weights attack, in the direction that spoils their order, and the readings after it."""
+    judge = create_critic(critic.card.name, weights=file).to(device)
+    judge.overshoot = "pass"
+    dice = np.random.default_rng([number, 23])
+    known = np.flatnonzero(np.isfinite(inner.target) & inner.is_used)
+    rows = np.sort(dice.permutation(known)[:count])
+    middle, found = np.median(inner.target[known]), []
+    for part in np.split(rows, range(_AT_ONCE, len(rows), _AT_ONCE)):
+        x = _seen(inner, part, device)
+        y = _seen(inner, part, device, clean=True) if critic.card.needs_reference else None
+        direction = torch.from_numpy(np.where(inner.target[part] >= middle, -1.0, 1.0)).to(x)
+        strength = torch.from_numpy(np.exp2(dice.uniform(0, 3, len(part))) / 255).to(x)[:, None, None, None]
+        attacked = pgd(partial(quality_of, judge), x, y, direction, strength, int(dice.choice(_STEPS)))
+        with torch.no_grad():
+            found.append(critic.reading(attacked, y, critic.look(attacked), {} if y is None else critic.look(y)))
+    return rows, torch.cat(found)
 
 
 def _stand_ins(inner: Ladders) -> np.ndarray:

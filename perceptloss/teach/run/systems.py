@@ -148,8 +148,8 @@ def steady(judged: Judged, scale: float = 0.1) -> Tensor:
     """Attacked images are judged as before, and in the same order.
 
     The first part estimates the norm of the gradient by a step along it, as Liu et al., "Defense Against Adversarial
-    Attacks on No-Reference Image Quality Models with Gradient Norm Regularization", CVPR 2024; the second ranks what was
-    attacked by the targets of what it was.
+    Attacks on No-Reference Image Quality Models with Gradient Norm Regularization", CVPR 2024; the second ranks what
+    was attacked by its targets.
 
     Args:
         judged: The images, and their qualities after attacks.

@@ -102,7 +102,7 @@ class Ladders:
         self, taught: ScoredSet, target: np.ndarray, is_used: np.ndarray, options: Options, *, with_reference: bool
     ) -> None:
         self.taught, self.options, self.with_reference = taught, options, with_reference
-        self.target = np.asarray(target, dtype=np.float32)
+        self.target, self.is_used = np.asarray(target, dtype=np.float32), is_used
         self.units = Units.of(taught, is_used, options.always)
         if not self.units.rows:
             raise ConfigError(["nothing is left to learn from"], options.label)
