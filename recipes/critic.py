@@ -112,7 +112,7 @@ def build_trainee(config: Config, folder: Path, critic: Critic, material: Materi
     material = remembered(material, critic, config.critic, place.device)
     streams = material.streams(train.seed, accelerator.process_index, accelerator.num_processes)
     critic.to(place.device).to(memory_format=place.memory_format)
-    looks = looks_of(config.objectives, [source.options for source in material.sources])
+    looks = looks_of(config.objectives, [s.options for s in material.sources])
     reader = Reader(critic, config.critic.read, config.critic.tap, looks)
     width, idle = settle(reader, [place.pair(stream[0]) for stream in streams])
     if idle:
@@ -140,9 +140,6 @@ def build_trainee(config: Config, folder: Path, critic: Critic, material: Materi
     )
     loop.restore(trainee, point)
     return trainee
-
-
-# --- the loop -----------------------------------------------------------------------------------
 
 
 def take_step(t: Trainee, tally: Tally) -> None:
@@ -226,9 +223,6 @@ def start_figures(
     critic.train()
     accelerator.print(f"Before training:\n\n{figures_table({STARTING: found})}")
     return found
-
-
-# --- the whole run ------------------------------------------------------------------------------
 
 
 def read_options(argv: Sequence[str]) -> tuple[Config, Plan | None]:

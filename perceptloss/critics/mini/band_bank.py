@@ -88,7 +88,7 @@ class BandBank(nn.Module):
             lights = [mix_channels(image, YIQ[:1]) for image in (x, y)]
             maps, (contrast, weight), shift = _light(*lights)
             if scale:
-                maps.append(_colour(*(mix_channels(image, YIQ[1:]) for image in (x, y)), weight, shift))
+                maps.append(_colour(mix_channels(x, YIQ[1:]), mix_channels(y, YIQ[1:]), weight, shift))
             found.append(_pool(maps, weight))
             own.append(_busy(contrast))
             facts.append(_busy(weight))

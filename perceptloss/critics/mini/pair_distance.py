@@ -64,7 +64,8 @@ def tap_distances(fx: Tensor, fy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     structure = 1 - (2 * covariance + _SMALL) / (vx + vy + _SMALL)
     deviations = ((vx + _SMALL / 4).sqrt() - (vy + _SMALL / 4).sqrt()).square() / (vx + vy + _SMALL)
     apart = torch.cat([local, means, structure.clamp_min(0), deviations], 1)
-    return apart, *((m.square() + v + _SMALL).mean(1, keepdim=True).log() for m, v in ((mx, vx), (my, vy)))
+    strong = [(m.square() + v + _SMALL).mean(1, keepdim=True).log() for m, v in ((mx, vx), (my, vy))]
+    return apart, strong[0], strong[1]
 
 
 class FeatureDistances(nn.Module):

@@ -25,8 +25,15 @@ __all__ = ["LITE_TAPS", "Lite", "lite_state"]
 _EPS = 1e-3
 _LITE: Normalisation = ((0.498,) * 3, (0.502,) * 3)
 # of every stage: how many times wider its blocks are inside, blocks, side of the kernel, stride of the first, channels
-_STAGES = ((1, 1, 3, 1, 16), (6, 2, 3, 2, 24), (6, 2, 5, 2, 40), (6, 3, 3, 2, 80), (6, 3, 5, 1, 112))
-_STAGES = (*_STAGES, (6, 4, 5, 2, 192), (6, 1, 3, 1, 320))
+_STAGES = (
+    (1, 1, 3, 1, 16),
+    (6, 2, 3, 2, 24),
+    (6, 2, 5, 2, 40),
+    (6, 3, 3, 2, 80),
+    (6, 3, 5, 1, 112),
+    (6, 4, 5, 2, 192),
+    (6, 1, 3, 1, 320),
+)
 _ENDS = {"block0": 16, "block2": 24, "block4": 40, "block7": 80, "block10": 112, "block14": 192, "block15": 320}
 _VIEWS = ("near", "far")
 
@@ -42,15 +49,16 @@ class _Block(nn.Module):
     def __init__(self, channels: int, out: int, ratio: int, kernel: int, stride: int) -> None:
         super().__init__()
         wide, side = channels * ratio, kernel + stride - 1
+        self.stride, self.padding = stride, (side - 1) // 2
         self.is_residual = stride == 1 and channels == out
         self.expand = nn.Conv2d(channels, wide, 1) if ratio > 1 else None
-        self.depthwise = nn.Conv2d(wide, wide, side, stride, (side - 1) // 2, groups=wide)
+        self.depthwise = nn.Conv2d(wide, wide, side, stride, self.padding, groups=wide)
         self.project = nn.Conv2d(wide, out, 1)
 
     def forward(self, h: Tensor) -> Tensor:
         layers = [layer for layer in (self.expand, self.depthwise, self.project) if layer is not None]
         tensors = [t for layer in layers for t in (layer.weight.to(h.dtype), _bias(layer).to(h.dtype))]
-        place = (self.depthwise.stride[0], self.depthwise.padding[0], self.is_residual)
+        place = (self.stride, self.padding, self.is_residual)
         if any(t.requires_grad for t in tensors):
             return _plain(h, tensors, place)
         out: Tensor = _Narrow.apply(h, place, *tensors)
@@ -68,7 +76,7 @@ Place = tuple[int, int, bool]  # stride and padding of the middle, and whether t
 def _plain(h: Tensor, tensors: list[Tensor], place: Place) -> Tensor:
     stride, padding, is_residual = place
     *first, weight, bias, narrow, offset = tensors
-    wide = F.relu6(F.conv2d(h, *first)) if first else h
+    wide = F.relu6(F.conv2d(h, first[0], first[1])) if first else h
     wide = F.relu6(F.conv2d(wide, weight, bias, stride, padding, groups=len(weight)))
     out = F.conv2d(wide, narrow, offset)
     return out + h if is_residual else out

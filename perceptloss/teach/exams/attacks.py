@@ -53,7 +53,7 @@ def pgd(
     x: Tensor,
     y: Tensor | None,
     direction: Tensor,
-    eps: float,
+    eps: float | Tensor,
     steps: int = 10,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -66,7 +66,7 @@ def pgd(
         x: As in `fgsm`.
         y: As in `fgsm`.
         direction: As in `fgsm`.
-        eps: As in `fgsm`.
+        eps: As in `fgsm`, or of each image, (N, 1, 1, 1).
         steps: Gradients.
         generator: Draws the start within `eps`, as the paper does; without it the start is the image.
     """
@@ -117,7 +117,7 @@ def _gradient(quality: Quality, x: Tensor, y: Tensor | None, direction: Tensor) 
         return torch.autograd.grad((direction * quality(x, y)).sum(), x)[0]
 
 
-def _within(attacked: Tensor, x: Tensor, eps: float) -> Tensor:
+def _within(attacked: Tensor, x: Tensor, eps: float | Tensor) -> Tensor:
     return torch.minimum(torch.maximum(attacked, x - eps), x + eps).clamp(0, 1)
 
 

@@ -22,7 +22,7 @@ from perceptloss.teach.exams.attacks import pgd
 from perceptloss.teach.run.critic import quality_of
 from perceptloss.teach.run.options import CriticOptions
 from perceptloss.teach.run.setup import Material
-from perceptloss.teach.run.sources import Batch, SourceOptions
+from perceptloss.teach.run.sources import Batch, Source, SourceOptions
 from perceptloss.teach.run.teachers import Ladders, images
 
 __all__ = ["Remembered", "remembered"]
@@ -94,7 +94,7 @@ def remembered(material: Material, critic: Critic, options: CriticOptions, devic
     problems += [f"{s.options.label}: crops: readings are of whole images" for s in material.sources if s.options.crops]
     if problems:
         raise ConfigError(problems, "critic.remember")
-    sources = [Remembered(s, critic, options, device) for s in material.sources]  # type: ignore[arg-type]
+    sources: list[Source] = [Remembered(s, critic, options, device) for s in material.sources]  # type: ignore[arg-type]
     return replace(material, sources=sources)
 
 

@@ -1,8 +1,7 @@
 """What is known beside the teachers: damage that they judge too hard, and damage that people like less than they do.
 
-People like pixelation less than smooth enlargement at the same factor: nearest neighbours were the worst of eight
-interpolations in Yeganeh, Rostami, Wang, "Objective Quality Assessment of Interpolated Natural Images", IEEE TIP 2015.
-LPIPS, SSIMULACRA 2 and ColorVideoVDP say the opposite.
+People like pixelation less than smooth enlargement by the same factor (`perceptloss.teach.run.enlargers` says how that
+is known); LPIPS, SSIMULACRA 2 and ColorVideoVDP say the opposite.
 """
 
 from __future__ import annotations
