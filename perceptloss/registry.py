@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final, get_args
@@ -20,7 +21,8 @@ from perceptloss.weights.loading import direction_in, load, load_default
 from perceptloss.weights.search import Source
 
 __all__ = [
-    *("DEFAULT", "Default", "Weights", "create_critic", "find_entry", "get_card", "list_critics", "register_critic"),
+    *("DEFAULT", "Default", "Weights", "create_critic", "find_entry", "get_card", "list_critics", "option_problems"),
+    "register_critic",
 ]
 
 # critic name -> module of perceptloss.critics that holds its entry
@@ -201,6 +203,7 @@ def create_critic(
     *,
     precision: Precision = "fp32",
     better: Direction | None = None,
+    options: Mapping[str, object] | None = None,
 ) -> Critic:
     """Build a frozen critic.
 
@@ -214,16 +217,20 @@ def create_critic(
         precision: Of the trunk; `bf16` or `fp16` where the card allows it.
         better: Direction of the scores of these weights. Left out: what the file's own metadata says
             (`perceptloss weights convert --better`), else what the card says.
+        options: Arguments of the critic's class beside its card, such as `pixels_per_degree` of mini-fr; most shape
+            the network, and need weights of that shape.
 
     Raises:
         UnknownCritic: with the nearest names.
         WeightsError: if a file is missing or does not fit.
-        ConfigError: if the direction is none, or does not go with the critic.
+        ConfigError: if the direction is none, or does not go with the critic; listing options that it has not.
     """
     entry = find_entry(name)
+    if problems := option_problems(entry, options or {}):
+        raise ConfigError(problems, f"options of {entry.card.name}")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(0)
-        critic = entry.build(entry.card)
+        critic = entry.build(entry.card, **(options or {}))
     critic.freeze()
     set_precision(critic, precision)
     paths: list[Path] = []
@@ -237,6 +244,17 @@ def create_critic(
     if better is not None:
         set_direction(critic, better)
     return critic
+
+
+def option_problems(entry: Entry, options: Mapping[str, object]) -> list[str]:
+    """Options that the class of a critic does not have, or that its entry fixes, as problems."""
+    parameters = inspect.signature(entry.build).parameters
+    known = [name for name in parameters if name != next(iter(parameters))]
+    bound = entry.build.keywords if isinstance(entry.build, partial) else {}
+    problems = [f"{entry.card.name!r} has no option {o!r}{near(o, known)}" for o in options if o not in known]
+    return problems + [
+        f"{o!r} is fixed to {bound[o]!r} in {entry.card.name!r}" for o in options if o in bound and o in known
+    ]
 
 
 def set_direction(critic: Critic, better: Direction) -> None:

@@ -13,7 +13,7 @@ from perceptloss.card import Card, Direction, Shape
 from perceptloss.critic import Critic, Overshoot, Precision
 from perceptloss.errors import ConfigError, UnknownCritic, near
 from perceptloss.loss.terms import GradMode, Grey, OnNonFinite, TermOptions, Terms, TermSpec
-from perceptloss.registry import get_card
+from perceptloss.registry import find_entry, get_card, option_problems
 
 __all__ = ["parse_loss", "parse_terms"]
 
@@ -78,6 +78,8 @@ def _parse_term(raw: dict[str, Any], problems: list[str]) -> TermSpec | None:
         card = critic.card
         if "weights" in raw:
             problems.append("'weights' goes with a critic's name, but this critic is built already")
+        if "options" in raw:
+            problems.append("'options' goes with a critic's name, but this critic is built already")
         if "better" in raw:
             problems.append("'better' goes with a critic's name; this critic is built already, call its turn()")
     elif isinstance(critic, str):
@@ -87,6 +89,8 @@ def _parse_term(raw: dict[str, Any], problems: list[str]) -> TermSpec | None:
             problems.append(str(error))
             return None
         critic = card.name  # the registered one, if it was called otherwise
+        if isinstance(raw.get("options"), Mapping):
+            problems += option_problems(find_entry(critic), raw["options"])
     else:
         problems.append(f"'critic' must be a name or a Critic, got {critic!r}")
         return None
@@ -154,6 +158,7 @@ _TERM_RULES: dict[str, _Rule] = {
     "tolerance": ("a non-negative number", lambda value: _is_number(value) and value >= 0),
     **dict.fromkeys(("start", "ramp", "crop"), _COUNT),
     "better": _one_of(Direction),
+    "options": ("a mapping of arguments of the critic", lambda value: isinstance(value, Mapping)),
 }
 _OPTION_RULES: dict[str, _Rule] = {
     "grad": _one_of(GradMode),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypedDict
 
 import torch.nn.functional as F
@@ -56,6 +56,8 @@ class TermOptions(TypedDict, total=False):
     """As for `create_critic`."""
     grey: Grey
     """What happens to images of one channel; as for the loss unless given."""
+    options: Mapping[str, object]
+    """As for `create_critic`."""
 
 
 Terms = Mapping[str, float | TermOptions] | Sequence[TermOptions]
@@ -80,6 +82,7 @@ class TermSpec:
     better: Direction | None = None
     monitor: bool = False
     grey: Grey = "refuse"
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +146,9 @@ def build_terms(specs: Sequence[TermSpec]) -> list[Term]:
             critic = spec.critic
             set_precision(critic, spec.precision)
         else:
-            critic = create_critic(spec.critic, spec.weights, precision=spec.precision, better=spec.better)
+            critic = create_critic(
+                spec.critic, spec.weights, precision=spec.precision, better=spec.better, options=spec.options
+            )
             if spec.shape == "distance" and critic.card.better == "higher":
                 problem = "shape 'distance' minimises the score, but its weights say that higher is better"
                 raise ConfigError([f"{spec.label}: {problem}"], "critics")

@@ -4,17 +4,20 @@ from functools import lru_cache
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from skimage import data
 from torch.utils.flop_counter import FlopCounterMode
 
 from perceptloss import create_critic
+from perceptloss.critics.mini.band_bank import BandBank
 from perceptloss.critics.mini.pair_distance import Positive, RisingHead
-from perceptloss.critics.mini.similarity_bank import SimilarityBank
-from perceptloss.critics.mini.statistics_bank import StatisticsBank
-from perceptloss.critics.mini.stereo import row_attention
-from perceptloss.networks.trunks import Ladder
+from perceptloss.critics.mini.statistics_bank import Lagged, StatisticsBank
+from perceptloss.critics.mini.stereo import row_attention, smooth_norm
+from perceptloss.errors import ConfigError
+from perceptloss.networks.trunks import Lite, lite_state
 from perceptloss.teach.degradations import degrade
+from perceptloss.teach.degradations.enlarge import enlarge
 from perceptloss.teach.degradations.stereo import stereo_pair
 from perceptloss.weights.manifest import shipped
 
@@ -87,23 +90,44 @@ def test_positive_weights_start_at_the_sum_asked_for():
     assert (Positive(3, 2).weight > 0).all()
 
 
-def test_similarity_bank_has_bounded_distances():
-    bank = SimilarityBank(2)
+def test_bands_have_bounded_distances():
+    bank = BandBank(3)
     x, y = torch.rand(2, 2, 3, 40, 33)
-    found = bank(x, y)
-    assert found.shape == (2, bank.features) and (found >= -1e-6).all() and found.max() <= 2
-    assert (bank(y, y) == 0).all()
+    found, own, facts = bank(x, y)
+    assert found.shape == (2, bank.features) and own.shape == facts.shape == (2, bank.facts)
+    assert (found >= 0).all() and found.max() <= 2
+    same, own, facts = bank(y, y)
+    assert (same == 0).all() and (own == facts).all()
 
 
-def test_similarity_bank_holds_its_edge_weights_unless_told():
-    bank = SimilarityBank(1).double()
-    x, y = torch.rand(2, 1, 3, 24, 24, dtype=torch.float64)
-    x.requires_grad_()
-    held, exact = (torch.autograd.grad(bank(x, y, hold=hold).sum(), x)[0] for hold in (True, False))
-    assert not torch.allclose(held, exact)
-    step = 1e-6 * torch.randn_like(x)
-    measured = (bank(x + step, y, hold=False) - bank(x - step, y, hold=False)).sum() / 2
-    assert measured.item() == pytest.approx((exact * step).sum().item(), rel=1e-4)
+def test_gradients_of_bands_and_statistics_are_those_of_their_values():
+    torch.manual_seed(0)
+    x, y = torch.rand(2, 1, 3, 12, 11, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: BandBank(2)(x, y)[0], x.clone().requires_grad_())
+    assert torch.autograd.gradcheck(StatisticsBank(1), x.clone().requires_grad_())
+    rows = torch.randn(2, 9, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda r: Lagged.apply(r, (1, 3)), rows)
+
+
+def test_steps_gathered_in_few_places_are_seen():
+    image = photo()
+    smooth, blocks = (enlarge(image, 4, name) for name in ("bilinear", "nearest"))
+    sparser = [4, 9]  # its mean and weighted mean at full size
+    found = [BandBank(1)(x, image)[0][0, sparser] for x in (smooth, blocks)]
+    assert (found[1] > 2 * found[0]).all(), found
+
+
+def test_masking_is_bounded_and_knows_the_reference_alone():
+    critic = create_critic("mini-fr", weights=None)
+    facts = 100 * torch.randn(64, critic.facts)
+    torch.nn.init.normal_(critic.masking.outer.weight)
+    factor = critic.masking(facts)
+    assert factor.min() > 0.3 and factor.max() < 3.4 and factor.std() > 0.1
+    x, y = torch.rand(2, 1, 3, 64, 64)
+    reading = critic.reading(x, y, critic.look(x), critic.look(y))
+    other = critic.reading(1 - x, y, critic.look(1 - x), critic.look(y))
+    kept = slice(sum(critic.sizes[:2]), sum(critic.sizes[:3]))
+    torch.testing.assert_close(reading[:, kept], other[:, kept])
 
 
 def test_statistics_are_of_ordinary_size_on_any_image():
@@ -113,16 +137,73 @@ def test_statistics_are_of_ordinary_size_on_any_image():
         assert found.shape == (1, bank.features) and found.isfinite().all() and found.abs().max() < 20
 
 
-def test_ladder_reads_every_pixel_equally_often():
-    trunk = Ladder((8, 8))
-    for layer in trunk.features:
-        if isinstance(layer, torch.nn.Conv2d):
-            torch.nn.init.constant_(layer.weight, 0.1)
-    x = torch.full((1, 3, 64, 64), 0.9, requires_grad=True)
-    trunk(x, ["stage2"])["stage2"].sum().backward()
-    inner = x.grad[..., 16:-16, 16:-16]
-    assert inner.max() / inner.min() < 1 + 1e-5
-    assert trunk.starts(7) == [4]
+# --- the trunk ----------------------------------------------------------------------------------
+
+
+def test_trunk_reads_every_pixel_equally_often():
+    trunk = Lite().double()
+    for module in trunk.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.constant_(module.weight, 1e-3)
+    x = torch.full((1, 3, 256, 256), 0.9, dtype=torch.float64, requires_grad=True)
+    trunk(x, ["near.block5"])["near.block5"].sum().backward()
+    inner = x.grad[..., 96:-96, 96:-96]
+    assert inner.max() / inner.min() < 1 + 1e-9
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_block_has_the_gradients_of_its_plain_form(number):
+    torch.manual_seed(0)
+    block = Lite().double().blocks[number]
+    layer = block.depthwise if block.expand is None else block.expand
+    h = torch.randn(1, layer.in_channels, 5, 4, dtype=torch.float64, requires_grad=True)
+    out = block(h)
+    assert torch.autograd.gradgradcheck(block, h)
+    (found,) = torch.autograd.grad(out.sin().sum(), h)
+    block.requires_grad_(True)
+    plain = block(h)
+    torch.testing.assert_close(out, plain)
+    torch.testing.assert_close(found, torch.autograd.grad(plain.sin().sum(), h)[0])
+
+
+def test_strided_layers_become_the_mean_of_four_places():
+    names = (
+        ("_conv_stem", "_bn0"),
+        *(
+            (f"_blocks.{n}._{conv}", f"_blocks.{n}._{norm}")
+            for n in range(16)
+            for conv, norm in (("expand_conv", "bn0"), ("depthwise_conv", "bn1"), ("project_conv", "bn2"))
+        ),
+    )
+    torch.manual_seed(0)
+    file = {f"{conv}.weight": torch.randn(4, 3, 3, 3) for conv, _ in names}
+    for _, norm in names:
+        file |= {f"{norm}.{part}": torch.rand(4) + 0.5 for part in ("weight", "bias", "running_mean", "running_var")}
+    state, x = lite_state(file), torch.rand(1, 3, 12, 12)
+    for ours, theirs in (("stem", names[0]), ("blocks.1.depthwise", ("_blocks.1._depthwise_conv", "_blocks.1._bn1"))):
+        numbers = [file[f"{theirs[1]}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+        everywhere = F.batch_norm(F.conv2d(x, file[f"{theirs[0]}.weight"]), *numbers, eps=1e-3)
+        found = F.conv2d(x, state[f"{ours}.weight"], state[f"{ours}.bias"])
+        torch.testing.assert_close(found, F.avg_pool2d(everywhere, 2, 1))
+    assert state["blocks.2.depthwise.weight"].shape[-1] == 3  # not strided
+
+
+@pytest.mark.parametrize("name", ["mini-fr", "mini-nr"])
+@pytest.mark.parametrize("damage", ["gaussian-blur", "white-noise"])
+def test_gradient_has_no_grid(name, damage):
+    """Its spectrum has no peak at the frequencies of strides, against what lies beside them."""
+    whole = torch.from_numpy(data.astronaut()[:384, :384].copy()).permute(2, 0, 1)[None].float() / 255
+    y = torch.cat([part for row in whole.split(128, 2) for part in row.split(128, 3)])
+    x = degrade(y, damage, 2.0, seed=0).requires_grad_()
+    create_critic(name)(x, y).sum().backward()
+    window = torch.hann_window(96)
+    power = torch.fft.fft2(x.grad.mean(1)[:, 16:-16, 16:-16] * window * window[:, None]).abs().square().mean(0)
+    for period in (2, 4):
+        at = 96 // period
+        beside = [*range(at - 7, at - 2), *range(at + 3, at + 8)]
+        peak = power[at, :2].mean() + power[:2, at].mean()
+        around = power[beside, :2].mean() + power[:2, beside].mean()
+        assert 10 * (peak / around).log10() < 3, (period, peak / around)
 
 
 # --- stereo -------------------------------------------------------------------------------------
@@ -150,6 +231,13 @@ def test_row_attention_finds_a_shift():
     shares = row_attention(left, right, sharpness=200.0)
     torch.testing.assert_close(shares.sum(-1), torch.ones(1, 3, 12))
     assert (shares.argmax(-1)[..., 2:] == torch.arange(10)).all()
+
+
+def test_the_worse_view_counts_more_the_greater_the_power():
+    views, shares = torch.tensor([[1.0, 0.0, 2.0], [3.0, 0.0, 2.0]]), torch.full((2, 3), 0.5)
+    mean, most = (smooth_norm(views, shares, torch.tensor(p)) for p in (1.0, 60.0))
+    torch.testing.assert_close(mean, torch.tensor([2.0, 0.0, 2.0]))
+    assert most[0] > 2.9 and most[1] == 0 and abs(most[2] - 2) < 1e-5
 
 
 # --- what the shipped weights know --------------------------------------------------------------
@@ -180,3 +268,39 @@ def test_more_stereo_damage_is_worse(name):
 def test_more_water_is_worse(name):
     quality = create_critic("mini-underwater")(ladder(name, (0, 2.5, 5)))
     assert (quality.diff() < 0).all(), quality
+
+
+@pytest.mark.parametrize("name", ["mini-fr", "mini-nr"])
+@pytest.mark.parametrize("factor", [2, 3, 4, 6, 8])
+def test_pixelation_is_worse_than_smooth_enlargement(name, factor):
+    critic = create_critic(name)
+    sign = 1 if critic.card.better == "higher" else -1
+    for picture in (data.astronaut(), data.coffee(), data.chelsea()):
+        y = torch.from_numpy(picture[:288, :288].copy()).permute(2, 0, 1)[None].float() / 255
+        nearest, *smooth = (sign * critic(enlarge(y, factor, n), y).item() for n in ("nearest", "bilinear", "bicubic"))
+        assert nearest < min(smooth), (nearest, smooth)
+
+
+def test_a_shift_of_a_pixel_is_forgiven_more_than_blur():
+    critic, y = create_critic("mini-fr"), photo()
+    shifted, blurred = y.roll(1, 3)[..., 8:-8], degrade(y, "gaussian-blur", 3.0, seed=0)[..., 8:-8]
+    assert 2 * critic(shifted, y[..., 8:-8]) < critic(blurred, y[..., 8:-8])
+
+
+def test_preference_is_a_probability_that_turns_with_its_images():
+    critic, y = create_critic("mini-fr"), photo()
+    a, b = degrade(y, "gaussian-blur", 1.5, seed=0), degrade(y, "gaussian-blur", 4.0, seed=0)
+    for reference in (y, degrade(y, "jpeg", 2.0, seed=0)):
+        first, second = critic.prefer(a, b, reference), critic.prefer(b, a, reference)
+        torch.testing.assert_close(first + second, torch.ones(1))
+        assert first > 0.7, first
+    assert critic.prefer(a, a, y).item() == 0.5
+
+
+def test_from_farther_away_fine_damage_counts_less():
+    y = photo()
+    x, other = degrade(y, "high-frequency-noise", 3.0, seed=0), degrade(y, "contrast-down", 3.0, seed=0)
+    near, far = create_critic("mini-fr"), create_critic("mini-fr", options={"pixels_per_degree": 120})
+    assert far(x, y) / far(other, y) < near(x, y) / near(other, y)
+    with pytest.raises(ConfigError, match="pixels_per_degree: expected 60, 120"):
+        create_critic("mini-fr", options={"pixels_per_degree": 90})

@@ -18,7 +18,7 @@ from torch.linalg import vecdot
 from perceptloss.critics.mini.band_bank import halve_whole, smooth
 from perceptloss.networks.functional import PREWITT, YIQ, edge_magnitude, mix_channels
 
-__all__ = ["StatisticsBank"]
+__all__ = ["Lagged", "StatisticsBank"]
 
 _FLAT = 1.0 / 255  # added to local deviations before dividing, as in BRISQUE
 _FLOOR = 1e-3  # below which a mean is as good as 0 for a logarithm
@@ -80,13 +80,13 @@ def _of_texture(light: Tensor) -> Sequence[Tensor]:
     found.append(vecdot(flat, square) / square.shape[1] / (power + 0.1))
     width = light.shape[-1]
     neighbours = (1, width, width + 1, width - 1)
-    products = _Lagged.apply(flat, (*neighbours, 2))  # two pixels apart: blur and enlargement show here
-    sizes = _Lagged.apply(flat.abs(), neighbours)
+    products = Lagged.apply(flat, (*neighbours, 2))  # two pixels apart: blur and enlargement show here
+    sizes = Lagged.apply(flat.abs(), neighbours)
     both = [(products[:, i], sizes[:, i]) for i in range(len(neighbours))]
     return [*found, *(mean for pair in both for mean in pair), products[:, -1]]
 
 
-class _Lagged(torch.autograd.Function):
+class Lagged(torch.autograd.Function):
     """Mean products of rows (N, P) with themselves, so many places later, (N, lags); keeps no product."""
 
     @staticmethod

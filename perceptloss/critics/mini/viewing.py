@@ -50,6 +50,12 @@ class LiteCritic(TrunkCritic):
         self.halvings = int(octaves)
         self.trunk: Trunk = Lite()
 
+    @property
+    def signature(self) -> str:
+        """Also says from how far it looks, if that is not as it was taught."""
+        seen = f"|{_TAUGHT * 2**self.halvings:g} pixels per degree" if self.halvings else ""
+        return super().signature + seen
+
     def prepare(self, image: Tensor) -> Tensor:
         for _ in range(self.halvings):
             image = halve_whole(image)

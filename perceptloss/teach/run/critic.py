@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -15,11 +13,10 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from perceptloss import Critic, create_critic
-from perceptloss.critic import Entry
 from perceptloss.critics.mini.viewing import LiteCritic
 from perceptloss.errors import ConfigError, near
 from perceptloss.networks.trunks import Features, TrunkCritic
-from perceptloss.registry import find_entry, set_precision
+from perceptloss.registry import find_entry, option_problems, set_precision
 from perceptloss.teach.run.options import CriticOptions
 from perceptloss.teach.run.sources import Batch
 from perceptloss.teach.run.terms import Terms
@@ -75,7 +72,7 @@ def build_critic(options: CriticOptions, seed: int) -> Critic:
         WeightsError: if the file to start from is missing or does not fit.
     """
     entry = find_entry(options.name)
-    if problems := _option_problems(entry, options.options):
+    if problems := option_problems(entry, options.options):
         raise ConfigError(problems, "critic.options")
     if options.weights is not None and not options.options:  # which also reads the direction of the scores
         critic = create_critic(options.name, *([] if options.weights == "default" else [options.weights]))
@@ -91,16 +88,6 @@ def build_critic(options: CriticOptions, seed: int) -> Critic:
     _fix(critic, options.fixed)
     critic.train()
     return critic
-
-
-def _option_problems(entry: Entry, options: Mapping[str, Any]) -> list[str]:
-    parameters = inspect.signature(entry.build).parameters
-    known = [name for name in parameters if name != next(iter(parameters))]
-    bound = entry.build.keywords if isinstance(entry.build, functools.partial) else {}
-    problems = [f"{entry.card.name!r} has no option {o!r}{near(o, known)}" for o in options if o not in known]
-    return problems + [
-        f"{o!r} is fixed to {bound[o]!r} in {entry.card.name!r}" for o in options if o in bound and o in known
-    ]
 
 
 def _fix(critic: Critic, patterns: Sequence[str]) -> None:
