@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: `python -m benchmarks [costs|critics|libraries|precision|reference] [options]`."""
+"""Command line of the benchmarks: `python -m benchmarks [WHAT] [options]`; `--help` lists what there is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from benchmarks import reference
+from benchmarks import reference, trunks
 from benchmarks.cases import CASES, size_text
 from benchmarks.costs import Row, measure, render
 from benchmarks.critics import CriticRow
@@ -46,6 +46,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("what", nargs="?", choices=tuple(_DO), default="costs")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="for `reference`: the published pictures")
+    parser.add_argument("--set", type=Path, metavar="FOLDER", help="for `trunks`: a scored set to learn from")
+    parser.add_argument("--exam", type=Path, metavar="FOLDER", help="for `trunks`: a scored set of other photographs")
+    parser.add_argument("--opinions", type=Path, metavar="CSV", help="for `trunks`: people's, columns image and mos")
     parser.add_argument("--critic", action="append", help="for `critics`: repeatable; all if left out")
     parser.add_argument("--case", action="append", choices=sorted(CASES), help="repeatable; all if left out")
     parser.add_argument(
@@ -61,6 +64,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--repeat and --threads must be at least 1")
     if options.what == "reference" and (options.pictures is None or not options.pictures.is_dir()):
         parser.error("reference needs --pictures FOLDER; docs/reference-scores.md says what belongs into it")
+    if options.what == "trunks" and not (options.set and options.exam):
+        parser.error("trunks needs --set FOLDER and --exam FOLDER; docs/own-critics.md says which")
     if options.json is not None and (why := unwritable(options.json)):
         parser.error(f"--json {options.json} {why}")
     options.device = torch.device(options.device)
@@ -147,8 +152,17 @@ def _libraries(options: argparse.Namespace) -> dict[str, Any]:
     return {}
 
 
+def _trunks(options: argparse.Namespace) -> dict[str, Any]:
+    rows: list[trunks.TrunkRow] = []
+    images = 200 if options.quick else 4000
+    found = trunks.measure(options.set, options.exam, options.opinions, images, options.repeat)
+    shown(trunks.render(kept(found, rows)))
+    return {"trunks": [asdict(row) for row in rows]}
+
+
 _DO = {
-    "costs": _costs, "critics": _critics, "libraries": _libraries, "precision": _precision, "reference": _reference
+    "costs": _costs, "critics": _critics, "libraries": _libraries, "precision": _precision, "reference": _reference,
+    "trunks": _trunks,
 }  # fmt: skip
 
 

@@ -15,13 +15,14 @@ _HERE = Path(__file__).parent
 
 def pytest_addoption(parser):
     parser.addoption("--parity-dir", default=str(_HERE / "parity"), help="folder of parity cases, one sub-folder each")
-    parser.addoption("--every-row", action="store_true", help="our own parity cases without sparing any row")
+    parser.addoption("--thorough", action="store_true", help="also what takes long and seldom fails alone")
     parser.addoption("--other-rounding", action="store_true", help="as on a processor that sums in another order")
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "xdist_group(name): tests that run in one process")
     config.addinivalue_line("markers", "smoke: a first look at everything, in half a minute: pytest -m smoke")
+    config.addinivalue_line("markers", "thorough: takes long, and only runs with --thorough; CI runs it")
     config.addinivalue_line("markers", "every_name: also run for critics that are variants of one class")
     os.environ["PERCEPTLOSS_OFFLINE"] = "1"
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -58,8 +59,13 @@ def pytest_generate_tests(metafunc):
     metafunc.parametrize("critic", [card.name for card in cards], indirect=True, scope="module")
 
 
-def pytest_collection_modifyitems(items):
-    """Under xdist, keep together what shares a fixture: the tests of a file, of one critic, of one parity case."""
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is marked `thorough`, unless it is asked for; under xdist, keep together what shares a fixture:
+    the tests of a file, of one critic, of one parity case."""
+    if not config.getoption("thorough"):
+        spared = [item for item in items if item.get_closest_marker("thorough")]
+        config.hook.pytest_deselected(items=spared)
+        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
     for item in items:
         chosen = getattr(item, "callspec", None)
         shared = chosen.params.get("critic", chosen.params.get("row", "")) if chosen else ""

@@ -207,6 +207,7 @@ def test_rows_are_shown_as_they_come():
         next(shown)
 
 
+@pytest.mark.thorough
 def test_command_writes_rows(tmp_path, capsys):
     file = tmp_path / "numbers.json"
     assert main(["--quick", "--case", "lpips-vgg", "--size", "1x32x32", "--json", str(file)]) == 0

@@ -19,8 +19,9 @@ from perceptloss.registry import find_entry
 
 # Tracing takes seconds a critic. Behind these are all parts; most have one, or a trunk, that no other here has.
 COMPILED = (
-    *("biqa4k", "brisque", "ddbnet", "dfss", "fpr", "fsim", "haarpsi", "iqt", "jspl"),
-    *("lpips-squeeze", "maniqa", "mini-fr", "mini-nr", "monotonic-strict", "radn", "ssim", "uranker"),
+    *("brisque", "ddbnet", "dfss", "fpr", "fsim", "haarpsi", "jspl"),
+    *("lpips-squeeze", "mini-fr", "mini-nr", "monotonic-strict", "radn", "ssim"),
+    *(pytest.param(name, marks=pytest.mark.thorough) for name in ("biqa4k", "iqt", "maniqa", "uranker")),
 )
 RECURRENT = ("fpr",)  # torch does not trace a GRU
 

@@ -3,7 +3,7 @@
 `pytest tests/test_parity.py --parity-dir DIR` runs the cases of another folder. A case names the layout
 of a published checkpoint, how to fill it, inputs, and what the authors' code gave. The filled state goes
 through the public converter, the images are fed as plain RGB, and every number is compared in float64 and
-float32. What nothing here reads is a failure. Our own large cases spare some rows, unless `--every-row` is given.
+float32. What nothing here reads is a failure. Our own large cases spare some rows, unless `--thorough` is given.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from parity.case import Case, refuse
 from perceptloss import create_critic
 
 OWN = Path(__file__).parent / "parity"
-# Without --every-row our own cases spare what only repeats: by their number of parameters
+# Without --thorough our own cases spare what only repeats: by their number of parameters
 LARGE = 1e6  # every other input runs in the other type
-HUGE = 5e7  # all run in float32, and of each quantity the first row alone
+HUGE = 2e7  # all run in float32, and of each quantity the first row alone
 SMALLER = {"tres": "tres_resnet18"}  # and losses of a network run on the smaller one
 
 
@@ -35,11 +35,11 @@ def pytest_generate_tests(metafunc):
     if "row" not in metafunc.fixturenames:
         return
     folder = Path(metafunc.config.getoption("parity_dir"))
-    rows, ids = [], []
+    rows = []
     for path in sorted(folder.glob("*/case.json")):
         case = case_of(path.parent)
-        is_thrifty = folder == OWN and not metafunc.config.getoption("every_row")
-        size = case.facts.get("parameters", 0) if is_thrifty else 0
+        is_ours = folder == OWN
+        size = case.facts.get("parameters", 0) if is_ours else 0
         inputs = list(dict.fromkeys(row.input for row in case.rows))
         seen: set[str] = set()
         for number, row in enumerate(case.rows):
@@ -47,14 +47,16 @@ def pytest_generate_tests(metafunc):
             types = case.types[inputs.index(row.input) % 2 :][:1] if size > LARGE else case.types
             types = [dtype for dtype in case.types if dtype == "float32"] or types if size > HUGE else types
             repeats = size > HUGE and row.quantity in seen
-            if repeats or (is_thrifty and "loss" in row.quantity and path.parent.name in SMALLER):
-                continue
+            if repeats or (is_ours and "loss" in row.quantity and path.parent.name in SMALLER):
+                types = []
             seen.add(row.quantity)
-            rows += [(path.parent, number, dtype) for dtype in types]
-            ids += ["-".join(filter(None, (*what, dtype))) for dtype in types]
+            for dtype in case.types:
+                marks = () if dtype in types else (pytest.mark.thorough,)
+                name = "-".join(filter(None, (*what, dtype)))
+                rows.append(pytest.param((path.parent, number, dtype), marks=marks, id=name))
     if not rows:
         raise pytest.UsageError(f"--parity-dir {folder} holds no folder with a case.json")
-    metafunc.parametrize("row", rows, ids=ids)
+    metafunc.parametrize("row", rows)
 
 
 def test_agrees_with_the_authors_code(row):

@@ -62,6 +62,7 @@ def test_scores_are_those_of_the_critic(photos):
     assert results.scores("far", "ssim") == results.values[1][1]
 
 
+@pytest.mark.thorough
 def test_any_number_of_workers_gives_the_same_bits(photos, tmp_path):
     plan = make_plan(
         {"near": photos / "near", "far": photos / "far"},

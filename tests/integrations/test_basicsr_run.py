@@ -104,6 +104,7 @@ def test_auto_resume_continues_where_the_run_stopped(trained, tmp_path):
 @pytest.mark.parametrize(
     ("recipe", "losses"), [(GAN, ["l_g_pix", "l_dists", "l_gmsd", "l_g_gan"]), (LINES, ["l_pix", "l_percep"])]
 )
+@pytest.mark.thorough
 def test_other_recipes_train(recipe, losses, photographs, tmp_path):
     opt = shrunk(recipe, photographs)
     done = launch(tmp_path, opt)
@@ -115,6 +116,7 @@ def test_other_recipes_train(recipe, losses, photographs, tmp_path):
     assert (tmp_path / "experiments" / opt["name"] / "models" / "net_g_latest.pth").is_file()
 
 
+@pytest.mark.thorough
 def test_two_processes_log_the_mean_of_both(photographs, tmp_path):
     opt = shrunk(MSR, photographs)
     opt["datasets"]["train"] |= {"num_worker_per_gpu": 1, "persistent_workers": True}  # workers are spawned here

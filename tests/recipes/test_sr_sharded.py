@@ -52,6 +52,7 @@ def launch(tmp_path: Path, options: list[str], output: str) -> Path:
     return home
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("in_process")
 def test_sharded_training_equals_one_process_and_resumes_to_the_same_bits(tiny: list[str], tmp_path: Path) -> None:
     text = (

@@ -15,6 +15,7 @@ import torch
 from perceptloss import Card, Critic, get_card
 from perceptloss.compare.statistics.measures import srcc
 from perceptloss.compare.statistics.paired import ProtocolError
+from perceptloss.critics.mini.viewing import TRUNK
 from perceptloss.errors import ConfigError, UnknownCritic
 from perceptloss.output.names import visible
 from perceptloss.runs.config import option
@@ -140,6 +141,7 @@ def plan(table: Table, name: str, steps: int) -> Plan:
         "output": f"runs/critic-{stem}",
         "critic.name": card.name,
         "critic.weights": "default",
+        "critic.fixed": ["trunk.*"] if TRUNK in card.weights else [],
         "data": [entry],
         "objectives": {"pearson": 1.0},
         "train.steps": steps,
