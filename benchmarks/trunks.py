@@ -23,7 +23,7 @@ from perceptloss.compare.images import read
 from perceptloss.compare.statistics.measures import srcc
 from perceptloss.critics.mini.nr import pooled
 from perceptloss.networks.filters import halve
-from perceptloss.networks.trunks import LITE_TAPS, Trunk
+from perceptloss.networks.trunks import LITE_TAPS, Trunk, TrunkCritic
 from perceptloss.teach.data.pictures import TAUGHT
 from perceptloss.teach.sets import ScoredSet
 
@@ -68,28 +68,25 @@ class Candidate:
         return pooled(trunk(x, self.taps), list(self.taps))
 
 
-def _lite() -> Trunk:
-    return create_critic("mini-nr").trunk  # type: ignore[attr-defined, no-any-return]
+def _of(name: str, **weights: None) -> Callable[[], Trunk]:
+    def make() -> Trunk:
+        critic = create_critic(name, **weights)
+        assert isinstance(critic, TrunkCritic)
+        return critic.trunk
 
-
-def _of(name: str) -> Callable[[], Trunk]:
-    return lambda: create_critic(name).trunk  # type: ignore[attr-defined, no-any-return]
-
-
-def _untaught() -> Trunk:
-    return create_critic("mini-nr", weights=None).trunk  # type: ignore[attr-defined, no-any-return]
+    return make
 
 
 _NEAR = tuple(tap for tap in LITE_TAPS if tap.startswith("near."))
 _FAR = tuple(tap for tap in LITE_TAPS if tap.startswith("far."))
 _FIRES = ("relu1", "fire3", "fire5", "fire7", "fire9")
 CANDIDATES = {
-    "EfficientNet-lite0, smooth, near": Candidate(_lite, _NEAR),
-    "EfficientNet-lite0, smooth, near and far": Candidate(_lite, (*_NEAR, *_FAR)),
-    "the same, near, to the fifth stage": Candidate(_lite, _NEAR[:5]),
+    "EfficientNet-lite0, smooth, near": Candidate(_of("mini-nr"), _NEAR),
+    "EfficientNet-lite0, smooth, near and far": Candidate(_of("mini-nr"), (*_NEAR, *_FAR)),
+    "the same, near, to the fifth stage": Candidate(_of("mini-nr"), _NEAR[:5]),
     "SqueezeNet 1.1": Candidate(_of("lpips-squeeze"), _FIRES),
     "SqueezeNet 1.1, halved": Candidate(_of("lpips-squeeze"), _FIRES, 1),
-    "random EfficientNet-lite0, near": Candidate(_untaught, _NEAR),
+    "random EfficientNet-lite0, near": Candidate(_of("mini-nr", weights=None), _NEAR),
 }
 
 

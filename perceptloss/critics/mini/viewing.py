@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from perceptloss.card import Card
 from perceptloss.critic import Critic
 from perceptloss.critics.mini.band_bank import halve_whole
-from perceptloss.errors import ConfigError
+from perceptloss.errors import ConfigError, WeightsError
 from perceptloss.networks.trunks import Features, Lite, Trunk, TrunkCritic
 from perceptloss.weights.checkpoints import read_state
 from perceptloss.weights.search import find
@@ -18,6 +20,7 @@ __all__ = ["TRUNK", "LiteCritic", "readings_of"]
 
 TRUNK = "lite0-smooth"
 """The file of the trunk."""
+_NONE = torch.empty(0, 0, 0)
 
 _TAUGHT = 60.0  # pixels per degree: a screen of 96 dpi from 90 cm
 
@@ -61,14 +64,20 @@ class LiteCritic(TrunkCritic):
             image = halve_whole(image)
         return image
 
-    def load_trunk(self) -> None:
-        """Fill the shared trunk with the weights that ship.
+    def start(self, file: str | Path | None) -> None:
+        """Take the trunk that ships, and of a file, also of another critic of our own, what has a place here.
 
         Raises:
-            MissingWeights: if the file is nowhere.
+            MissingWeights: if the trunk is nowhere.
+            WeightsError: if nothing of the file has a place.
         """
-        state = read_state(find(TRUNK))
-        self.load_state_dict({key: tensor.float() for key, tensor in state.items()}, strict=False)
+        own = self.state_dict()
+        for source in (find(TRUNK), *([] if file is None else [file])):
+            state = read_state(source)
+            fit = {key: tensor.float() for key, tensor in state.items() if own.get(key, _NONE).shape == tensor.shape}
+            if not fit:
+                raise WeightsError(f"{source} holds nothing that {self.card.name!r} could start from.")
+            self.load_state_dict(fit, strict=False)
 
     def reading(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
         """Everything that the learned parts see, (N, numbers)."""

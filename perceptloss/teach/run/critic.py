@@ -6,6 +6,7 @@ import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from perceptloss.registry import find_entry, option_problems, set_precision
 from perceptloss.teach.run.options import CriticOptions
 from perceptloss.teach.run.sources import Batch
 from perceptloss.teach.run.terms import Terms
+from perceptloss.weights.checkpoints import read_facts
 from perceptloss.weights.loading import load
 
 __all__ = [
@@ -74,20 +76,27 @@ def build_critic(options: CriticOptions, seed: int) -> Critic:
     entry = find_entry(options.name)
     if problems := option_problems(entry, options.options):
         raise ConfigError(problems, "critic.options")
-    if options.weights is not None and not options.options:  # which also reads the direction of the scores
-        critic = create_critic(options.name, *([] if options.weights == "default" else [options.weights]))
+    if options.weights is not None and not options.options and not _is_of_kin(options):
+        files = [] if options.weights == "default" else [options.weights]
+        critic = create_critic(options.name, *files)  # which also reads the direction of the scores
     else:
         set_seed(seed)
         critic = entry.build(entry.card, **options.options)
-        if options.weights not in (None, "default"):
+        if isinstance(critic, LiteCritic):
+            critic.start(options.weights)
+        elif options.weights is not None:
             load(critic, [options.weights])
-        elif isinstance(critic, LiteCritic):
-            critic.load_trunk()
     set_precision(critic, options.precision)
     critic.unfreeze()
     _fix(critic, options.fixed)
     critic.train()
     return critic
+
+
+def _is_of_kin(options: CriticOptions) -> bool:
+    """Whether the file to start from was taught for another critic."""
+    file = Path(str(options.weights))
+    return file.is_file() and read_facts(file).get("critic", options.name) != options.name
 
 
 def _fix(critic: Critic, patterns: Sequence[str]) -> None:

@@ -119,7 +119,7 @@ class ViewTeacher:
         with torch.inference_mode():
             x, y = views.float() / 255, clean.float() / 255
             q = self._quality(self.critic(x[asked], y[asked]).float()).tolist() if len(asked) else []
-            seen = dominance(x)[..., 0].tolist()
+            seen = dominance(x).tolist()
         found[asked] = torch.tensor(q)
         q_of_views, shares = found.view(2, -1), torch.tensor(seen)
         return (1 - _WORSE) * (shares * q_of_views).sum(0) + _WORSE * q_of_views.amin(0)
