@@ -24,6 +24,7 @@ from perceptloss.compare.statistics.measures import srcc
 from perceptloss.critics.mini.nr import pooled
 from perceptloss.networks.filters import halve
 from perceptloss.networks.trunks import LITE_TAPS, Trunk, TrunkCritic
+from perceptloss.registry import DEFAULT, Default
 from perceptloss.teach.data.pictures import TAUGHT
 from perceptloss.teach.sets import ScoredSet
 
@@ -68,9 +69,9 @@ class Candidate:
         return pooled(trunk(x, self.taps), list(self.taps))
 
 
-def _of(name: str, **weights: None) -> Callable[[], Trunk]:
+def _of(name: str, weights: Default | None = DEFAULT) -> Callable[[], Trunk]:
     def make() -> Trunk:
-        critic = create_critic(name, **weights)
+        critic = create_critic(name, weights)
         assert isinstance(critic, TrunkCritic)
         return critic.trunk
 

@@ -6,9 +6,11 @@ faster than from the images. Images are then neither cut nor turned.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 from perceptloss import Critic, create_critic
 from perceptloss.critics.mini.viewing import LiteCritic
 from perceptloss.errors import ConfigError
+from perceptloss.output.files import replacing
 from perceptloss.output.progress import bar
 from perceptloss.teach.exams.attacks import pgd
 from perceptloss.teach.run.critic import quality_of
@@ -100,20 +103,26 @@ def remembered(material: Material, critic: Critic, options: CriticOptions, devic
 
 @torch.no_grad()
 def _readings(inner: Ladders, critic: LiteCritic, device: torch.device) -> np.ndarray:
-    """Of all rows, (M, 1 or 2, numbers), float16."""
-    taught, has_pairs = inner.taught, critic.card.needs_reference
-    stand_ins = _stand_ins(inner)
-    kept: np.ndarray | None = None
-    with bar("readings", len(taught.level), show=True) as shown:
-        for start in range(0, len(taught.level), _AT_ONCE):
-            rows = np.arange(start, min(start + _AT_ONCE, len(taught.level)))
-            found = _read(critic, inner, rows, stand_ins[rows] if has_pairs else None, device)
-            if kept is None:
-                kept = np.empty((len(taught.level), *found.shape[1:]), dtype=np.float16)
-            kept[rows] = _small(found)
-            shown.update(len(rows))
-    assert kept is not None
-    return kept
+    """Of all rows, (M, 1 or 2, numbers), float16; kept beside the set for the next run that reads the same."""
+    count, stand_ins = len(inner.taught.level), _stand_ins(inner) if critic.card.needs_reference else None
+
+    def read(start: int) -> np.ndarray:
+        rows = np.arange(start, min(start + _AT_ONCE, count))
+        return _small(_read(critic, inner, rows, None if stand_ins is None else stand_ins[rows], device))
+
+    first = read(0)
+    seen = first.tobytes() + (b"" if stand_ins is None else stand_ins.tobytes())
+    kept = Path(inner.options.folder) / f"readings-{hashlib.sha256(seen).hexdigest()[:16]}.npy"
+    if kept.is_file():
+        return np.asarray(np.load(kept))
+    found = np.empty((count, *first.shape[1:]), dtype=np.float16)
+    with bar("readings", count, show=True) as shown:
+        for start in range(0, count, _AT_ONCE):
+            found[start : start + _AT_ONCE] = read(start)
+            shown.update(min(_AT_ONCE, count - start))
+    with replacing(kept) as draft, draft.open("wb") as file:
+        np.save(file, found)
+    return found
 
 
 def _small(found: Tensor) -> np.ndarray:
