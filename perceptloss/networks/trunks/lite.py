@@ -56,6 +56,8 @@ class _Block(nn.Module):
         self.project = nn.Conv2d(wide, out, 1)
 
     def forward(self, h: Tensor) -> Tensor:
+        if self.stride > 1 and 1 in h.shape[2:]:  # the kernel needs two
+            h = F.pad(h, (0, int(h.shape[3] == 1), 0, int(h.shape[2] == 1)), mode="replicate")
         layers = [layer for layer in (self.expand, self.depthwise, self.project) if layer is not None]
         tensors = [t for layer in layers for t in (layer.weight.to(h.dtype), _bias(layer).to(h.dtype))]
         place = (self.stride, self.padding, self.is_residual)
