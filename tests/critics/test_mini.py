@@ -9,7 +9,7 @@ from safetensors import safe_open
 from skimage import data
 from torch.utils.flop_counter import FlopCounterMode
 
-from perceptloss import create_critic
+from perceptloss import CriticLoss, create_critic
 from perceptloss.critics.mini.band_bank import BandBank
 from perceptloss.critics.mini.pair_distance import Positive, RisingHead
 from perceptloss.critics.mini.statistics_bank import Lagged, StatisticsBank
@@ -204,6 +204,19 @@ def test_gradient_has_no_grid(name, damage):
         peak = power[at, :2].mean() + power[:2, at].mean()
         around = power[beside, :2].mean() + power[:2, beside].mean()
         assert 10 * (peak / around).log10() < 3, (period, peak / around)
+
+
+def operations(loss):
+    x, y = torch.rand(2, 2, 3, 128, 128)
+    with FlopCounterMode(display=False) as counter:
+        loss(x.requires_grad_(), y).backward()
+    return counter.get_total_flops()
+
+
+def test_terms_share_one_run_of_the_trunk():
+    terms = {"mini-fr": 1.0, "mini-nr": 0.1}
+    alone = [operations(CriticLoss({name: weight})) for name, weight in terms.items()]
+    assert operations(CriticLoss(terms)) < 1.3 * max(alone)
 
 
 # --- stereo -------------------------------------------------------------------------------------
