@@ -72,7 +72,7 @@ class MiniNR(LiteCritic):
         >>> (-critic(x)).sum().backward()
     """
 
-    taps = tuple(tap for tap, width in LITE_TAPS.items() if width <= 80 or tap.startswith("near."))
+    taps = tuple(tap for tap, width in LITE_TAPS.items() if tap.startswith("full.") and width <= 80)
 
     def __init__(self, card: Card, *, scales: int = 3, hidden: int = 128, pixels_per_degree: float = 60.0) -> None:
         super().__init__(card, pixels_per_degree)

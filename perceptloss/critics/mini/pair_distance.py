@@ -18,8 +18,9 @@ from perceptloss.networks.trunks import LITE_TAPS, Features
 
 __all__ = ["PAIR_TAPS", "FeatureDistances", "Masking", "PairCritic", "Positive", "RisingHead", "tap_distances"]
 
-PAIR_TAPS: Mapping[str, int] = {tap: n for tap, n in LITE_TAPS.items() if n <= (112 if tap.startswith("near.") else 80)}
-"""What is compared, with its channels: the first stages of both views."""
+_DEEPEST = {"full": 0, "near": 112, "far": 80}  # channels
+PAIR_TAPS: Mapping[str, int] = {tap: n for tap, n in LITE_TAPS.items() if n <= _DEEPEST[tap.partition(".")[0]]}
+"""What is compared, with its channels: the first stages of what is seen from a distance."""
 _SORTS = 4
 _SMALL = 1e-2  # added to squared features before they divide
 _MASK = 1.2  # logarithm of the greatest factor by which a reference can mask, or bare

@@ -1,21 +1,20 @@
-"""EfficientNet-lite0 without aliasing, seen from near and from afar: the trunk that our own critics share.
+"""EfficientNet-lite0 without aliasing, seen from three distances: the trunk that our own critics share.
 
 Tan, Le: "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019, in the lite form of
 TensorFlow's repository: no gates, ReLU6 instead of SiLU. Two things are ours. Strided convolutions are blurred by a
 2x2 mean before their ReLU6 (Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019), which a kernel
 one pixel larger does at once: every input counts equally often, so that no gradient prints the grid of the strides.
-And an image is halved before, and once more: taps `near.*` and `far.*`.
+And an image is seen as it is, halved, and halved again: taps `full.*`, `near.*` and `far.*`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_input
 
 from perceptloss.networks.filters import halve
 from perceptloss.networks.trunks.trunk import Keep, Normalisation, Trunk
@@ -23,6 +22,7 @@ from perceptloss.networks.trunks.trunk import Keep, Normalisation, Trunk
 __all__ = ["LITE_TAPS", "Lite", "lite_state"]
 
 _EPS = 1e-3
+_CACHED = 1 << 18  # numbers of a widened part, 1 MiB
 _LITE: Normalisation = ((0.498,) * 3, (0.502,) * 3)
 # of every stage: how many times wider its blocks are inside, blocks, side of the kernel, stride of the first, channels
 _STAGES = (
@@ -35,7 +35,7 @@ _STAGES = (
     (6, 1, 3, 1, 320),
 )
 _ENDS = {"block0": 16, "block2": 24, "block4": 40, "block7": 80, "block10": 112, "block14": 192, "block15": 320}
-_VIEWS = ("near", "far")
+_VIEWS = ("full", "near", "far")
 
 LITE_TAPS: Mapping[str, int] = {f"{view}.{tap}": width for view in _VIEWS for tap, width in _ENDS.items()}
 """The taps at the ends of the stages, with their channels."""
@@ -94,29 +94,58 @@ def _mixed(h: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class _Narrow(torch.autograd.Function):
-    """A frozen block that keeps what its two ReLU6 give, and works in place; its gradient has a gradient again."""
+    """A frozen block, a few images after another, so that what it widens stays in the processor's cache.
+
+    It keeps its input alone, or small middles too. Its gradient has a gradient again.
+    """
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, place: Place, *tensors: Tensor) -> Tensor:
-        stride, padding, is_residual = place
-        *first, weight, bias, narrow, offset = tensors
-        wide = _mixed(h, *first).clamp_(0, 6) if first else h
-        middle = F.conv2d(wide, weight, bias, stride, padding, groups=len(weight)).clamp_(0, 6)
-        out = _mixed(middle, narrow, offset)
-        ctx.place, ctx.has_first, ctx.shape = place, bool(first), wide.shape
-        ctx.save_for_backward(middle, weight, narrow, *((wide, first[0]) if first else ()))
-        return out.add_(h) if is_residual else out
+        parts = _parts(h, tensors, place)
+        found = [_forth(h[part], tensors, place) for part in parts]
+        ctx.place, ctx.parts = place, parts
+        kept = found[0][:-1] if len(parts) == 1 else ()
+        ctx.save_for_backward(h, *tensors, *kept)
+        ctx.count = len(tensors)
+        out = found[0][-1] if len(parts) == 1 else torch.cat([each[-1] for each in found])
+        return out.add_(h) if place[2] else out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        stride, padding, is_residual = ctx.place
-        middle, weight, narrow, *first = ctx.saved_tensors
-        g = _through(_mixed(grads[0], narrow.flatten(1).T), middle)
-        g = conv2d_input(ctx.shape, weight, g, stride, padding, groups=len(weight))
-        if first:
-            g = _mixed(_through(g, first[0]), first[1].flatten(1).T)
-        g = g + grads[0] if is_residual else g
-        return g, None, *([None] * (6 if first else 4))
+        h, *rest = ctx.saved_tensors
+        tensors, kept = rest[: ctx.count], rest[ctx.count :]
+        found = []
+        for part in ctx.parts:
+            with torch.no_grad():  # where ReLU6 lets through is constant
+                middles = kept or _forth(h[part], tensors, ctx.place)[:-1]
+            found.append(_back(grads[0][part], middles, tensors, ctx.place))
+        g = found[0] if len(found) == 1 else torch.cat(found)
+        return g + grads[0] if ctx.place[2] else g, None, *([None] * ctx.count)
+
+
+def _parts(h: Tensor, tensors: Sequence[Tensor], place: Place) -> list[slice]:
+    """Images that go through a block together; on a GPU all of them."""
+    count, wide = len(h), tensors[-3].shape[0] * h.shape[2] * h.shape[3]
+    together = count if h.is_cuda else max(1, min(count, _CACHED // wide))
+    return [slice(start, start + together) for start in range(0, count, together)]
+
+
+def _forth(h: Tensor, tensors: Sequence[Tensor], place: Place) -> tuple[Tensor, ...]:
+    """What the two ReLU6 give, and the block without its shortcut."""
+    *first, weight, bias, narrow, offset = tensors
+    wide = _mixed(h, *first).clamp_(0, 6) if first else h
+    middle = F.conv2d(wide, weight, bias, place[0], place[1], groups=len(weight)).clamp_(0, 6)
+    return wide, middle, _mixed(middle, narrow, offset)
+
+
+def _back(g: Tensor, middles: Sequence[Tensor], tensors: Sequence[Tensor], place: Place) -> Tensor:
+    (wide, middle), (*first, weight, _, narrow, _) = middles, tensors
+    g = _through(_mixed(g, narrow.flatten(1).T), middle)
+    stride, padding = [place[0]] * 2, [place[1]] * 2
+    g = torch.ops.aten.convolution_backward(  # not by conv2d_input, which forgets that channels are last
+        g, wide, weight, None, stride, padding, [1, 1], False, [0, 0], len(weight), (True, False, False)
+    )[0]
+    return _mixed(_through(g, wide), first[0].flatten(1).T) if first else g
 
 
 def _through(g: Tensor, out: Tensor) -> Tensor:
@@ -127,7 +156,7 @@ def _through(g: Tensor, out: Tensor) -> Tensor:
 class Lite(Trunk):
     """See above; 2.9 M parameters.
 
-    Taps, of each of the views `near` (half the size) and `far` (a quarter): `block0` ... `block15`, 16 to 320
+    Taps, of each of the views `full`, `near` (half the size) and `far` (a quarter): `block0` ... `block15`, 16 to 320
     channels, at strides 2, then 4 from `block1`, 8 from `block3`, 16 from `block5` and 32 from `block11` of what the
     view shows. The last of each stage are `LITE_TAPS`.
     """
@@ -158,12 +187,17 @@ class Lite(Trunk):
         self, image: Tensor, taps: Iterable[str], keep: Keep = "all", dtype: torch.dtype | None = None
     ) -> dict[str, Tensor]:
         taps, found = tuple(taps), {}
-        for view in _VIEWS:
-            image = halve(image)
+        for halvings, view in enumerate(_VIEWS):
             wanted = [tap for tap in taps if tap.startswith(f"{view}.")]
             if wanted:
-                found.update(super().forward(image, wanted, keep, dtype))
+                found.update(super().forward(_halved(image, halvings), wanted, keep, dtype))
         return {tap: found[tap] for tap in taps}
+
+
+def _halved(image: Tensor, times: int) -> Tensor:
+    for _ in range(times):
+        image = halve(image)
+    return image
 
 
 def lite_state(file: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -23,7 +23,17 @@ from perceptloss.teach.sets.teachers import critic_in
 
 __all__ = ["Ladders", "Options", "Units", "open_source", "teacher_spec"]
 
-_OF_THE_PLAN = ("crop", "crops_per_photo", "singles", "levels_each", "chains", "chain_kinds", "always", "exclude")
+_OF_THE_PLAN = (
+    "crop",
+    "crops_per_photo",
+    "singles",
+    "levels_each",
+    "chains",
+    "chain_kinds",
+    "always",
+    "always_levels",
+    "exclude",
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,7 @@ class Options(SourceOptions):
     )
     degradations: tuple[str, ...] = option((), "names to use; none: all")
     always: tuple[str, ...] = option((), "names that every cut gets besides, all at the same levels, drawn together")
+    always_levels: tuple[float, ...] = option((), "these levels, in (0, 5]; none: drawn, as many as levels_each")
     exclude: tuple[str, ...] = option((), "names or families that are not used")
     teachers: dict[str, Any] = option(  # noqa: RUF009
         {}, "full-reference judges: {label: weight} or {label: {critic, weight, weights, shrink, ...}}"

@@ -39,6 +39,7 @@ class Plan:
         chains: Random chains of each crop.
         chain_kinds: Kinds of chains, in turn; a kind named twice comes twice as often.
         always: Degradations of every crop besides, all at the same levels, so that they can be compared.
+        always_levels: Which levels these are; none: drawn for each crop, as many as `levels_each`.
         degradations: Names to deal; None for all of three channels that `exclude` leaves.
         exclude: Names or families that are not dealt.
         seed: Of every draw.
@@ -55,6 +56,7 @@ class Plan:
     chains: int = 4
     chain_kinds: tuple[str, ...] = ("real-world", "mixed")
     always: tuple[str, ...] = ()
+    always_levels: tuple[float, ...] = ()
     degradations: tuple[str, ...] | None = None
     exclude: tuple[str, ...] = ()
     seed: int = 0
@@ -66,6 +68,7 @@ class Plan:
             "photos": tuple(Path(photo) for photo in self.photos),
             "chain_kinds": tuple(self.chain_kinds),
             "always": tuple(self.always),
+            "always_levels": tuple(float(level) for level in self.always_levels),
             "degradations": None if self.degradations is None else tuple(self.degradations),
             "exclude": tuple(self.exclude),
             "teachers": {label: replace(t, critic=t.critic or label) for label, t in self.teachers.items()},
@@ -130,6 +133,11 @@ def _problems_in_degradations(plan: Plan) -> list[str]:
         if name not in known
     ]
     problems += [
+        f"always_levels: expected numbers in (0, 5], got {level!r}"
+        for level in plan.always_levels
+        if not 0 < level <= 5
+    ]
+    problems += [
         f"exclude: {name!r} is neither a degradation nor a family{near(name, {*known, *families, *UNFIT})}"
         for name in plan.exclude
         if name not in {*known, *families, *UNFIT}
@@ -187,6 +195,7 @@ def facts(plan: Plan) -> dict[str, Any]:
         "exclude": sorted(plan.exclude),
         "chain_kinds": list(plan.chain_kinds),
         "always": list(plan.always),
+        **({"always_levels": list(plan.always_levels)} if plan.always_levels else {}),
         "tables": {name: [kind.identity, *kind.values] for name, kind in kinds.items()},
         "teachers": {label: facts_of(label, spec) for label, spec in plan.teachers.items()},
         "networks": {name: digest(path) for name, path in plan.networks.items()},

@@ -66,7 +66,8 @@ def versions(plan: Plan, number: int) -> tuple[Version, ...]:
         seed = shared if name in plan.always else derived(plan.seed, "single", number, position)
         family = "network" if name in networks else get_degradation(name).family
         group = number * len(names) + position
-        for level in _levels(plan.levels_each, seed):
+        is_given = name in plan.always and plan.always_levels
+        for level in plan.always_levels if is_given else _levels(plan.levels_each, seed):
             found.append(Version(name, family, level, group, (Step(name, level, seed),)))
     for position in range(plan.chains):
         kind = cast(Chain, plan.chain_kinds[(position + number * plan.chains) % len(plan.chain_kinds)])
