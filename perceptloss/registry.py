@@ -70,7 +70,7 @@ _TABLE: Final = {
     "mini-fr": "mini.fr",
     "mini-nr": "mini.nr",
     "mini-stereo": "mini.stereo",
-    "mini-underwater": "mini.nr",
+    "mini-underwater": "mini.underwater",
     "monotonic": "monotonic",
     "monotonic-strict": "monotonic",
     "ms-gmsd": "gmsd",

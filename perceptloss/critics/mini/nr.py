@@ -1,4 +1,4 @@
-"""mini-nr and mini-underwater: a small no-reference quality of our own, taught by degraded photographs.
+"""mini-nr: a small no-reference quality of our own, taught by degraded photographs.
 
 Not from a paper. Taps of the shared trunk, pooled by mean and deviation, beside statistics in the spirit of BRISQUE
 and UCIQE (`statistics_bank`), learn what full-reference critics say of a degraded photograph without seeing
@@ -7,8 +7,8 @@ the original. Trained by `recipes/critic.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,10 +73,12 @@ class MiniNR(LiteCritic):
     """
 
     taps = tuple(tap for tap, width in LITE_TAPS.items() if tap.startswith("full.") and width <= 80)
+    banks: Callable[[int], Any] = StatisticsBank
+    """Makes the statistics, of so many scales."""
 
     def __init__(self, card: Card, *, scales: int = 3, hidden: int = 128, pixels_per_degree: float = 60.0) -> None:
         super().__init__(card, pixels_per_degree)
-        self.bank = StatisticsBank(scales)
+        self.bank = self.banks(scales)
         self.features = 2 * sum(LITE_TAPS[tap] for tap in self.taps)
         self.head = QualityHead(self.features, self.bank.features, hidden)
 
@@ -107,19 +109,4 @@ _CARD = opinion_card(
     ),
 )
 
-_UNDERWATER = replace(
-    _CARD,
-    name="mini-underwater",
-    summary="Small underwater quality of our own, learned from simulated water and from raw and restored pairs.",
-    domains=frozenset({"underwater"}),
-    licence_weights="Apache-2.0 (trunk: EfficientNet-lite0; ours: weights/mini-underwater.md lists the pictures)",
-    weights=(TRUNK, "mini-underwater"),
-    paper="none; after Fu et al., Twice Mixing, SPIC 2022, and the image formation of Akkaynak and Treibitz, CVPR 2018",
-    source="perceptloss, recipes/configs/mini_underwater.yaml",
-    notes=(
-        "taught by full-reference critics and by mixing raw with restored pictures, never by people",
-        "a restorer can please it without getting better: keep its weight small beside a pixel loss",
-    ),
-)
-
-ENTRIES = {"mini-nr": Entry(_CARD, MiniNR), "mini-underwater": Entry(_UNDERWATER, MiniNR)}
+ENTRIES = {"mini-nr": Entry(_CARD, MiniNR)}

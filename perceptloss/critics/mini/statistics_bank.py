@@ -57,14 +57,14 @@ class StatisticsBank(nn.Module):
 def _of_light(light: Tensor) -> Sequence[Tensor]:
     mean, spread = light.mean((1, 2)), _deviation(light)
     dark, bright = F.relu(_TAILS - light) / _TAILS, F.relu(light - (1 - _TAILS)) / _TAILS
-    return [2 * mean - 1, _log(spread), dark.mean((1, 2)), bright.mean((1, 2))]
+    return [2 * mean - 1, log_size(spread), dark.mean((1, 2)), bright.mean((1, 2))]
 
 
 def _of_colour(chroma: Tensor) -> Sequence[Tensor]:
     size = (chroma.square().sum(1) + _FLOOR**2).sqrt()
     first, second = chroma.unbind(1)
     means = [4 * first.mean((1, 2)), 4 * second.mean((1, 2))]
-    return [*means, *(_log(_deviation(v)) for v in (first, second, size)), _log(size.mean((1, 2)))]
+    return [*means, *(log_size(_deviation(v)) for v in (first, second, size)), log_size(size.mean((1, 2)))]
 
 
 def _of_texture(light: Tensor) -> Sequence[Tensor]:
@@ -72,8 +72,8 @@ def _of_texture(light: Tensor) -> Sequence[Tensor]:
     deviation = (smooth(light.square()) - mean.square()).clamp_min(0).add(_FLOOR**2).sqrt()
     normal = ((light - mean) / (deviation + _FLAT)).squeeze(1)
     edges, deviation = edge_magnitude(light, PREWITT).squeeze(1), deviation.squeeze(1)
-    found = [_log(edges.mean((1, 2))), _log(_deviation(edges))]
-    found += [_log(deviation.mean((1, 2))), _log(_deviation(deviation)), deviation.log().mean((1, 2)) / 2 + 2]
+    found = [log_size(edges.mean((1, 2))), log_size(_deviation(edges))]
+    found += [log_size(deviation.mean((1, 2))), log_size(_deviation(deviation)), deviation.log().mean((1, 2)) / 2 + 2]
     square = (flat := normal.flatten(1)).square()
     power = square.mean(1)
     found += [power, flat.abs().mean(1), vecdot(square, square) / square.shape[1] / (power.square() + 0.1) - 2]
@@ -109,6 +109,6 @@ def _deviation(image: Tensor) -> Tensor:
     return (image - image.mean((1, 2), keepdim=True)).square().mean((1, 2)).add(_FLOOR**2).sqrt()
 
 
-def _log(positive: Tensor) -> Tensor:
+def log_size(positive: Tensor) -> Tensor:
     """Logarithm of a size in [0, 1], shifted to about -1 ... 1."""
     return (positive + _FLOOR).log() / 2 + 2
