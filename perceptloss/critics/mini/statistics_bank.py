@@ -18,7 +18,7 @@ from torch.linalg import vecdot
 from perceptloss.critics.mini.band_bank import halve_whole, smooth
 from perceptloss.networks.functional import PREWITT, YIQ, edge_magnitude, mix_channels
 
-__all__ = ["Lagged", "StatisticsBank"]
+__all__ = ["Lagged", "StatisticsBank", "log_size"]
 
 _FLAT = 1.0 / 255  # added to local deviations before dividing, as in BRISQUE
 _FLOOR = 1e-3  # below which a mean is as good as 0 for a logarithm

@@ -40,7 +40,7 @@ from perceptloss.teach.run.fresh import (
 from perceptloss.teach.run.photos import Photos, cut
 from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, families
 
-__all__ = ["Mixtures", "Options", "Scene", "find_scenes", "mix", "open_source"]
+__all__ = ["Mixtures", "Options", "Scene", "both", "find_scenes", "mix", "open_source"]
 
 _LEAST = 0.3  # level of further damage, below which most kinds vanish when rounded to 8 bits
 
@@ -156,19 +156,25 @@ def _exam(scenes: Sequence[Scene], options: Options, setting: Setting) -> Exam:
     return ladder_exam(options, setting, ladders, make, about, is_own_cut=True)
 
 
-def find_scenes(options: Options) -> list[Scene]:
+def find_scenes(raw_folders: Sequence[str], folders: Sequence[str], crop: int, label: str) -> list[Scene]:
     """The pairs of all folders.
+
+    Args:
+        raw_folders: Of raw pictures.
+        folders: Of references, one for each.
+        crop: Least side of a reference.
+        label: Of the source, for messages.
 
     Raises:
         ConfigError: listing missing folders, pictures without partner, unreadable and too small ones, and raw pictures
             of another shape than their references.
     """
-    if len(options.raw) != len(options.reference) or not options.raw:
-        counts = f"{len(options.raw)} folders of raw pictures, but {len(options.reference)} of references"
-        raise ConfigError([f"raw, reference: give at least one of each, one for one; got {counts}"], options.label)
+    if len(raw_folders) != len(folders) or not folders:
+        counts = f"{len(raw_folders)} folders of raw pictures, but {len(folders)} of references"
+        raise ConfigError([f"raw, reference: give at least one of each, one for one; got {counts}"], label)
     problems: list[str] = []
     scenes: list[Scene] = []
-    for raw_folder, folder in zip(options.raw, options.reference, strict=True):
+    for raw_folder, folder in zip(raw_folders, folders, strict=True):
         raw, references = listed(raw_folder, "raw", problems), listed(folder, "reference", problems)
         if raw and references:
             problems += [f"{raw[n]} has no reference in {folder}" for n in sorted(raw.keys() - references.keys())]
@@ -176,11 +182,11 @@ def find_scenes(options: Options) -> list[Scene]:
                 f"{references[n]} has no raw one in {raw_folder}" for n in sorted(references.keys() - raw.keys())
             ]
         scenes += [Scene(raw[name], references[name]) for name in references if name in raw]
-    problems += check([Pair(s.reference, None, "") for s in scenes], TAUGHT, options.crop, 1, decode=False)
+    problems += check([Pair(s.reference, None, "") for s in scenes], TAUGHT, crop, 1, decode=False)
     problems += check([Pair(s.raw, None, "") for s in scenes], TAUGHT, 1, 1, decode=False)
     problems += [] if problems else _misshapen(scenes)
     if problems:
-        raise ConfigError(problems, options.label)
+        raise ConfigError(problems, label)
     return scenes
 
 
@@ -202,7 +208,8 @@ def open_source(options: Options, setting: Setting) -> Opened:
         ConfigError: listing everything that is wrong with them.
     """
     problems: list[str] = []
-    scenes: list[Scene] = attempt(problems, lambda: find_scenes(options), [])
+    o = options
+    scenes: list[Scene] = attempt(problems, lambda: find_scenes(o.raw, o.reference, o.crop, o.label), [])
     unseen = attempt(problems, lambda: families(options.hold_out_families), frozenset())
     problems += name_problems(options.degradations, (), dict.fromkeys(list_degradations(), ""))
     if options.damage > LEVELS:

@@ -25,6 +25,7 @@ from perceptloss.teach.leaks.hashing import Fingerprints
 __all__ = [
     "KINDS",
     "Batch",
+    "Drawn",
     "Exam",
     "Opened",
     "Setting",
@@ -41,6 +42,7 @@ KINDS = (
     "teachers",  # photographs degraded by us, with the consensus of teachers
     "ladders",  # photographs degraded on the fly; nothing but the order of levels is known
     "opinions",  # datasets of people's scores
+    "enhanced",  # underwater pictures enhanced in many ways; what critics with and without reference agree on
     "mixtures",  # raw pictures mixed with their references; the order of strengths is known
     "stereo",  # pairs of views; a critic judges each, the order of levels is known
     "enlargers",  # an exam alone: cuts enlarged in many ways, in the order that people are known to see
@@ -180,6 +182,14 @@ class SourceOptions:
     def label(self) -> str:
         """Name in logs and tables."""
         return self.name or self.kind
+
+
+@dataclass(frozen=True)
+class Drawn(SourceOptions):
+    """How the items of a scored set are drawn."""
+
+    members: int = option(2, "images drawn of an item", at_least=1)
+    clean: float = option(0.25, "probability that the clean cut is one of them", at_least=0)
 
 
 def held_out(contents: np.ndarray, share: float, seed: int) -> np.ndarray:

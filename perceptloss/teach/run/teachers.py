@@ -16,12 +16,12 @@ from perceptloss.runs.config import option
 from perceptloss.runs.images import find_pairs
 from perceptloss.teach.degradations import get_degradation, list_degradations
 from perceptloss.teach.leaks.hashing import Fingerprints, fingerprint, fingerprint_files
-from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, SourceOptions, families, held_out
+from perceptloss.teach.run.sources import Batch, Drawn, Exam, Opened, Setting, SourceOptions, families, held_out
 from perceptloss.teach.run.targets import lowered, raised
 from perceptloss.teach.sets import Plan, ScoredSet, TeacherSpec, build
 from perceptloss.teach.sets.teachers import critic_in
 
-__all__ = ["Ladders", "Options", "Units", "open_source", "teacher_spec"]
+__all__ = ["Ladders", "Options", "Units", "exam_of", "open_source", "teacher_spec"]
 
 _OF_THE_PLAN = (
     "crop",
@@ -37,7 +37,7 @@ _OF_THE_PLAN = (
 
 
 @dataclass(frozen=True)
-class Options(SourceOptions):
+class Options(Drawn):
     """A scored set; its items are ladders (one degradation at several levels) and the chains of a cut."""
 
     folder: str = option("", "the scored set; made there if it is not finished and `photos` are given")
@@ -66,8 +66,6 @@ class Options(SourceOptions):
     networks: dict[str, Any] = option({}, "restoration networks that degrade: {name: file}")  # noqa: RUF009
     set_seed: int = option(0, "of the set's cuts, degradations and levels", at_least=0)
     processes: int = option(2, "that make the set", at_least=1)
-    members: int = option(2, "images drawn of an item", at_least=1)
-    clean: float = option(0.25, "probability that the clean cut is one of them", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -106,15 +104,23 @@ class Ladders:
         target: Quality of each row; NaN where unknown.
         is_used: Rows to learn from.
         options: Of the source.
+        together: See `Units.of`.
         with_reference: Whether batches bring references.
     """
 
     def __init__(
-        self, taught: ScoredSet, target: np.ndarray, is_used: np.ndarray, options: Options, *, with_reference: bool
+        self,
+        taught: ScoredSet,
+        target: np.ndarray,
+        is_used: np.ndarray,
+        options: Drawn,
+        together: Sequence[str] = (),
+        *,
+        with_reference: bool,
     ) -> None:
         self.taught, self.options, self.with_reference = taught, options, with_reference
         self.target, self.is_used = np.asarray(target, dtype=np.float32), is_used
-        self.units = Units.of(taught, is_used, options.always)
+        self.units = Units.of(taught, is_used, together)
         if not self.units.rows:
             raise ConfigError(["nothing is left to learn from"], options.label)
         names, kind = np.unique(np.asarray(taught.name), return_inverse=True)
@@ -184,10 +190,10 @@ def open_source(options: Options, setting: Setting) -> Opened:
     held = contents if setting.is_exam else held_out(contents, options.hold_out, setting.seed)
     unseen = families(options.hold_out_families)
     is_held = np.isin(taught.content, held)
-    exams = [_exam(options, taught, target, is_held, unseen, setting)] if is_held.any() else []
-    with_reference = setting.with_reference
+    exams = [exam_of(options, taught, target, is_held, unseen, setting)] if is_held.any() else []
     is_used = ~is_held & ~_is_touched(taught, unseen)
-    source = None if setting.is_exam else Ladders(taught, target, is_used, options, with_reference=with_reference)
+    known = (taught, target, is_used, options, options.always)
+    source = None if setting.is_exam else Ladders(*known, with_reference=setting.with_reference)
     rest = np.setdiff1d(contents, held)
     prints = [_prints(options, taught, part) for part in (rest, held)]
     return Opened(source, exams, prints[0], prints[1], _judges(taught, weights))
@@ -270,14 +276,15 @@ def _is_touched(taught: ScoredSet, unseen: frozenset[str]) -> np.ndarray:
     return in_chain | np.isin(taught.family, list(unseen))
 
 
-def _exam(
-    options: Options,
+def exam_of(
+    options: SourceOptions,
     taught: ScoredSet,
     target: np.ndarray,
     is_held: np.ndarray,
     unseen: frozenset[str],
     setting: Setting,
 ) -> Exam:
+    """The held rows as an exam."""
     rows = np.flatnonzero(is_held)
     if len(rows) < 2:
         raise PerceptlossError(f"{options.label}: an exam needs at least two images")
