@@ -60,7 +60,6 @@ class Options(Drawn):
     indices: dict[str, Any] = option({"uciqe": 1.0, "uiqm": 1.0, "niqe": 1.0}, "critics without reference, by weight")  # noqa: RUF009
     share: float = option(0.5, "of the target that is theirs; the teachers have the rest", at_least=0)
     enough: float = option(0.85, "share of all versions above which an index tells no difference", above=0)
-    folder: str = option("", "where versions and scores are kept; nothing: made in every run")
 
 
 @dataclass(frozen=True)
@@ -96,17 +95,16 @@ def made(contents: Sequence[Content], options: Options, setting: Setting, specs:
         "pixels": hashlib.sha256(of(0)[0].tobytes()).hexdigest(),
     })  # fmt: skip
     path = Path(o.folder) / f"{hashlib.sha256(facts.encode()).hexdigest()[:16]}.npz"
-    if o.folder and path.is_file():
+    if path.is_file():
         with np.load(path, allow_pickle=False) as kept:
             versions = [Version(*row) for row in json.loads(str(kept["versions"]))]
             return Made(kept["images"], kept["scores"], versions, json.loads(str(kept["higher"])))
     found = _asked([of(place) for place in range(len(cuts))], specs, o)
-    if o.folder:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows = json.dumps([list(vars(version).values()) for version in found.versions])
-        with replacing(path) as draft, draft.open("wb") as stream:
-            texts = {"versions": rows, "higher": json.dumps(dict(found.is_higher_better))}
-            np.savez(stream, images=found.images, scores=found.scores, **{k: np.array(v) for k, v in texts.items()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = json.dumps([list(vars(version).values()) for version in found.versions])
+    with replacing(path) as draft, draft.open("wb") as stream:
+        texts = {"versions": rows, "higher": json.dumps(dict(found.is_higher_better))}
+        np.savez(stream, images=found.images, scores=found.scores, **{k: np.array(v) for k, v in texts.items()})
     return found
 
 

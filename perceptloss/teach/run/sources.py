@@ -186,8 +186,9 @@ class SourceOptions:
 
 @dataclass(frozen=True)
 class Drawn(SourceOptions):
-    """How the items of a scored set are drawn."""
+    """How the items of a scored set are drawn, and where it lies."""
 
+    folder: str = option("", "the set; made there if it is not finished and pictures are given")
     members: int = option(2, "images drawn of an item", at_least=1)
     clean: float = option(0.25, "probability that the clean cut is one of them", at_least=0)
 

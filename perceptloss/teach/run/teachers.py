@@ -40,7 +40,6 @@ _OF_THE_PLAN = (
 class Options(Drawn):
     """A scored set; its items are ladders (one degradation at several levels) and the chains of a cut."""
 
-    folder: str = option("", "the scored set; made there if it is not finished and `photos` are given")
     photos: tuple[str, ...] = option(
         (), "folders of clean photographs; none: `folder` is finished, and only its cuts are compared for leaks"
     )
