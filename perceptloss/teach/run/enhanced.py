@@ -74,13 +74,7 @@ def _full(found: Made, specs: Mapping[str, TeacherSpec], count: int) -> Floats:
     )
 
 
-def _set_of(
-    found: Made,
-    contents: Sequence[Content],
-    options: Options,
-    specs: Mapping[str, TeacherSpec],
-    higher: dict[str, bool],
-) -> ScoredSet:
+def _set_of(found: Made, contents: Sequence[Content], options: Options, specs: Mapping[str, TeacherSpec]) -> ScoredSet:
     """The versions as a scored set; mixes of a cut are a group."""
     count = len(found.versions) // (len(contents) * options.cuts)
     reference = np.arange(len(found.versions)) // count
@@ -112,7 +106,8 @@ def _judged(
     contents: Sequence[Content], options: Options, setting: Setting, specs: Mapping[str, TeacherSpec]
 ) -> tuple[ScoredSet, Floats]:
     """Versions of all scenes, and their targets."""
-    found = setting.on_main(lambda: made(contents, options, setting, specs))
+    setting.on_main(lambda: made(contents, options, setting, specs) and None)
+    found = made(contents, options, setting, specs)
     taught = _set_of(found, contents, options, specs)
     count = len(found.versions) // len(taught.references)
     said = {name: found.scores[:, len(specs) + i] for i, name in enumerate(options.indices)}
@@ -177,6 +172,10 @@ def open_source(options: Options, setting: Setting) -> Opened:
     problems += _index_problems(options) + name_problems(
         options.degradations, (), dict.fromkeys(list_degradations(), "")
     )
+    if not options.folder:
+        problems.append("folder: where shall versions and scores be kept?")
+    if options.hold_out_families:
+        problems.append("hold_out_families: has no meaning here; leave names out of `degradations`")
     if options.overdone > options.enhanced:
         problems.append(f"overdone: at most as many as enhanced, {options.enhanced}; got {options.overdone}")
     if options.share > 1 or options.enough > 1:
