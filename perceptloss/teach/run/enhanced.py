@@ -22,7 +22,7 @@ from perceptloss.runs.images import Pair, check, find_pairs
 from perceptloss.teach.data.pictures import TAUGHT
 from perceptloss.teach.degradations import list_degradations
 from perceptloss.teach.degradations.core import LEVELS
-from perceptloss.teach.run.enhanced_scores import Content, Floats, Made, Options, made
+from perceptloss.teach.run.enhanced_scores import Content, Floats, Made, Options, files_of, made
 from perceptloss.teach.run.enhanced_versions import Version
 from perceptloss.teach.run.fresh import attempt, divided, name_problems, opened
 from perceptloss.teach.run.mixtures import Scene, find_scenes
@@ -185,9 +185,7 @@ def open_source(options: Options, setting: Setting) -> Opened:
     if problems:
         raise ConfigError(problems, options.label)
     taught, kept = divided(contents, options, setting)
-    files = [
-        [f for c in part for f in ((c.raw, c.reference) if isinstance(c, Scene) else (c,))] for part in (taught, kept)
-    ]
+    files = [[file for content in part for file in files_of(content)] for part in (taught, kept)]
     source = None
     if not setting.is_exam:
         rows, target = _judged(taught, options, setting, specs)

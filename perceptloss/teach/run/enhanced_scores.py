@@ -104,7 +104,8 @@ def made(contents: Sequence[Content], options: Options, setting: Setting, specs:
     rows = json.dumps([list(vars(version).values()) for version in found.versions])
     with replacing(path) as draft, draft.open("wb") as stream:
         texts = {"versions": rows, "higher": json.dumps(dict(found.is_higher_better))}
-        np.savez(stream, images=found.images, scores=found.scores, **{k: np.array(v) for k, v in texts.items()})
+        columns: dict[str, NDArray[Any]] = {name: np.array(text) for name, text in texts.items()}
+        np.savez(stream, allow_pickle=False, images=found.images, scores=found.scores, **columns)
     return found
 
 
