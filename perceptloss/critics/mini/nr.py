@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceptloss.card import Card, opinion_card
@@ -39,10 +40,12 @@ class QualityHead(nn.Module):
         features: Number of pooled features.
         statistics: Number of statistics.
         hidden: Units of the first layer; the second has half of them.
+        drop: Share of the trunk's features that it does without at a time while it learns.
     """
 
-    def __init__(self, features: int, statistics: int, hidden: int = 128) -> None:
+    def __init__(self, features: int, statistics: int, hidden: int = 128, drop: float = 0.0) -> None:
         super().__init__()
+        self.drop = drop
         self.normalise = nn.BatchNorm1d(features + statistics, momentum=0.02)
         self.layers = nn.Sequential(
             nn.Linear(features + statistics, hidden),
@@ -54,7 +57,9 @@ class QualityHead(nn.Module):
 
     def forward(self, features: Tensor, statistics: Tensor) -> Tensor:
         """(N, features) and (N, statistics) to (N,)."""
-        return self.layers(self.normalise(torch.cat([features, statistics], 1)))[:, 0]
+        numbers = self.normalise(torch.cat([features, statistics], 1))
+        seen, known = numbers.tensor_split([features.shape[1]], 1)
+        return self.layers(torch.cat([F.dropout(seen, self.drop, self.training), known], 1))[:, 0]
 
 
 class MiniNR(LiteCritic):
@@ -64,6 +69,7 @@ class MiniNR(LiteCritic):
         card: What it is.
         scales: Scales of the statistics.
         hidden: Units of the head.
+        drop: See `QualityHead`.
         pixels_per_degree: See `LiteCritic`.
 
     Example:
@@ -76,11 +82,19 @@ class MiniNR(LiteCritic):
     banks: Callable[[int], Any] = StatisticsBank
     """Makes the statistics, of so many scales."""
 
-    def __init__(self, card: Card, *, scales: int = 3, hidden: int = 128, pixels_per_degree: float = 60.0) -> None:
+    def __init__(
+        self,
+        card: Card,
+        *,
+        scales: int = 3,
+        hidden: int = 128,
+        drop: float = 0.0,
+        pixels_per_degree: float = 60.0,
+    ) -> None:
         super().__init__(card, pixels_per_degree)
         self.bank = self.banks(scales)
         self.features = 2 * sum(LITE_TAPS[tap] for tap in self.taps)
-        self.head = QualityHead(self.features, self.bank.features, hidden)
+        self.head = QualityHead(self.features, self.bank.features, hidden, drop)
 
     def reading(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
         """Pooled taps and statistics, (N, features + statistics)."""
