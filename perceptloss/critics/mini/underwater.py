@@ -16,6 +16,7 @@ from perceptloss.critics.mini.nr import MiniNR
 from perceptloss.critics.mini.statistics_bank import StatisticsBank
 from perceptloss.critics.mini.viewing import TRUNK
 from perceptloss.critics.mini.water_bank import WaterBank
+from perceptloss.networks.trunks import LITE_TAPS
 
 __all__ = ["ENTRIES", "MiniUnderwater"]
 
@@ -43,6 +44,7 @@ class MiniUnderwater(MiniNR):
         >>> (-critic(x)).sum().backward()
     """
 
+    taps = tuple(t for t, width in LITE_TAPS.items() if t.startswith("near.") or (t.startswith("far.") and width <= 80))
     banks = _Banks
 
 
