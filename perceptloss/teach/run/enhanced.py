@@ -27,10 +27,10 @@ from perceptloss.teach.run.enhanced_versions import Version
 from perceptloss.teach.run.fresh import attempt, divided, name_problems, opened
 from perceptloss.teach.run.mixtures import Scene, find_scenes
 from perceptloss.teach.run.sources import Exam, Opened, Setting
-from perceptloss.teach.run.teachers import Ladders, exam_of, teacher_spec
+from perceptloss.teach.run.teachers import Ladders, exam_of
 from perceptloss.teach.sets import ScoredSet, TeacherSpec
 from perceptloss.teach.sets.consensus import consensus, midranks
-from perceptloss.teach.sets.teachers import problems_in_teacher
+from perceptloss.teach.sets.teachers import problems_in_teacher, teacher_spec
 
 __all__ = ["Options", "open_source", "target_of"]
 

@@ -30,11 +30,10 @@ from perceptloss.teach.exams.exam import Exam
 from perceptloss.teach.leaks.hashing import fingerprint_files
 from perceptloss.teach.run.fresh import attempt
 from perceptloss.teach.run.sources import Opened, Setting
-from perceptloss.teach.run.teachers import teacher_spec
 from perceptloss.teach.run.versions import VersionOptions, Versions, find_photos, version_problems
 from perceptloss.teach.sets.consensus import consensus
 from perceptloss.teach.sets.judging import Panel
-from perceptloss.teach.sets.teachers import TeacherSpec, digest, facts_of, problems_in_teacher
+from perceptloss.teach.sets.teachers import TeacherSpec, digest, facts_of, problems_in_teacher, teacher_spec
 
 __all__ = ["Options", "open_source"]
 

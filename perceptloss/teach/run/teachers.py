@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from perceptloss.teach.degradations import get_degradation, list_degradations
 from perceptloss.teach.leaks.hashing import Fingerprints, fingerprint, fingerprint_files
 from perceptloss.teach.run.sources import Batch, Drawn, Exam, Opened, Setting, SourceOptions, families, held_out
 from perceptloss.teach.run.targets import lowered, raised
-from perceptloss.teach.sets import Plan, ScoredSet, TeacherSpec, build
-from perceptloss.teach.sets.teachers import critic_in
+from perceptloss.teach.sets import Plan, ScoredSet, build
+from perceptloss.teach.sets.teachers import critic_in, teacher_spec
 
-__all__ = ["Ladders", "Options", "Units", "exam_of", "open_source", "teacher_spec"]
+__all__ = ["Ladders", "Options", "Units", "exam_of", "open_source"]
 
 _OF_THE_PLAN = (
     "crop",
@@ -240,20 +240,6 @@ def _open(options: Options, setting: Setting) -> tuple[ScoredSet, Mapping[str, f
             options.label,
         )
     return taught, weights
-
-
-def teacher_spec(given: Any) -> TeacherSpec:
-    """A teacher as an entry gives it: a weight, or a mapping of the attributes of `TeacherSpec`.
-
-    Raises:
-        ConfigError: for anything else.
-    """
-    known = {field.name for field in fields(TeacherSpec)}
-    if isinstance(given, dict) and given.keys() <= known:
-        return TeacherSpec(**{**given, "weight": float(given.get("weight", 1.0))})
-    if isinstance(given, (int, float)) and not isinstance(given, bool):
-        return TeacherSpec(weight=float(given))
-    raise ConfigError([f"expected a weight or a mapping of {', '.join(sorted(known))}, got {given!r}"], "teachers")
 
 
 def _judges(taught: ScoredSet, weights: Mapping[str, float]) -> tuple[str, ...]:

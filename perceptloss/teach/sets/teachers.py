@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
 
 from perceptloss.card import Card
-from perceptloss.errors import UnknownCritic
+from perceptloss.errors import ConfigError, UnknownCritic
 from perceptloss.registry import get_card
 from perceptloss.teach.sets.packages import DISPLAYED, is_package, package, version_of
 from perceptloss.weights.download import sha256_of
 
-__all__ = ["FLOOR", "SHRINKS", "SIGMA", "TeacherSpec", "critic_in", "digest", "facts_of", "problems_in_teacher"]
+__all__ = [
+    "FLOOR",
+    "SHRINKS",
+    "SIGMA",
+    "TeacherSpec",
+    "critic_in",
+    "digest",
+    "facts_of",
+    "problems_in_teacher",
+    "teacher_spec",
+]
 
 SHRINKS: Final = (1, 2, 4)
 SIGMA: Final = 2.0  # of the blur of a reference that says how much texture it has, in pixels as judged
@@ -51,6 +61,20 @@ class TeacherSpec:
     def __post_init__(self) -> None:
         if isinstance(self.weights, list):
             object.__setattr__(self, "weights", tuple(self.weights))
+
+
+def teacher_spec(given: Any) -> TeacherSpec:
+    """A teacher as an entry gives it: a weight, or a mapping of the attributes of `TeacherSpec`.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    known = {field.name for field in fields(TeacherSpec)}
+    if isinstance(given, dict) and given.keys() <= known:
+        return TeacherSpec(**{**given, "weight": float(given.get("weight", 1.0))})
+    if isinstance(given, (int, float)) and not isinstance(given, bool):
+        return TeacherSpec(weight=float(given))
+    raise ConfigError([f"expected a weight or a mapping of {', '.join(sorted(known))}, got {given!r}"], "teachers")
 
 
 def problems_in_teacher(spec: TeacherSpec, crop: int) -> list[str]:
