@@ -7,6 +7,7 @@ import torch
 from skimage import data
 
 from perceptloss import create_critic
+from perceptloss.critics.mini.nr import QualityHead
 from perceptloss.critics.mini.water_bank import WaterBank
 from perceptloss.teach.degradations import degrade
 from perceptloss.teach.degradations.enhancers import ENHANCERS, enhanced
@@ -61,6 +62,17 @@ def test_water_veil_and_cast_move_statistics_that_noise_leaves_alone():
     noise = moved("white-noise", 1.0)
     for name in ("underwater-attenuation", "underwater-veil", "underwater-blue-cast", "colour-cast"):
         assert moved(name, 4.0) > noise, name
+
+
+def test_a_head_does_without_some_features_only_while_it_learns():
+    torch.manual_seed(0)
+    head = QualityHead(6, 4, hidden=8, drop=0.9)
+    features, statistics = torch.randn(2, 16, 6), torch.randn(16, 4)
+    assert not torch.equal(head(features[0], statistics), head(features[0], statistics))
+    head.eval()
+    assert torch.equal(head(features[0], statistics), head(features[0], statistics))
+    head.train().drop = 1.0
+    assert torch.equal(head(features[0], statistics), head(features[1], statistics))
 
 
 # --- enhancers ----------------------------------------------------------------------------------
