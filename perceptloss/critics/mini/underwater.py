@@ -34,7 +34,7 @@ class _Banks(nn.Module):
 
 
 class MiniUnderwater(MiniNR):
-    """Quality of an underwater picture, about 0 (worst) to 1 (best); higher is better, unbounded.
+    """Quality of an underwater picture, about -1 (a ruin) to 1 (clear); higher is better, unbounded.
 
     Arguments as of `MiniNR`.
 
