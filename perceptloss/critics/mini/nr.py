@@ -7,7 +7,9 @@ the original. Trained by `recipes/critic.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -22,6 +24,8 @@ from perceptloss.networks.trunks import LITE_TAPS, Features
 
 __all__ = ["ENTRIES", "MiniNR", "QualityHead", "pooled"]
 
+_FAR = 8.0  # deviations; a line must not be decided by numbers beyond
+
 
 def pooled(taps: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
     """Mean and deviation over pixels of every channel of some taps, (N, 2 x channels)."""
@@ -34,30 +38,26 @@ def pooled(taps: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
 
 
 class QualityHead(nn.Module):
-    """A perceptron on trunk features and statistics, each standardised over the images that it learned from.
+    """A line or a perceptron on trunk features and statistics, each standardised over the images that it learned from.
 
     Args:
         features: Number of pooled features.
         statistics: Number of statistics.
-        hidden: Units of the first layer; the second has half of them.
+        hidden: Units of the first layer, half of them in the second; 0: a line, which knows less and generalises better.
         drop: Share of the trunk's features that it does without at a time while it learns.
     """
 
     def __init__(self, features: int, statistics: int, hidden: int = 128, drop: float = 0.0) -> None:
         super().__init__()
-        self.drop = drop
+        self.drop, self.far = drop, math.inf if hidden else _FAR
         self.normalise = nn.BatchNorm1d(features + statistics, momentum=0.02)
-        self.layers = nn.Sequential(
-            nn.Linear(features + statistics, hidden),
-            nn.GELU(),
-            nn.Linear(hidden, hidden // 2),
-            nn.GELU(),
-            nn.Linear(hidden // 2, 1),
-        )
+        widths = [features + statistics, *((hidden, hidden // 2) if hidden else ()), 1]
+        layers = [part for pair in pairwise(widths) for part in (nn.Linear(*pair), nn.GELU())]
+        self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, features: Tensor, statistics: Tensor) -> Tensor:
         """(N, features) and (N, statistics) to (N,)."""
-        numbers = self.normalise(torch.cat([features, statistics], 1))
+        numbers = self.normalise(torch.cat([features, statistics], 1)).clamp(-self.far, self.far)
         seen, known = numbers.tensor_split([features.shape[1]], 1)
         return self.layers(torch.cat([F.dropout(seen, self.drop, self.training), known], 1))[:, 0]
 
@@ -68,7 +68,7 @@ class MiniNR(LiteCritic):
     Args:
         card: What it is.
         scales: Scales of the statistics.
-        hidden: Units of the head.
+        hidden: See `QualityHead`.
         drop: See `QualityHead`.
         pixels_per_degree: See `LiteCritic`.
 
@@ -87,7 +87,7 @@ class MiniNR(LiteCritic):
         card: Card,
         *,
         scales: int = 3,
-        hidden: int = 128,
+        hidden: int = 0,
         drop: float = 0.0,
         pixels_per_degree: float = 60.0,
     ) -> None:

@@ -7,6 +7,8 @@ indices of colour, contrast and naturalness say of enhanced pictures where they 
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -68,4 +70,4 @@ _CARD = opinion_card(
     ),
 )
 
-ENTRIES = {"mini-underwater": Entry(_CARD, MiniUnderwater)}
+ENTRIES = {"mini-underwater": Entry(_CARD, partial(MiniUnderwater, hidden=128))}
