@@ -43,7 +43,7 @@ class QualityHead(nn.Module):
     Args:
         features: Number of pooled features.
         statistics: Number of statistics.
-        hidden: Units of the first layer, half of them in the second; 0: a line, which knows less and generalises better.
+        hidden: Units of the first layer, half of them in the second; 0: a line, which generalises better.
         drop: Share of the trunk's features that it does without at a time while it learns.
     """
 
