@@ -30,8 +30,10 @@ class MiniFR(PairCritic):
         >>> critic(x, torch.rand(2, 3, 64, 64)).sum().backward()
     """
 
-    def __init__(self, card: Card, **options: float) -> None:
-        super().__init__(card, **options)  # type: ignore[arg-type]
+    def __init__(
+        self, card: Card, *, views: int = 6, scales: int = 5, hidden: int = 48, pixels_per_degree: float = 60.0
+    ) -> None:
+        super().__init__(card, views=views, scales=scales, hidden=hidden, pixels_per_degree=pixels_per_degree)
         inputs = self.bank.features + self.distances.features + self.facts
         self.normalise = nn.BatchNorm1d(inputs, affine=False, momentum=0.02)
         self.preference = nn.Sequential(nn.Linear(inputs, 64), nn.GELU(), nn.Linear(64, 1))
@@ -77,6 +79,7 @@ _CARD = distance_card(
     source="perceptloss, recipes/configs/mini_fr.yaml",
     notes=(
         "taught by other critics and by the order of degradations, never by people: it shares the teachers' errors",
+        "a move of a whole pixel still costs nearly as much as blur that one sees",
     ),
 )
 

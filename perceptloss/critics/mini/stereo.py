@@ -58,8 +58,10 @@ class MiniStereo(PairCritic):
 
     match_at = "near.block2"
 
-    def __init__(self, card: Card, **options: float) -> None:
-        super().__init__(card, **options)  # type: ignore[arg-type]
+    def __init__(
+        self, card: Card, *, views: int = 6, scales: int = 5, hidden: int = 48, pixels_per_degree: float = 60.0
+    ) -> None:
+        super().__init__(card, views=views, scales=scales, hidden=hidden, pixels_per_degree=pixels_per_degree)
         self.power = nn.Parameter(torch.tensor(1.0))
         self.agreement = Positive(2, 1)
 
@@ -118,7 +120,7 @@ _CARD = distance_card(
     paper="none; after Ma et al., Perception-Oriented Stereo Image Super-Resolution, ACM MM 2021",
     source="perceptloss, recipes/configs/mini_stereo.yaml",
     notes=(
-        "taught by HaarPSI on each view and by the order of stereo degradations, never by people",
+        "taught by mini-fr on each view and by the order of stereo degradations, never by people",
         "rows must correspond: feed rectified pairs",
         "memory grows with the square of the width: H W^2 / 512 shares for each direction",
     ),
