@@ -77,7 +77,7 @@ class Config(RunOptions):
     model: Model = field(default_factory=lambda: Model(options={"num_feat": 32, "num_conv": 8, "upscale": 4}))
     loss: Loss = field(default_factory=lambda: Loss(critics={"mini-fr": 0.015, "mini-nr": 0.001}))
     train: Train = field(default_factory=lambda: Train(steps=1250, lr=2e-3, warmup=100, ema=0.995))
-    val: Val = field(default_factory=lambda: Val(judges=("fsim", "iw-ssim", "dss", "nlpd", "ssim"), best="fsim"))
+    val: Val = field(default_factory=lambda: Val(judges=("fsim", "iw-ssim", "dss", "gmsd", "ssim"), best="fsim"))
     log: Log = field(default_factory=Log)
 
     @property
