@@ -18,7 +18,7 @@ from perceptloss.networks.restorers import Compact
 
 STEPS, BATCH, PATCH = 100, 8, 64
 CRITICS = {"mini-fr": 0.015, "gmsd": 0.1}  # name: weight beside L1; `perceptloss list` shows all
-JUDGES = ("psnr", "fsim", "gmsd")  # which only watch
+JUDGES = ("psnr", "fsim", "dss")  # which only watch
 
 
 def photograph(name: str) -> Tensor:
