@@ -30,6 +30,8 @@ class MiniFR(PairCritic):
         >>> critic(x, torch.rand(2, 3, 64, 64)).sum().backward()
     """
 
+    unused = (r"preference\..*",)  # of `prefer` alone
+
     def __init__(
         self, card: Card, *, views: int = 6, scales: int = 5, hidden: int = 48, pixels_per_degree: float = 60.0
     ) -> None:
