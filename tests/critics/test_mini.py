@@ -213,10 +213,15 @@ def operations(loss):
     return counter.get_total_flops()
 
 
-def test_terms_share_one_run_of_the_trunk():
-    terms = {"mini-fr": 1.0, "mini-nr": 0.1}
+def test_terms_that_see_alike_share_one_run_of_the_trunk():
+    terms = {"mini-fr": 1.0, "mini-underwater": 0.1}
     alone = [operations(CriticLoss({name: weight}, grad="autograd")) for name, weight in terms.items()]
     assert operations(CriticLoss(terms, grad="autograd")) < 1.3 * max(alone)
+
+
+def test_terms_of_all_kinds_hold_one_trunk():
+    loss_fn = CriticLoss({"mini-fr": 1.0, "mini-nr": 0.1, "mini-underwater": 0.1})
+    assert len({id(term.critic.trunk) for term in loss_fn.terms}) == 1
 
 
 # --- stereo -------------------------------------------------------------------------------------

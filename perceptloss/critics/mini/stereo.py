@@ -17,11 +17,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from perceptloss.card import Card, distance_card
-from perceptloss.critic import Entry, given
+from perceptloss.critic import Entry
 from perceptloss.critics.mini.pair_distance import PairCritic, Positive
 from perceptloss.critics.mini.viewing import TRUNK
 from perceptloss.networks.functional import root_above
 from perceptloss.networks.layers import unit_norm
+from perceptloss.networks.trunks import Features
 
 __all__ = ["ENTRIES", "MiniStereo", "dominance", "row_attention", "smooth_norm"]
 
@@ -65,14 +66,14 @@ class MiniStereo(PairCritic):
         self.power = nn.Parameter(torch.tensor(1.0))
         self.agreement = Positive(2, 1)
 
-    def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        x, y = (rearrange(image, "n (view c) h w -> (view n) c h w", view=2) for image in (x, given(y)))
-        fx = self.look(x)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
-            fy = self.look(y)
+    def prepare(self, image: Tensor) -> Tensor:
+        return super().prepare(rearrange(image, "n (view c) h w -> (view n) c h w", view=2))
+
+    def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
         of_views = self.judge(self.reading(x, y, fx, fy)).view(2, -1)
         apart = self._disagreement(fx[self.match_at], fy[self.match_at])
-        return smooth_norm(of_views, self.held(dominance(x)), 1 + F.softplus(self.power)) + self.agreement(apart)[:, 0]
+        shares = self.held(dominance(self.prepare(x)))
+        return smooth_norm(of_views, shares, 1 + F.softplus(self.power)) + self.agreement(apart)[:, 0]
 
     def _disagreement(self, fx: Tensor, fy: Tensor) -> Tensor:
         """How differently the views differ from each other in judged and reference pair, (N, 2): mean and spread."""
