@@ -18,15 +18,18 @@ import perceptloss.networks
 from perceptloss.registry import find_entry
 
 # Tracing takes seconds a critic. Behind these are all parts; most have one, or a trunk, that no other here has.
-COMPILED = (
+_QUICK = (
     *("brisque", "ddbnet", "dfss", "fpr", "fsim", "haarpsi", "jspl"),
     *("lpips-squeeze", "mini-fr", "mini-nr", "monotonic-strict", "radn", "ssim"),
-    *(pytest.param(name, marks=pytest.mark.thorough) for name in ("biqa4k", "iqt", "maniqa", "uranker")),
 )
+_SLOW = ("biqa4k", "iqt", "maniqa", "uranker")
+COMPILED = (*_QUICK, *_SLOW)
 RECURRENT = ("fpr",)  # torch does not trace a GRU
 
 
-@pytest.mark.parametrize("critic", COMPILED, indirect=True)
+@pytest.mark.parametrize(
+    "critic", [*_QUICK, *(pytest.param(name, marks=pytest.mark.thorough) for name in _SLOW)], indirect=True
+)
 def test_compiles(critic):
     torch._dynamo.reset()
     x, y = images(critic, 1)

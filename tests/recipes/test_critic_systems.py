@@ -102,5 +102,5 @@ def test_looks_see_the_images_of_their_source_and_need_their_critic() -> None:
     ((q, _, looked),) = mirror([(x, y)])
     torch.testing.assert_close(looked["tres"][0], mirror.quality(x.flip(-1), y.flip(-1)))
     assert not torch.equal(looked["tres"][0], q)
-    assert set(SYSTEMS) == {"tres", "reqa", "dfss", "fpr"}
+    assert set(SYSTEMS) == {"tres", "reqa", "dfss", "fpr", "prefer", "steady"}
     assert ask_references({"fpr": 1.0}, [SourceOptions()]) and not ask_references({"tres": 1.0}, [SourceOptions()])

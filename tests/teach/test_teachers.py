@@ -19,7 +19,7 @@ from perceptloss.errors import ConfigError, PerceptlossError
 from perceptloss.networks.trunks.critic import TrunkCritic, references_kept
 from perceptloss.teach.degradations.operations import gaussian_blur
 from perceptloss.teach.run import teachers as source
-from perceptloss.teach.run.export import data_sources
+from perceptloss.teach.run.describe import data_sources
 from perceptloss.teach.sets import Plan, TeacherSpec, build
 from perceptloss.teach.sets import teachers as said
 from perceptloss.teach.sets.judging import Judge, Panel, pink
