@@ -25,7 +25,7 @@ from perceptloss.teach.sets import teachers as said
 from perceptloss.teach.sets.judging import Judge, Panel, pink
 from perceptloss.teach.sets.packages import PACKAGES
 from perceptloss.teach.sets.plan import facts, identity, problems_in
-from perceptloss.teach.sets.teachers import FLOOR, SIGMA, critic_in
+from perceptloss.teach.sets.teachers import FLOOR, SIGMA, critic_in, teacher_spec
 
 FAR = {
     "ssim": TeacherSpec(2.0),
@@ -169,9 +169,9 @@ def test_what_is_wrong_with_a_teacher_is_said(plan, monkeypatch):
     ],
 )
 def test_a_recipe_names_a_teacher_by_weight_or_by_all_of_it(given, expected):
-    assert source._teacher(given) == expected
+    assert teacher_spec(given) == expected
     with pytest.raises(ConfigError, match="mapping of critic, masked, pixels_per_degree, shrink, weight, weights, got"):
-        source._teacher({"shrunk": 2})
+        teacher_spec({"shrunk": 2})
 
 
 def test_packages_are_on_the_card_of_what_they_taught():
