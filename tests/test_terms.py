@@ -164,6 +164,7 @@ class TestSchema:
         "better": "lower",
         "monitor": True,
         "grey": "replicate",
+        "options": {},
     }
 
     def test_every_key_is_read(self):

@@ -70,7 +70,7 @@ class MiniFR(PairCritic):
 
 _CARD = distance_card(
     name="mini-fr",
-    summary="Small distance of our own that ships with perceptloss: bands of frequency and colour beside learned features.",
+    summary="Small distance of our own that ships with perceptloss: bands and colour beside learned features.",
     min_size=32,
     low_precision=True,
     licence_code="Apache-2.0 (ours)",
