@@ -186,18 +186,15 @@ class Lite(Trunk):
     def forward(
         self, image: Tensor, taps: Iterable[str], keep: Keep = "all", dtype: torch.dtype | None = None
     ) -> dict[str, Tensor]:
-        taps, found = tuple(taps), {}
-        for halvings, view in enumerate(_VIEWS):
+        taps, found = tuple(dict.fromkeys(taps)), {}
+        for view in _VIEWS:
             wanted = [tap for tap in taps if tap.startswith(f"{view}.")]
             if wanted:
-                found.update(super().forward(_halved(image, halvings), wanted, keep, dtype))
+                found.update(super().forward(image, wanted, keep, dtype))
+            if len(found) == len(taps):
+                break
+            image = halve(image)
         return {tap: found[tap] for tap in taps}
-
-
-def _halved(image: Tensor, times: int) -> Tensor:
-    for _ in range(times):
-        image = halve(image)
-    return image
 
 
 def lite_state(file: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ from perceptloss.teach.run.sources import Exam, Opened, Setting
 from perceptloss.teach.run.teachers import Ladders, exam_of
 from perceptloss.teach.sets import ScoredSet, TeacherSpec
 from perceptloss.teach.sets.consensus import consensus, midranks
-from perceptloss.teach.sets.teachers import problems_in_teacher, teacher_spec
+from perceptloss.teach.sets.teachers import checked_teachers
 
 __all__ = ["Options", "open_source", "target_of"]
 
@@ -134,16 +134,6 @@ def _contents(options: Options, problems: list[str]) -> list[Content]:
     return found
 
 
-def _teachers(options: Options, problems: list[str]) -> dict[str, TeacherSpec]:
-    specs: dict[str, TeacherSpec] = {}
-    for label, given in options.teachers.items():
-        spec: TeacherSpec | None = attempt(problems, lambda: teacher_spec(given), None, f"teachers.{label}: ")  # noqa: B023
-        if spec is not None:
-            specs[label] = spec = replace(spec, critic=spec.critic or label)
-            problems += [f"teachers.{label}: {problem}" for problem in problems_in_teacher(spec, options.crop)]
-    return specs
-
-
 def _index_problems(options: Options) -> list[str]:
     problems = []
     for name, weight in options.indices.items():
@@ -168,7 +158,7 @@ def open_source(options: Options, setting: Setting) -> Opened:
         ConfigError: listing everything that is wrong with the entry.
     """
     problems: list[str] = []
-    contents, specs = _contents(options, problems), _teachers(options, problems)
+    contents, specs = _contents(options, problems), checked_teachers(options.teachers, options.crop, problems)
     problems += _index_problems(options) + name_problems(
         options.degradations, (), dict.fromkeys(list_degradations(), "")
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +33,7 @@ from perceptloss.teach.run.sources import Opened, Setting
 from perceptloss.teach.run.versions import VersionOptions, Versions, find_photos, version_problems
 from perceptloss.teach.sets.consensus import consensus
 from perceptloss.teach.sets.judging import Panel
-from perceptloss.teach.sets.teachers import TeacherSpec, digest, facts_of, problems_in_teacher, teacher_spec
+from perceptloss.teach.sets.teachers import TeacherSpec, checked_teachers, digest, facts_of
 
 __all__ = ["Options", "open_source"]
 
@@ -114,12 +114,7 @@ def _teachers(options: Options) -> dict[str, TeacherSpec]:
         ConfigError: listing what is wrong with them.
     """
     problems = [] if options.teachers else ["teachers: give at least one full-reference critic"]
-    specs: dict[str, TeacherSpec] = {}
-    for label, given in options.teachers.items():
-        spec: TeacherSpec | None = attempt(problems, lambda: teacher_spec(given), None, f"teachers.{label}: ")  # noqa: B023
-        if spec is not None:
-            specs[label] = spec = replace(spec, critic=spec.critic or label)
-            problems += [f"teachers.{label}: {problem}" for problem in problems_in_teacher(spec, options.crop)]
+    specs = checked_teachers(options.teachers, options.crop, problems)
     if problems:
         raise ConfigError(problems, options.label)
     return specs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from os import PathLike
 from pathlib import Path
@@ -21,6 +21,7 @@ __all__ = [
     "SHRINKS",
     "SIGMA",
     "TeacherSpec",
+    "checked_teachers",
     "critic_in",
     "digest",
     "facts_of",
@@ -75,6 +76,20 @@ def teacher_spec(given: Any) -> TeacherSpec:
     if isinstance(given, (int, float)) and not isinstance(given, bool):
         return TeacherSpec(weight=float(given))
     raise ConfigError([f"expected a weight or a mapping of {', '.join(sorted(known))}, got {given!r}"], "teachers")
+
+
+def checked_teachers(given: Mapping[str, Any], crop: int, problems: list[str]) -> dict[str, TeacherSpec]:
+    """Teachers of crops of this side as entries give them, by their labels; what is wrong with any of them is noted."""
+    specs: dict[str, TeacherSpec] = {}
+    for label, entry in given.items():
+        try:
+            spec = teacher_spec(entry)
+        except ConfigError as error:
+            problems += [f"teachers.{label}: {problem}" for problem in error.problems]
+            continue
+        specs[label] = spec = replace(spec, critic=spec.critic or label)
+        problems += [f"teachers.{label}: {problem}" for problem in problems_in_teacher(spec, crop)]
+    return specs
 
 
 def problems_in_teacher(spec: TeacherSpec, crop: int) -> list[str]:
