@@ -78,6 +78,7 @@ _TABLE: Final = {
     "ms-ssim": "ssim",
     "niqe": "niqe",
     "nlpd": "nlpd",
+    "patch": "patch",
     "pieapp": "pieapp",
     "pmos": "pmos",
     "pmos-map": "pmos",

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from _lib.checks import find_images, option_problems
+from _lib.critics import Strips, build_critics, settle_budget, walk
 from _lib.data import PatchPairs, SampleOrder, patch_loader
 from _lib.networks import bicubic, build_network, export, load_weights, restore
 from _lib.validation import Jury
@@ -33,7 +34,6 @@ from torch import Tensor, nn
 
 from perceptloss import CriticLoss
 from perceptloss.errors import ConfigError
-from perceptloss.integrations.probe import probe
 from perceptloss.runs import config as options
 from perceptloss.runs import loop
 from perceptloss.runs.config import option
@@ -113,23 +113,14 @@ class Trainee(loop.Run):
     network: nn.Module
     batches: Iterator[tuple[Tensor, Tensor]]
     loss: CriticLoss | None
+    strips: Strips
     samples: int = 0
 
 
-def build_critics(config: Config, device: torch.device) -> CriticLoss | None:
-    """The frozen critics, outside of all that Accelerate prepares or saves; each proves that it sends gradient."""
-    loss = config.loss
-    if not loss.critics:
-        return None
-    critics = CriticLoss(
-        loss.critics,
-        grad=loss.grad,
-        micro_batch=loss.micro_batch,
-        on_nonfinite=loss.on_nonfinite,
-        share_every=config.log.every,
-    ).to(device)
-    critics.check_gradient(*probe(critics, device, config.data.patch))
-    return critics
+def critics_of(config: Config, device: torch.device) -> CriticLoss | None:
+    """The critics of a configuration, None without any."""
+    side, seed = config.data.patch, config.train.seed
+    return build_critics(config.loss, device, side=side, share_every=config.log.every, seed=seed)
 
 
 def build_trainee(config: Config, folder: Path, resume: str, pairs: Sequence[Pair]) -> Trainee:
@@ -144,7 +135,10 @@ def build_trainee(config: Config, folder: Path, resume: str, pairs: Sequence[Pai
     progress = read_progress(point) if point else {}
     start = progress.get("samples", 0)
     coming = (train.steps - progress.get("step", 0)) * config.samples_per_step(accelerator)
-    patches = PatchPairs(pairs, data.patch, scale, seed=train.seed, flips=data.flips, cache_mb=data.cache_mb)
+    spares = bool(config.loss.budget)
+    patches = PatchPairs(
+        pairs, data.patch, scale, seed=train.seed, flips=data.flips, cache_mb=data.cache_mb, spares_strips=spares
+    )
     order = SampleOrder(len(pairs), start, start + coming, train.seed)
     loader = patch_loader(patches, order, data.batch, data.workers)
     network, optimizer, loader = accelerator.prepare(network, optimizer, loader)
@@ -156,7 +150,8 @@ def build_trainee(config: Config, folder: Path, resume: str, pairs: Sequence[Pai
         network=network,
         optimizer=optimizer,
         batches=iter(loader),
-        loss=build_critics(config, accelerator.device),
+        loss=critics_of(config, accelerator.device),
+        strips=Strips.cut(pairs, config.loss.budget if config.loss.critics else {}, scale, data.patch),
         ema=ema,
         **progress,
     )
@@ -185,7 +180,33 @@ def take_step(t: Trainee, meter: Meter) -> None:
                 meter.grad_norm = loop.update(t, t.network.parameters(), patience)
             t.optimizer.zero_grad()
         meter.add(loss, pixel, t.loss)
+    if t.loss is not None and t.loss.learners:
+        t.loss.learn(output.detach(), gt, step=t.step)
     t.samples += config.samples_per_step(accelerator)
+
+
+def watch_budget(t: Trainee) -> None:
+    """Tell the critics what of their budget is spent, where it is time: at the start, and every so many steps."""
+    if t.loss is None or t.loss.budget is None:
+        return
+    if not t.loss.budget.start or (t.step and t.step % t.config.loss.budget_every == 0):
+        with loop.averaged(t):
+            t.loss.budget.note(t.strips.scores(t.accelerator.unwrap_model(t.network), t.accelerator.device))
+
+
+def settle(t: Trainee) -> None:
+    """Keep as much of the way from the start as the budget allows, in the averages and in the weights themselves."""
+    if t.loss is None or t.loss.budget is None:
+        return
+    network, device = t.accelerator.unwrap_model(t.network), t.accelerator.device
+    start = build_network(t.config.model, t.config.data.patch // t.config.model.scale).state_dict()
+    with loop.averaged(t):
+        share, scores = settle_budget(t.strips, t.loss.budget, network, start, device)
+        if t.ema is not None:
+            t.ema.adopt()
+    if t.ema is not None:
+        walk(network, start, share)
+    loop.write(t, "budget", {"kept": share, "spent": t.loss.budget.spent_of(scores), "scores": scores})
 
 
 def train(t: Trainee, images: Images, jury: Jury, stop: StopSignal) -> None:
@@ -195,10 +216,12 @@ def train(t: Trainee, images: Images, jury: Jury, stop: StopSignal) -> None:
         SystemExit: after a checkpoint, if a process was told to stop.
     """
     config, meter = t.config, Meter(t.accelerator)
+    watch_budget(t)
     for step in loop.steps(t, config.name):
         is_logged = loop.is_due(t, config.log.every)
         meter.start(is_logged=is_logged)
         take_step(t, meter)
+        watch_budget(t)
         if is_logged:
             place = {"epoch": (t.samples - 1) // len(images[0]), "samples": t.samples, "skipped_steps": t.skipped}
             loop.write(t, "train", {**place, "lr": loop.learning_rate(config.train, step), **meter.summary()})
@@ -206,6 +229,7 @@ def train(t: Trainee, images: Images, jury: Jury, stop: StopSignal) -> None:
             if config.val.every and loop.is_due(t, config.val.every):
                 loop.write(t, "val", validate(t, images[1], jury))
             loop.keep_or_stop(t, stop)
+    settle(t)
     deliver(t, "net_g")
     loop.close(t)
 
@@ -263,7 +287,7 @@ def main(argv: Sequence[str]) -> None:
     if on_main(accelerator, partial(claim, config, folder)):
         accelerator.print(f"{folder} is finished; --overwrite runs it again.\n\n{(folder / 'results.md').read_text()}")
         return
-    critics = build_critics(config, accelerator.device)
+    critics = critics_of(config, accelerator.device)
     trained = [term.critic for term in (critics.terms if critics else ()) if not term.spec.monitor]
     jury = Jury.summon(accelerator, config.val.judges, trained, config.border)
     photos = (TRAIN_PHOTOS, VAL_PHOTOS)

@@ -7,16 +7,15 @@ another. What a restorer feels is each term's gradient at its output, so shares 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-import torch
 from torch import Tensor
 
 from perceptloss.errors import ConfigError, near
 from perceptloss.loss.critic_loss import CriticLoss
+from perceptloss.loss.shares import l1_norm
 
 __all__ = ["Balance", "measure_balance", "weights_for_shares"]
 
@@ -98,6 +97,5 @@ def weights_for_shares(
         raise ConfigError(problems, "shares")
     assert y is not None
     norms = measure_balance(loss_fn, x, y).norms
-    # L1's gradient has magnitude 1 / count wherever x differs from y
-    l1 = pixel_weight * math.sqrt(float(torch.count_nonzero(x.detach() != y))) / x.numel()
+    l1 = l1_norm(x, y, pixel_weight)
     return {label: share / rest * l1 / norms[label] for label, share in shares.items()}

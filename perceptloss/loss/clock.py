@@ -21,7 +21,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, 
 
 from perceptloss.errors import InputError
 
-__all__ = ["Clock", "is_recomputed"]
+__all__ = ["Clock", "ignored", "is_recomputed"]
 
 _log = logging.getLogger(__name__)
 _PATIENCE = 1000  # backward passes without a step of the optimizer that was found
@@ -156,6 +156,8 @@ def _whole(step: object) -> int:
     return number
 
 
+ignored: WeakSet[Optimizer] = WeakSet()
+"""Optimizers whose steps are none of the restorer's: those of joint critics."""
 _clocks: WeakSet[Clock] = WeakSet()
 _stepped: WeakSet[Optimizer] = WeakSet()
 _resumed: WeakSet[Optimizer] = WeakSet()  # in their first step here, with a past of another process
@@ -168,7 +170,7 @@ def _listen() -> None:
 
 
 def _before_step(optimizer: Optimizer, *_: object) -> None:
-    if torch.compiler.is_compiling() or optimizer in _stepped:
+    if torch.compiler.is_compiling() or optimizer in _stepped or optimizer in ignored:
         return
     _stepped.add(optimizer)
     if any(map(_has_past, optimizer.state.values())):
@@ -184,7 +186,7 @@ def _has_past(state: object) -> bool:
 
 
 def _after_step(optimizer: Optimizer, *_: object) -> None:
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or optimizer in ignored:
         return
     is_resumed = optimizer in _resumed
     _resumed.discard(optimizer)

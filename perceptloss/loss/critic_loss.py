@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -11,16 +10,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from perceptloss.critic import Critic, Overshoot
-from perceptloss.errors import ConfigError, GradientError, InputError
+from perceptloss.critic import Overshoot
+from perceptloss.errors import GradientError, InputError
 from perceptloss.inputs import usable
+from perceptloss.loss.budget import Budget, projected
 from perceptloss.loss.checks import check_call, transforms_named
-from perceptloss.loss.clock import Clock, is_recomputed
-from perceptloss.loss.evaluate import Intake, share_trunks
+from perceptloss.loss.clock import is_recomputed
+from perceptloss.loss.evaluate import Intake
 from perceptloss.loss.gradient import Call, Outcome, attach, fused, gradient
-from perceptloss.loss.hidden import Hidden
+from perceptloss.loss.learning import Learning
 from perceptloss.loss.parsing import parse_loss
-from perceptloss.loss.report import Record, Row, Skips
+from perceptloss.loss.report import Record, Row
 from perceptloss.loss.terms import GradMode, Grey, OnNonFinite, Term, Terms, build_terms
 
 __all__ = ["CriticLoss"]
@@ -28,7 +28,7 @@ __all__ = ["CriticLoss"]
 _CHECK_EVERY = 256  # calls between two looks at the range of y, each of which waits for the device
 
 
-class CriticLoss(Hidden):
+class CriticLoss(Learning):
     """Weighted critics as a training loss, differentiable in the judged image only.
 
     The critics are frozen and hidden: they follow `.to(device)`, but are no part of
@@ -46,6 +46,12 @@ class CriticLoss(Hidden):
             finite, names it in the log and counts it; `raise` stops.
         share_every: Steps between measurements of each term's share of the gradient, which cost
             one more backward per term; 0 never measures.
+        pixel_weight: Weight of the mean absolute error beside the critics, which shares are relative to.
+        shift: Lines and columns of the images that no critic sees, a random number of them at the top and at the left,
+            anew in every step: then no stride of a critic prints its grid at one place. 0: they see everything.
+        budget: Full-reference critics and what they may change against the start, such as `{"psnr": -0.5}`; tell
+            `budget.note` the scores on held-out images from time to time, first those of the start.
+        budget_most: Greatest factor of all weights while the budget is not spent.
         seed: Of the places of random crops, which depend on nothing else but the step.
         lean: Frozen layers keep ReLU masks and pooling positions instead of activations.
         grey: What happens to images of one channel, for terms that do not say: `refuse`, or `replicate` them.
@@ -69,11 +75,14 @@ class CriticLoss(Hidden):
         overshoot: Overshoot = "pass",
         on_nonfinite: OnNonFinite = "skip",
         share_every: int = 100,
+        pixel_weight: float = 1.0,
+        shift: int = 0,
+        budget: Mapping[str, float] | None = None,
+        budget_most: float = 1.0,
         seed: int = 0,
         lean: bool = False,
         grey: Grey = "refuse",
     ) -> None:
-        super().__init__()
         specs = parse_loss(
             critics,
             grad=grad,
@@ -82,35 +91,21 @@ class CriticLoss(Hidden):
             overshoot=overshoot,
             on_nonfinite=on_nonfinite,
             share_every=share_every,
+            pixel_weight=pixel_weight,
+            shift=shift,
             seed=seed,
             lean=lean,
             grey=grey,
         )
+        super().__init__(build_terms(specs), on_nonfinite, pixel_weight, shift, seed)
+        self.budget = Budget(budget, budget_most) if budget else None
         self.grad: GradMode = grad
         self.overshoot: Overshoot = overshoot
         self.micro_batch, self.input_range = micro_batch, tuple(input_range)
-        self.share_every, self.seed, self.lean = share_every, seed, lean
-        self.terms: tuple[Term, ...] = tuple(build_terms(specs))  # a tuple hides the critics from nn.Module
-        timed = [term.label for term in self.terms if term.is_timed]
-        self._clock = Clock(timed, matters=bool(timed) or any(term.spec.crop for term in self.terms))
-        share_trunks([term.critic for term in self.terms])
+        self.share_every, self.seed, self.lean, self.shift = share_every, seed, lean, shift
         self._eager: Callable[..., Tensor] | None = None
         self._calls = 0
-        self._record, self._skips = Record(), Skips(on_nonfinite)
-
-    @property
-    def step(self) -> int:
-        """Step of the next call that is not told one; see `forward`."""
-        return self._clock.step
-
-    @step.setter
-    def step(self, step: int) -> None:
-        self._clock.set(step)
-
-    @property
-    def critics(self) -> list[Critic]:
-        """The distinct critics, in order of the terms."""
-        return list({id(term.critic): term.critic for term in self.terms}.values())
+        self._record = Record()
 
     def forward(self, x: Tensor, y: Tensor | None = None, *, step: int | None = None) -> Tensor:
         """The weighted loss.
@@ -162,7 +157,7 @@ class CriticLoss(Hidden):
         now = self._clock.now(x, step)
         with torch.inference_mode(False), torch.enable_grad():
             leaf = usable(x.detach()).requires_grad_()
-            outcome = self._take(replace(self._call(leaf, y, self._weights(now), now), mode="fused"))
+            outcome = self._take(replace(self._call(leaf, y, self._weights(leaf, y, now), now), mode="fused"))
         self._clock.begin(x, now, step is not None)
         self._clock.passed(now)
         assert outcome.grad is not None
@@ -171,7 +166,7 @@ class CriticLoss(Hidden):
     def _forward(self, x: Tensor, y: Tensor | None, step: int | None) -> Tensor:
         self._check(x, y, self.grad)
         now = self._clock.now(x, step)
-        call = self._call(x, y, self._weights(now), now)
+        call = self._call(x, y, self._weights(x, y, now), now)
         with transforms_named(x):
             value = attach(call, self._take(call), self._skips)
         if call.needs_grad:
@@ -179,16 +174,33 @@ class CriticLoss(Hidden):
             value.register_hook(lambda _: self._clock.passed(now))
         return value
 
-    def _weights(self, step: int) -> dict[Term, float]:
-        return {term: term.weight_at(step) for term in self.terms if term.runs_at(step)}
+    def _weights(self, x: Tensor, y: Tensor | None, step: int) -> dict[Term, float]:
+        """Weights of the terms that run at a step; those of shares from what their gradients were, or are."""
+        scheduled = {term: term.weight_at(step) for term in self.terms if term.runs_at(step)}
+        if unknown := self._shares.unknown(scheduled):
+            self._measure(x, y, unknown, step)
+        factor = 1.0 if self.budget is None else self.budget.factor
+        return {term: weight * factor * self._shares.weight(term) for term, weight in scheduled.items()}
+
+    def _measure(self, x: Tensor, y: Tensor | None, terms: Sequence[Term], step: int) -> None:
+        if y is None:
+            raise InputError("a share of the gradient is relative to the L1 loss, so the loss needs references y.")
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = usable(x.detach()).requires_grad_()
+            call = replace(self._call(leaf, y, dict.fromkeys(terms, 1.0), step), mode="fused", measure=True)
+            self._shares.note(gradient(call).squares, call.weights, leaf, y)
 
     def _take(self, call: Call) -> Outcome:
         """Make a call and note what became of its terms."""
         outcome = gradient(call)
         if outcome.refused is not None and not call.needs_grad:
             raise InputError(f"CriticLoss needs finite images, but {outcome.refused}. Nothing can be scored.")
+        if self.budget is not None and self.budget.must_project and outcome.grad is not None and call.y is not None:
+            outcome.grad = projected(outcome.grad, call.x, call.y)
         if not is_recomputed():
             self._note(call, outcome)
+        if call.measure and call.y is not None and self._shares.shares and not is_recomputed():
+            self._shares.note(outcome.squares, call.weights, call.x, call.y)
         squares = outcome.squares if call.measure else self._record.squares
         weights = {term: call.weights.get(term, 0.0) for term in self.terms}
         self._record = Record(weights, outcome.scores, outcome.losses, squares)
@@ -205,10 +217,41 @@ class CriticLoss(Hidden):
         check_call(x, y, self.terms, self.input_range, mode)
 
     def _call(self, x: Tensor, y: Tensor | None, weights: Mapping[Term, float], step: int) -> Call:
-        intake = Intake(self.input_range, self.overshoot, self.seed, step, self._calls % _CHECK_EVERY == 0)
+        check = self._calls % _CHECK_EVERY == 0
+        intake = Intake(self.input_range, self.overshoot, self.seed, step, check, self.shift)
         y = None if y is None else usable(y.detach())
         call = Call(usable(x), y, weights, intake, self.grad, self.lean, self.micro_batch)
         return replace(call, measure=bool(call.needs_grad and self.share_every and step % self.share_every == 0))
+
+    def learn(
+        self,
+        x: Tensor,
+        y: Tensor,
+        *,
+        step: int | None = None,
+        anchors: Mapping[str, tuple[Tensor, Tensor | None, Tensor]] | None = None,
+    ) -> dict[str, dict[str, float]]:
+        """Let the joint critics learn from what the restorer gave; for after its step.
+
+        Nothing of the restorer changes, as nothing of the critics does in its own step.
+
+        Args:
+            x: Restored images, (N, 3, H, W), in `input_range`; may still carry a graph, which is not followed.
+            y: Ground truth, same shape.
+            step: Training step; of the last call of the loss if left out.
+            anchors: Name of a labelled set to images, references or None, and labels (N,), in [0, 1] or so, higher is
+                better: what keeps a critic to people's opinions, or to those of others.
+
+        Returns:
+            Label of each joint term to its losses; empty where it was not its turn.
+
+        Raises:
+            InputError: if images are not what the loss accepts.
+        """
+        self._check(x, y, "fused")
+        if self.input_range != (0, 1):
+            x, y = (x.detach() + 1) / 2, (y.detach() + 1) / 2
+        return self.teach(x, y, step, anchors)
 
     @property
     def report(self) -> dict[str, Row]:
@@ -218,16 +261,6 @@ class CriticLoss(Hidden):
         `share_every`), None before that. Waits for the device.
         """
         return self._record.rows(self.skipped)
-
-    @property
-    def skipped(self) -> Counter[str]:
-        """How often each term was left out, by label."""
-        return self._skips.counts
-
-    @property
-    def on_nonfinite(self) -> OnNonFinite:
-        """What happens to a term whose loss or gradient is not finite."""
-        return self._skips.policy
 
     def term_gradients(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         """Gradient of each term alone per unit of weight, whatever its schedule, shaped like x.
@@ -259,34 +292,6 @@ class CriticLoss(Hidden):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_eager": None}
-
-    def state(self) -> dict[str, Any]:
-        """Step and counters of skipped terms, as plain numbers: what a resumed run needs."""
-        return {"step": self.step, "skipped": dict(self.skipped)}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave.
-
-        Raises:
-            ConfigError: if it is something else.
-        """
-        step, skipped = state.get("step"), state.get("skipped")
-        if not isinstance(step, int) or not isinstance(skipped, Mapping):
-            got = ", ".join(map(repr, state)) or "nothing"
-            raise ConfigError([f"expected a step and a mapping skipped, got {got}"], "the state of the loss")
-        self.step, self._skips.counts = step, Counter(skipped)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CriticLoss:
-        super()._apply(fn, recurse)
-
-        def move(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            is_low = moved.is_floating_point() and moved.dtype.itemsize < 4 <= tensor.dtype.itemsize
-            return tensor.to(moved.device) if is_low else moved
-
-        for critic in self.critics:
-            critic._apply(move)
-        return self
 
     def extra_repr(self) -> str:
         """One line per term."""

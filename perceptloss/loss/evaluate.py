@@ -89,6 +89,7 @@ class Intake:
         seed: Of the places of random crops.
         step: Of the training, which moves them.
         check_range: Whether to look at the range of y, which waits for the device.
+        shift: Lines and columns that are left out, a random number of them at the top and at the left.
     """
 
     input_range: tuple[float, ...] = (0, 1)
@@ -96,6 +97,7 @@ class Intake:
     seed: int = 0
     step: int = 0
     check_range: bool = False
+    shift: int = 0
 
 
 def evaluate(terms: Sequence[Term], x: Tensor, y: Tensor | None, intake: Intake, keep: Keep = "all") -> list[Result]:
@@ -118,6 +120,8 @@ def evaluate(terms: Sequence[Term], x: Tensor, y: Tensor | None, intake: Intake,
         term.critic.refreeze()
     with torch.autocast(x.device.type, enabled=False):
         x, y = _unit_range(x, intake), None if y is None else _unit_range(y.detach(), intake)
+        if intake.shift:
+            x, y = _shifted(x, intake), None if y is None else _shifted(y, intake)
         if intake.overshoot == "clamp":
             x = x.clamp(0, 1)
         elif intake.overshoot == "raise":
@@ -126,6 +130,16 @@ def evaluate(terms: Sequence[Term], x: Tensor, y: Tensor | None, intake: Intake,
         for arms in _shared_arms(views):
             arms.run(keep)
         return [_judge(view, keep) if not view.term.spec.monitor else _watch(view, keep) for view in views]
+
+
+def _shifted(image: Tensor, intake: Intake) -> Tensor:
+    """All but `shift` lines and columns, from a place that seed and step decide."""
+    height, width = (n - intake.shift for n in image.shape[-2:])
+    if min(height, width) < 1:
+        raise InputError(f"shift {intake.shift} leaves nothing of images of {image.shape[-2]}x{image.shape[-1]}.")
+    generator = torch.Generator().manual_seed(_mixed(intake.seed, intake.step, 0))
+    top, left = torch.randint(intake.shift + 1, (2,), generator=generator, device="cpu").tolist()
+    return image[..., top : top + height, left : left + width]
 
 
 def _unit_range(image: Tensor, intake: Intake) -> Tensor:

@@ -34,14 +34,17 @@ class Hidden(nn.Module):
             return {} if destination is None else destination
         state = self.state()
         counts = {f"skipped.{label}": torch.tensor(count) for label, count in state["skipped"].items()}
-        return {"step": torch.tensor(state["step"]), **counts}
+        more = {key: value for key, value in state.items() if key not in ("step", "skipped")}
+        return {"step": torch.tensor(state["step"]), **counts, **more}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> _IncompatibleKeys:
         """Go on from what `state_dict` gave, here or in earlier versions, or `state`."""
         state_dict = next((value for key, value in state_dict.items() if key.endswith("_extra_state")), state_dict)
         if "step" in state_dict and "skipped" not in state_dict:
-            found = {key.removeprefix("skipped."): int(n) for key, n in state_dict.items() if key != "step"}
-            state_dict = {"step": int(state_dict["step"]), "skipped": found}
+            prefix = "skipped."
+            found = {key.removeprefix(prefix): int(n) for key, n in state_dict.items() if key.startswith(prefix)}
+            more = {key: state_dict[key] for key in ("shares", "budget", "joint") if key in state_dict}
+            state_dict = {"step": int(state_dict["step"]), "skipped": found, **more}
         self.load_state(state_dict)
         return _IncompatibleKeys([], [])
 

@@ -12,6 +12,7 @@ from typing import Any, TypeGuard, get_args
 from perceptloss.card import Card, Direction, Shape
 from perceptloss.critic import Critic, Overshoot, Precision
 from perceptloss.errors import ConfigError, UnknownCritic, near
+from perceptloss.loss.joint.options import joint_problems, read_joint
 from perceptloss.loss.terms import GradMode, Grey, OnNonFinite, TermOptions, Terms, TermSpec
 from perceptloss.registry import find_entry, get_card, option_problems
 
@@ -42,6 +43,10 @@ def parse_terms(critics: Any, where: str = "critics", grey: Grey = "refuse") -> 
     for label, count in Counter(spec.label for spec in specs).items():
         if count > 1:
             problems.append(f"{where}: {count} terms are called {label!r}; give each its own 'name'")
+    shares = [spec.share for spec in specs if spec.share is not None]
+    if sum(shares) >= 1:
+        rest = "they must leave something below 1 to the L1 loss"
+        problems.append(f"{where}: the shares add up to {sum(shares):g}; {rest}")
     for critic in {id(spec.critic): spec.critic for spec in specs if isinstance(spec.critic, Critic)}.values():
         precisions = sorted({spec.precision for spec in specs if spec.critic is critic})
         if len(precisions) > 1:
@@ -98,7 +103,8 @@ def _parse_term(raw: dict[str, Any], problems: list[str]) -> TermSpec | None:
     if given.get("monitor") is True:
         given.setdefault("weight", 0.0)
     problems += [f"{key!r} {wrong}" for key, wrong in _wrong(given, _TERM_RULES)]
-    problems += [] if "weight" in given else ["'weight' is missing"]
+    problems += _weight_problems(given)
+    problems += joint_problems(given.get("joint"), card, given.get("monitor") is True or given.get("weight") == 0)
     if given.get("better") in get_args(Direction):
         try:
             card = replace(card, better=given["better"])
@@ -108,9 +114,19 @@ def _parse_term(raw: dict[str, Any], problems: list[str]) -> TermSpec | None:
     _check_against_card(card, facts, problems)
     if problems:
         return None
+    facts.setdefault("weight", 1.0)  # of a share: what its schedule says, times what the share needs
     facts["monitor"] = bool(facts.get("monitor")) or facts["weight"] == 0
+    facts["joint"] = read_joint(facts.get("joint"))
     label = facts.pop("name")
     return TermSpec(**{**facts, "critic": critic, "card": card, "label": label})
+
+
+def _weight_problems(given: Mapping[str, Any]) -> list[str]:
+    if "share" not in given:
+        return [] if "weight" in given else ["'weight' is missing (or 'share', its part of the gradient)"]
+    if given.get("monitor") is True:
+        return ["a term that only watches has no 'share'"]
+    return ["'weight' and 'share' exclude each other: the weight follows from the share"] if "weight" in given else []
 
 
 def _check_against_card(card: Card, facts: Mapping[str, Any], problems: list[str]) -> None:
@@ -152,6 +168,7 @@ def _one_of(kind: Any) -> _Rule:
 
 _TERM_RULES: dict[str, _Rule] = {
     "weight": ("a positive number, or 0 to only watch", lambda value: _is_number(value) and value >= 0),
+    "share": ("a number above 0 and below 1", lambda value: _is_number(value) and 0 < value < 1),
     "monitor": ("true or false", lambda value: isinstance(value, bool)),
     "grey": _one_of(Grey),
     "name": ("a non-empty string", lambda value: isinstance(value, str) and value != ""),
@@ -170,6 +187,8 @@ _OPTION_RULES: dict[str, _Rule] = {
         lambda v: v in (None, "auto") or _is_whole(v, 1),
     ),
     "share_every": _COUNT,
+    "shift": _COUNT,
+    "pixel_weight": ("a positive number", lambda v: _is_number(v) and v > 0),
     "seed": ("a whole number", _is_whole),
     "input_range": ("(0, 1) or (-1, 1)", lambda v: isinstance(v, Sequence) and tuple(v) in ((0, 1), (-1, 1))),
     "lean": ("true or false", lambda v: isinstance(v, bool)),
@@ -197,6 +216,8 @@ def parse_loss(critics: Terms, **options: Any) -> list[TermSpec]:
         specs = parse_terms(critics, grey=options["grey"] if options["grey"] in get_args(Grey) else "refuse")
     except ConfigError as error:
         problems = [*error.problems, *problems]
+    if not problems and options["share_every"] == 0 and any(spec.share is not None for spec in specs):
+        problems.append("share_every: 0 measures no gradient, which terms with a share need")
     if problems:
         raise ConfigError(problems, "critic loss")
     return specs

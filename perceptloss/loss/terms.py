@@ -12,6 +12,7 @@ from torch import Tensor
 from perceptloss.card import Card, Direction, Shape
 from perceptloss.critic import Critic, Precision
 from perceptloss.errors import ConfigError
+from perceptloss.loss.joint.options import Joint, JointOptions
 from perceptloss.registry import DEFAULT, Default, Weights, create_critic, set_precision
 
 __all__ = [
@@ -27,13 +28,18 @@ Grey = Literal["refuse", "replicate"]
 class TermOptions(TypedDict, total=False):
     """One term as it is written in Python, YAML or JSON.
 
-    `critic` must be given in a list, and `weight` unless the term is a monitor.
+    `critic` must be given in a list, and `weight` or `share` unless the term is a monitor.
     """
 
     critic: str | Critic
     """Registered name, or a critic that exists already; in a mapping of terms its key stands for it."""
     weight: float
     """Factor of the term's loss; 0 makes it a monitor."""
+    share: float
+    """Instead of a weight: its part of the gradient at the restored image, which the weight follows; the shares of all
+    terms leave something below 1 to the mean absolute error beside them."""
+    joint: bool | JointOptions
+    """Whether, and how, the critic goes on learning beside the restorer; see `CriticLoss.learn`."""
     monitor: bool
     """Whether it only watches: scored and reported on the same run of a trunk, with no part in loss and gradient."""
     name: str
@@ -83,6 +89,8 @@ class TermSpec:
     monitor: bool = False
     grey: Grey = "refuse"
     options: Mapping[str, object] = field(default_factory=dict)
+    share: float | None = None
+    joint: Joint | None = None
 
 
 @dataclass(frozen=True, eq=False)

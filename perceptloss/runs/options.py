@@ -84,6 +84,14 @@ class Loss:
     micro_batch: int | Literal["auto"] = option(
         "auto", "images the critics see at once with grad=fused; fewer need less memory; auto: about 2^17 pixels"
     )
+    shift: int = option(
+        0, "lines and columns that no critic sees, a random number of them at the top and at the left", at_least=0
+    )
+    budget: dict[str, Any] = option(  # noqa: RUF009
+        {}, "what critics may cost against the start, on strips that are not trained on: {psnr: -0.5}"
+    )
+    budget_every: int = option(25, "steps between two measurements of what is spent", at_least=1)
+    budget_most: float = option(1.0, "greatest factor of the critics' weights while the budget is not spent", above=0)
     on_nonfinite: Literal["skip", "raise"] = option("skip", "what to do with a critic or a step that is not finite")
 
 

@@ -56,6 +56,11 @@ class Ema:
         now = [p.detach().to(s.dtype) for p, s in zip(self.parameters, self.shadow, strict=True)]
         torch._foreach_lerp_(self.shadow, now, 1 - decay)
 
+    def adopt(self) -> None:
+        """Take the parameters as they are now for the averages."""
+        for shadow, parameter in zip(self.shadow, self.parameters, strict=True):
+            shadow.copy_(parameter.detach())
+
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
         """The network holds the averages inside this context."""

@@ -15,10 +15,11 @@ from perceptloss.compare.images import Pixels, Policy, read
 from perceptloss.compare.pixels import as_tensor, stored, turned
 from perceptloss.runs.images import Pair
 
-__all__ = ["POLICY", "PatchPairs", "SampleOrder", "degrade", "patch_loader", "whole_pair"]
+__all__ = ["POLICY", "PatchPairs", "SampleOrder", "degrade", "patch_loader", "strip_of", "whole_pair"]
 
 # a restorer learns the values that files hold, whatever colours a profile gives them
 POLICY = Policy(exif="apply", grey="replicate", palette="expand", profile="ignore")
+_STRIP = 4  # patches in a strip
 _MARGIN = 4  # low-quality pixels: the antialiased bicubic kernel reaches two of them, and the grid must stay aligned
 
 
@@ -42,12 +43,22 @@ class PatchPairs(Dataset[tuple[Tensor, Tensor]]):
         seed: Of the patches.
         flips: Mirror and turn patches at random.
         cache_mb: Decoded files kept in memory by each worker.
+        spares_strips: Leave out what `strip_of` gives.
     """
 
     def __init__(
-        self, pairs: Sequence[Pair], patch: int, scale: int, *, seed: int = 0, flips: bool = True, cache_mb: int = 0
+        self,
+        pairs: Sequence[Pair],
+        patch: int,
+        scale: int,
+        *,
+        seed: int = 0,
+        flips: bool = True,
+        cache_mb: int = 0,
+        spares_strips: bool = False,
     ) -> None:
         self.pairs, self.patch, self.scale = list(pairs), patch, scale
+        self.spares_strips = spares_strips
         self.seed, self.flips = seed, flips
         self._room = cache_mb * 2**20
         self._kept: dict[Path, Pixels] = {}
@@ -62,6 +73,7 @@ class PatchPairs(Dataset[tuple[Tensor, Tensor]]):
         gt = self._read(pair.gt)
         rows, columns = gt.shape[0] // self.scale, gt.shape[1] // self.scale
         side = self.patch // self.scale
+        rows -= _strip_rows(rows, side) if self.spares_strips else 0
         top, left = (int(rng.integers(0, n - side + 1)) for n in (rows, columns))
         turn = int(rng.integers(0, 8)) if self.flips else 0
         if pair.lq is None:
@@ -90,6 +102,19 @@ class PatchPairs(Dataset[tuple[Tensor, Tensor]]):
         y, x = top - first[0], left - first[1]
         lq = degrade(wide[None], s)[0, :, y : y + side, x : x + side]
         return lq, wide[:, y * s : (y + side) * s, x * s : (x + side) * s]
+
+
+def _strip_rows(rows: int, side: int) -> int:
+    """Low-quality rows at the bottom of an image that are kept from training: none of one that is too small."""
+    return side if rows >= 3 * side else 0
+
+
+def strip_of(pair: Pair, scale: int, patch: int) -> tuple[Tensor, Tensor]:
+    """What `PatchPairs` spares of an image, at its bottom, as (lq, gt); all of one that is too small to spare some."""
+    lq, gt = whole_pair(pair, scale)
+    rows = _strip_rows(lq.shape[1], patch // scale) or lq.shape[1]
+    columns = min(lq.shape[2], _STRIP * patch // scale)
+    return lq[:, -rows:, :columns], gt[:, -rows * scale :, : columns * scale]
 
 
 def whole_pair(pair: Pair, scale: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,250 @@
+"""A critic of a loss that learns: its own optimiser, and one step of its own after a step of the restorer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from perceptloss.critic import Critic
+from perceptloss.errors import ConfigError, InputError
+from perceptloss.loss.clock import ignored
+from perceptloss.loss.joint.ladder import Draws, damaged, mixed, ranked, swapped
+from perceptloss.loss.joint.options import Joint
+from perceptloss.loss.joint.replay import Replay
+from perceptloss.networks.monotone import MonotoneHead
+from perceptloss.networks.trunks import TrunkCritic
+
+__all__ = ["Learner"]
+
+_STEP = 1e-2  # of the finite difference in the input, per pixel
+_BETA = 0.1  # of the smooth l1 on labels
+
+
+class Learner:
+    """Teaches one critic beside the restorer.
+
+    Between its steps the critic is frozen, as every other of the loss: the restorer's step reaches no parameter,
+    buffer or `.grad` of it, and its own step nothing of the restorer.
+
+    Args:
+        critic: Whose parameters learn; batch normalisation and dropout stay in evaluation mode.
+        joint: How.
+        seed: Of all draws.
+
+    Raises:
+        ConfigError: if nothing of the critic can learn.
+    """
+
+    def __init__(self, critic: Critic, joint: Joint, seed: int = 0) -> None:
+        self.critic, self.joint, self.seed = critic, joint, seed
+        fixed = {id(p) for p in self._fixed()}
+        self.parameters = [p for p in critic.parameters() if id(p) not in fixed]
+        if not self.parameters:
+            raise ConfigError([f"nothing of {critic.card.name!r} can learn: it has no parameters"], "joint")
+        self.start = [p.detach().clone() for p in self.parameters] if joint.stay else []
+        self.shadow = [p.detach().clone() for p in self.parameters] if joint.ema else []
+        self.heads = nn.ModuleDict()
+        self.optimizer = torch.optim.AdamW(self.parameters, joint.lr, joint.betas, weight_decay=joint.weight_decay)
+        ignored.add(self.optimizer)
+        self.replay = Replay(joint.replay, joint.buffer)
+        self.steps = 0
+
+    def _fixed(self) -> list[nn.Parameter]:
+        """Parameters that do not learn."""
+        if self.joint.learns == "all":
+            return []
+        if not isinstance(self.critic, TrunkCritic):
+            raise ConfigError([f"joint.learns: {self.critic.card.name!r} has no trunk; say 'all'"], "joint")
+        return [*self.critic.trunk.parameters()]
+
+    def learn(
+        self, x: Tensor, y: Tensor, step: int, anchors: Mapping[str, tuple[Tensor, Tensor | None, Tensor]] | None = None
+    ) -> dict[str, float]:
+        """One step, if it is its turn.
+
+        Args:
+            x: Outputs, (N, C, H, W), in [0, 1].
+            y: Ground truth, same shape.
+            step: Of the training.
+            anchors: Name of a labelled set to images, references or None, and labels (N,); each set has its own
+                monotone map from qualities to labels.
+
+        Returns:
+            Its losses by name; empty if it is not its turn.
+        """
+        if step % self.joint.every or not len(x):
+            return {}
+        x, y = x.detach(), y.detach()
+        draws = Draws(self.seed, step, _rank() * len(x))
+        x, y = self.replay.exchange(x, y, draws)
+        labelled = anchors or {}
+        self._prepare_heads(labelled, x)
+        with self._learning(), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+            parts = {"rank": self._ladder(x, y, draws)}
+            if self.joint.swap and self.critic.has_maps:
+                parts["swap"] = self.joint.swap * self._swap(x, y, draws)
+            if self.joint.penalty and self.steps % self.joint.penalty_every == 0:
+                parts["penalty"] = self.joint.penalty * self.joint.penalty_every * self._penalty(torch.cat([x, y]), y)
+            if self.joint.stay:
+                parts["stay"] = self.joint.stay * self._distance_from_start()
+            for name, (ax, ay, labels) in labelled.items():
+                loss = F.smooth_l1_loss(self.heads[name](self._quality(ax, ay)), labels.to(ax), beta=_BETA)
+                parts[f"anchor {name}"] = self.joint.anchor * loss
+            self._update(torch.stack([*parts.values()]).sum(), step)
+        self.steps += 1
+        return {name: float(part.detach()) for name, part in parts.items()}
+
+    def _ladder(self, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+        rungs = [y, mixed(x, y, draws), x] if self.joint.mix else [y, x]
+        if self.joint.damage:
+            rungs.append(damaged(x, self.joint.damage, draws))
+        if self.joint.checkpoint:
+            cells = [checkpoint(self._cells, rung, y, use_reentrant=False) for rung in rungs]
+        else:
+            together = self._cells(torch.cat(rungs), y.repeat(len(rungs), 1, 1, 1))
+            cells = list(together.chunk(len(rungs)))
+        top, bottom = 0, 2 if self.joint.mix else 1
+        pairs = {(i, i + 1) for i in range(len(rungs) - 1)} | {(top, bottom)}
+        losses = [ranked(cells[i], cells[j], self._margin(rungs[i], rungs[j], cells[i])) for i, j in sorted(pairs)]
+        return torch.stack(losses).mean()
+
+    def _margin(self, a: Tensor, b: Tensor, cells: Tensor) -> Tensor:
+        """How far apart two rungs must be, in every cell."""
+        apart = (a - b).abs().mean(1, keepdim=True)
+        found = _pooled(apart, cells) if cells.ndim == 4 else apart.mean((1, 2, 3))
+        return self.joint.margin * found
+
+    def _swap(self, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+        image, mask = swapped(x, y, draws)
+        cells = self._cells(image, y)
+        share = _pooled(mask, cells)
+        kept, replaced = ((cells * w).sum((1, 2, 3)) / w.sum((1, 2, 3)) for w in (1 - share, share))
+        return F.softplus(replaced - kept).mean()
+
+    def _penalty(self, images: Tensor, y: Tensor) -> Tensor:
+        """Squared l1 norm of the input gradient, by a finite difference along its sign.
+
+        Yang, Chen, Ma, Wang: "Defense against adversarial attacks on no-reference image quality models with gradient
+        norm regularization", CVPR 2024.
+        """
+        references = y.repeat(len(images) // len(y), 1, 1, 1)
+        leaf = images.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(self._quality(leaf, references).sum(), leaf)
+        moved = torch.cat([images + _STEP * slope.sign(), images])
+        ahead, here = self._quality(moved, references.repeat(2, 1, 1, 1)).chunk(2)
+        return ((ahead - here) / _STEP).square().mean()
+
+    def _distance_from_start(self) -> Tensor:
+        apart = [(p - s).square().sum() for p, s in zip(self.parameters, self.start, strict=True)]
+        return torch.stack(apart).sum() / sum(p.numel() for p in self.parameters)
+
+    def _cells(self, x: Tensor, y: Tensor) -> Tensor:
+        """Qualities of parts, (N, 1, h, w), where the critic has maps, else of images, (N,)."""
+        if not self.critic.has_maps:
+            return self._quality(x, y)
+        x, reference = self.critic.admit(x, y if self.critic.card.needs_reference else None, check_range=False)
+        sign = 1.0 if self.critic.map_better == "higher" else -1.0
+        return sign * self.critic.quality_map(x, reference)
+
+    def _quality(self, x: Tensor, y: Tensor | None) -> Tensor:
+        card = self.critic.card
+        if card.needs_reference and y is None:
+            raise InputError(f"anchors of {card.name!r}: it compares with a reference, so they need references.")
+        x, reference = self.critic.admit(x, y if card.needs_reference else None, check_range=False)
+        return (1.0 if card.better == "higher" else -1.0) * self.critic.linear(x, reference)
+
+    def _prepare_heads(self, labelled: Mapping[str, Any], like: Tensor) -> None:
+        for name in labelled:
+            if name not in self.heads:
+                self.heads[name] = MonotoneHead().to(like.device)
+                self.optimizer.add_param_group({"params": [*self.heads[name].parameters()]})
+
+    @contextmanager
+    def _learning(self) -> Iterator[None]:
+        """Its parameters ask for gradients inside, and nothing of this is left outside."""
+        self.critic.is_frozen = False
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for parameter in self.parameters:
+                parameter.grad = None
+            self.critic.freeze()
+
+    def _update(self, loss: Tensor, step: int) -> None:
+        learning = [*self.parameters, *self.heads.parameters()]
+        found = torch.autograd.grad(loss, learning, allow_unused=True)
+        grads = [torch.zeros_like(p) if g is None else g for p, g in zip(learning, found, strict=True)]
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            flat = torch.cat([g.flatten() for g in grads])
+            dist.all_reduce(flat)
+            flat /= dist.get_world_size()
+            grads = [part.view_as(g) for part, g in zip(flat.split([g.numel() for g in grads]), grads, strict=True)]
+        for parameter, grad in zip(learning, grads, strict=True):
+            parameter.grad = grad
+        norm = nn.utils.clip_grad_norm_(learning, self.joint.clip or float("inf"))
+        if torch.isfinite(norm):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.joint.rate_at(step)
+            self.optimizer.step()
+            if self.shadow:
+                decay = min(self.joint.ema, (1 + self.steps) / (10 + self.steps))
+                torch._foreach_lerp_(self.shadow, [p.detach() for p in self.parameters], 1 - decay)
+        self.heads.zero_grad()
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The critic's state with the averages of what learns, where they are kept."""
+        names = {id(p): name for name, p in self.critic.named_parameters()}
+        shadow = {names[id(p)]: s for p, s in zip(self.parameters, self.shadow, strict=False)}
+        return {**self.critic.state_dict(), **shadow}
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs, as tensors and plain values."""
+        return {
+            "steps": self.steps,
+            "parameters": [p.detach() for p in self.parameters],
+            "shadow": self.shadow,
+            "start": self.start,
+            "heads": {name: head.state_dict() for name, head in self.heads.items()},
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "replay": self.replay.state(),
+        }
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave.
+
+        Raises:
+            ConfigError: if it is of another critic.
+        """
+        here, there = ([tuple(t.shape) for t in tensors] for tensors in (self.parameters, state["parameters"]))
+        if here != there:
+            raise ConfigError([f"the checkpoint holds another critic than {self.critic.card.name!r}"], "joint")
+        device = self.parameters[0].device
+        self._prepare_heads(state["heads"], self.parameters[0])
+        for name, head in state["heads"].items():
+            self.heads[name].load_state_dict(head)
+        for parameter, value in zip(self.parameters, state["parameters"], strict=True):
+            parameter.copy_(value)
+        self.shadow, self.start = ([t.to(device) for t in state[key]] for key in ("shadow", "start"))
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.replay.load_state(state["replay"], device)
+        self.steps = int(state["steps"])
+
+
+def _pooled(image: Tensor, cells: Tensor) -> Tensor:
+    """Means of an image over what each cell covers."""
+    return F.adaptive_avg_pool2d(image, (cells.shape[-2], cells.shape[-1]))
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
