@@ -204,6 +204,28 @@ def test_gradient_has_no_grid(name, damage):
         peak = power[at, :2].mean() + power[:2, at].mean()
         around = power[beside, :2].mean() + power[:2, beside].mean()
         assert 10 * (peak / around).log10() < 3, (period, peak / around)
+        square = power[at - 7 : at + 8, at - 7 : at + 8]
+        corner = square[6:9, 6:9].mean() / square[0:4].mean()
+        assert 10 * corner.log10() < 3, (period, corner)
+
+
+def test_no_alternating_pattern_is_asked_for():
+    """Steps that alternate are the most even ones; mini-fr wants even steps, but no restorer to print these."""
+    y = torch.from_numpy(data.astronaut()[100:228, 150:278].copy()).permute(2, 0, 1)[None].float() / 255
+    x = degrade(y, "gaussian-blur", 2.0, seed=0).requires_grad_()
+    places = torch.arange(128)
+    board = (places[:, None] + places) % 2 * 2.0 - 1
+    slopes = {}
+    for holds in (True, False):
+        critic = create_critic("mini-fr")
+        critic.hold_weights = holds
+        near = [(x + sign * 2e-3 * board).detach().requires_grad_() for sign in (1, -1)]
+        slopes[holds] = [
+            float(sign * (torch.autograd.grad(critic(image, y).sum(), image)[0] * board).sum())
+            for sign, image in zip((1, -1), near, strict=True)
+        ]
+    assert all(slope < 0 for slope in slopes[False])  # more of either phase is better, by its exact derivative
+    assert all(held > 0 for held in slopes[True]), slopes
 
 
 def operations(loss):

@@ -19,6 +19,7 @@ from perceptloss.networks.functional import YIQ, root_above
 
 __all__ = ["BandBank", "halve_whole", "ratio", "smooth"]
 
+_TENT = (1 / 4, 2 / 4, 1 / 4)
 _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 _QUIET = 6e-4  # of the stabilisers: a band of 2.5 % contrast
 _FAINT = 6e-5
@@ -54,6 +55,19 @@ def ratio(a: Tensor, b: Tensor, c: float) -> Tensor:
     return out
 
 
+class _Held(torch.autograd.Function):
+    """An image whose gradient is rid of what alternates from pixel to pixel."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor) -> Tensor:
+        return image.view_as(image)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        padded = F.pad(grads[0], (1, 1, 1, 1), mode="replicate")
+        return slide(slide(padded, _TENT, -1), _TENT, -2)
+
+
 class BandBank(nn.Module):
     """Distances of two images at several scales, each >= 0, at most 1 or so, and exactly 0 for equal images.
 
@@ -79,14 +93,18 @@ class BandBank(nn.Module):
         """Numbers that tell how busy a reference is."""
         return self.scales * 2
 
-    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Distances (N, features) of images (N, 3, H, W) RGB in [0, 1], and facts (N, facts) of `x` and of `y`."""
+    def forward(self, x: Tensor, y: Tensor, *, hold: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Distances (N, features) of images (N, 3, H, W) RGB in [0, 1], and facts (N, facts) of `x` and of `y`.
+
+        With `hold`, the distance that asks for even steps asks for no pattern that alternates from pixel to pixel,
+        although its steps are the most even of all: a restorer would print it.
+        """
         found, own, facts = [], [], []
         for scale in range(self.scales):
             if scale:
                 x, y = halve_whole(x), halve_whole(y)
             lights = [mix_channels(image, YIQ[:1]) for image in (x, y)]
-            maps, (contrast, weight), shift = _light(*lights)
+            maps, (contrast, weight), shift = _light(*lights, hold)
             if scale:
                 maps.append(_colour(mix_channels(x, YIQ[1:]), mix_channels(y, YIQ[1:]), weight, shift))
             found.append(_pool(maps, weight))
@@ -103,7 +121,7 @@ def halve_whole(x: Tensor) -> Tensor:
     return halve(x)
 
 
-def _light(x: Tensor, y: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+def _light(x: Tensor, y: Tensor, hold: bool) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """Maps of two luminances, (N, 1, h, w) each, contrast of x and of y, and the squared difference of their means."""
     mx, my = smooth(x), smooth(y)
     bx, by = x - mx, y - my
@@ -114,7 +132,7 @@ def _light(x: Tensor, y: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
     change = ratio(ex - ey, total, _QUIET)
     lost, gained = change.clamp_max(0), change.clamp_min(0)
     masked = ratio(apart, torch.add(apart, ey, alpha=2), _QUIET / 4)
-    sparser = (_spread(y) - _spread(x)).clamp_min(0)
+    sparser = (_spread(y) - _spread(_Held.apply(x) if hold else x)).clamp_min(0)
     maps = [ratio(apart, total, _QUIET), lost * lost, gained * gained, masked, sparser * sparser]
     return maps, [(e.clamp_min(0) + _FAINT).sqrt() for e in (ex, ey)], (mx - my).square()
 

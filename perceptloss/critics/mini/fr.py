@@ -81,7 +81,8 @@ _CARD = distance_card(
     source="perceptloss, recipes/configs/mini_fr.yaml",
     notes=(
         "taught by other critics and by the order of degradations, never by people: it shares the teachers' errors",
-        "as a loss it prints a faint checkerboard of single pixels: it wants the finest contrast back, in any phase",
+        "the slope of its distance of pixelation holds back what alternates from pixel to pixel, which a restorer "
+        "would print; hold_weights = False gives the exact derivative",
         "a move of a whole pixel still costs nearly as much as blur that one sees",
     ),
 )

@@ -168,7 +168,9 @@ class PairCritic(LiteCritic):
 
     def reading(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
         """Everything that the learned parts see of two images, (N, sum of `sizes`)."""
-        bands, seen, busy = self.bank(self.prepare(x), self.prepare(given(y)))
+        bands, seen, busy = self.bank(
+            self.prepare(x), self.prepare(given(y)), hold=self.hold_weights and self.is_frozen
+        )
         taps = [tap_distances(fx[tap], fy[tap]) for tap in self.taps]
         facts = torch.cat([busy, *(own for _, _, own in taps)], 1)
         own = torch.cat([seen, *(own for _, own, _ in taps)], 1)
