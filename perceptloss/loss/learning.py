@@ -109,6 +109,11 @@ class Learning(Hidden):
             return {label: {} for label in self.learners}
         return {label: learner.learn(x, y, now, anchors) for label, learner in self.learners.items()}
 
+    @property
+    def is_learning(self) -> bool:
+        """Whether `state` holds more than a step and counters."""
+        return bool(self.learners or self._shares.shares or self.budget)
+
     def state(self) -> dict[str, Any]:
         """What a resumed run needs: step and counters of skipped terms, and what else it learned, where it does."""
         state: dict[str, Any] = {"step": self.step, "skipped": dict(self.skipped)}

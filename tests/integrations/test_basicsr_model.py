@@ -296,3 +296,43 @@ def test_a_monitor_is_logged_by_its_score_and_trains_nothing(log):
     said = next(line for line in log if "lpips-squeeze" in line)
     assert "score_lpips-squeeze: only watched" in said
     assert "share_*: measured at each iteration that is a multiple of 100" in said
+
+
+JOINT = {"critic": "patch", "weights": None, "weight": 0.1, "options": {"width": 8}, "joint": {"replay": 0.5}}
+
+
+def test_a_joint_critic_learns_and_goes_on_to_the_bit(tmp_path):
+    torch.manual_seed(1)
+    whole = build_model(options("CriticSRModel", critics=[JOINT, {"critic": "gmsd", "share": 0.2}]))
+    whole.opt["path"]["training_states"] = str(tmp_path)
+    critic = whole._guest.slot.critics.terms[0].critic
+    before = [p.clone() for p in critic.parameters()]
+    for number in (1, 2):
+        log = step(whole, number)
+    assert log["l_patch_joint_rank"] > 0
+    assert any(not torch.equal(a, b) for a, b in zip(before, critic.parameters(), strict=True))
+    assert all(p.grad is None for p in critic.parameters())
+    assert not any("patch" in name for name in whole.net_g.state_dict())
+    whole.save_training_state(0, 2)
+    weights = {name: tensor.clone() for name, tensor in whole.net_g.state_dict().items()}
+    step(whole, 3)
+
+    resumed = build_model(options("CriticSRModel", critics=[JOINT, {"critic": "gmsd", "share": 0.2}]))
+    resumed.opt["path"]["training_states"] = str(tmp_path)
+    resumed.net_g.load_state_dict(weights)
+    resumed.resume_training(torch.load(tmp_path / "2.state", weights_only=True))
+    step(resumed, 3)
+    ours, theirs = (model._guest.slot.critics.terms[0].critic.state_dict() for model in (resumed, whole))
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+    assert all(torch.equal(a, b) for a, b in zip(resumed.net_g.parameters(), whole.net_g.parameters(), strict=True))
+
+    (tmp_path / "2.critics0").unlink()
+    with pytest.raises(ConfigError, match=r"2\.critics0 is missing"):
+        resumed.resume_training(torch.load(tmp_path / "2.state", weights_only=True))
+
+
+def test_a_joint_critic_beside_a_discriminator():
+    model = build_model(options("CriticSRGANModel", critics=[JOINT]))
+    log = step(model, 1)
+    assert log["l_patch_joint_rank"] > 0
+    assert log["l_d_real"] > 0

@@ -103,8 +103,8 @@ class BandBank(nn.Module):
         for scale in range(self.scales):
             if scale:
                 x, y = halve_whole(x), halve_whole(y)
-            lights = [mix_channels(image, YIQ[:1]) for image in (x, y)]
-            maps, (contrast, weight), shift = _light(*lights, hold)
+            lx, ly = (mix_channels(image, YIQ[:1]) for image in (x, y))
+            maps, (contrast, weight), shift = _light(lx, ly, hold)
             if scale:
                 maps.append(_colour(mix_channels(x, YIQ[1:]), mix_channels(y, YIQ[1:]), weight, shift))
             found.append(_pool(maps, weight))

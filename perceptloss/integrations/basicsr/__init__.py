@@ -22,6 +22,9 @@ without a GPU, and registers three ways to use critics:
 
 3. A loss type for each critic: `pixel_opt: {type: critic_lpips_vgg, loss_weight: 1.0}`.
 
+A critic with `joint: true` goes on learning beside the generator, in any of BasicSR's models; `CriticSRModel` and
+`CriticSRGANModel` are SRModel and SRGANModel under names that say so.
+
 Critics are also metrics: `calculate_critic` and `calculate_critic_<name>` under `val.metrics`.
 """
 
@@ -59,6 +62,9 @@ train_pipeline: Callable[[str], None] = _train.train_pipeline
 def install() -> None:
     """Register everything with BasicSR; done on import, and worth repeating after `register_critic`."""
     register_losses(LOSS_REGISTRY, pairs=True)
+    for name in ("SRModel", "SRGANModel"):
+        if f"Critic{name}" not in MODEL_REGISTRY:
+            MODEL_REGISTRY._do_register(f"Critic{name}", with_critics(MODEL_REGISTRY.get(name)))
     register_metrics(METRIC_REGISTRY)
     _train.load_resume_state = shim.load_resume_state
     if not hasattr(MODEL_REGISTRY.get, "without_critics"):

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from basicsr.utils import get_root_logger
 from torch import Tensor
@@ -48,7 +51,7 @@ class Guest:
         self._unused = 0  # iterations without an evaluation, until the first one
         if self._is_alone:  # SRModel insists on a pixel or a perceptual loss
             opt["train"]["pixel_opt"] = {"type": "L1Loss", "loss_weight": 0.0, "reduction": "mean"}
-        for method in ("optimize_parameters", "reduce_loss_dict"):
+        for method in ("optimize_parameters", "reduce_loss_dict", "save_training_state", "resume_training"):
             if hasattr(model, method):
                 setattr(model, method, partial(getattr(self, f"_{method}"), getattr(model, method)))
 
@@ -114,6 +117,9 @@ class Guest:
         self.slot.begin(current_iter)
         inner(current_iter)
         self._expect_use(self.slot, current_iter)
+        learned = self.slot.learn()
+        if learned and hasattr(self.model, "log_dict"):
+            self.model.log_dict.update(learned)
 
     def _expect_use(self, slot: CriticSlot, current_iter: int) -> None:
         """Stop a run whose model never evaluates the slot: it would train without critics in silence."""
@@ -126,6 +132,28 @@ class Guest:
                 raise ConfigError(
                     [f"model {self.name} never evaluates cri_pix, so the critics train nothing"], "train.critics"
                 )
+
+    def _save_training_state(self, inner: Callable[[int, int], None], epoch: int, current_iter: int) -> None:
+        inner(epoch, current_iter)
+        if self.slot is not None and self.slot.critics.is_learning and current_iter != -1:
+            torch.save(self.slot.critics.state_dict(), self._state_file(current_iter))
+
+    def _resume_training(self, inner: Callable[[dict[str, Any]], None], resume_state: dict[str, Any]) -> None:
+        inner(resume_state)
+        if self.slot is None or not self.slot.critics.is_learning:
+            return
+        file = self._state_file(resume_state["iter"])
+        if not file.is_file():
+            raise ConfigError(
+                [f"{file} is missing, which holds what critics had learned: keep it beside the .state file"], "resuming"
+            )
+        state = torch.load(file, map_location=self.model.device, weights_only=True)
+        self.slot.critics.load_state_dict(state)
+
+    def _state_file(self, iteration: int) -> Path:
+        """Where this process keeps what its critics have learned, beside BasicSR's own state."""
+        folder = Path(self.model.opt["path"]["training_states"])
+        return folder / f"{iteration}.critics{self.model.opt['rank']}"
 
     def _reduce_loss_dict(self, inner: Callable[..., dict[str, float]], losses: dict[str, Tensor]) -> dict[str, float]:
         if self.slot is None:

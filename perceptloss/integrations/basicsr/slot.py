@@ -42,11 +42,13 @@ class CriticSlot(nn.Module):
         self.pixel, self.critics, self.extras = pixel, plan.loss, plan.extras
         self.step = 0
         self.calls: list[_Call] = []
+        self._last: tuple[Tensor, Tensor] | None = None  # images that joint critics learn from
 
     def begin(self, step: int) -> None:
         """Start an iteration."""
         self.step = step
         self.calls = []
+        self._last = None
 
     def forward(self, output: Tensor, gt: Tensor) -> Tensor:
         """Pixel loss plus weighted critics, 0-d.
@@ -56,10 +58,20 @@ class CriticSlot(nn.Module):
             gt: Ground truth, same shape.
         """
         pixel = None if self.pixel is None else self.pixel(output, gt)
-        critics = self.critics(frames(output), frames(gt), step=self.step)
+        x, y = frames(output), frames(gt)
+        critics = self.critics(x, y, step=self.step)
+        if self.critics.learners:
+            self._last = x.detach(), y.detach()
         total = critics if pixel is None else pixel + critics
         self.calls.append(_Call(total, None if pixel is None else pixel.detach(), self.critics.report))
         return total
+
+    def learn(self) -> dict[str, float]:
+        """Let joint critics learn from the last images of this iteration; their losses as `l_<label>_joint_<part>`."""
+        if self._last is None:
+            return {}
+        found = self.critics.learn(*self._last, step=self.step)
+        return {f"l_{label}_joint_{part}": value for label, parts in found.items() for part, value in parts.items()}
 
     def untangle(self, losses: dict[str, Tensor]) -> OrderedDict[str, Tensor]:
         """A model's loss dict with the clean pixel loss, and `l_<label>` for each critic after it.
