@@ -24,13 +24,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from _lib.checks import find_images, option_problems
-from _lib.critics import Strips, build_critics, settle_budget, walk
+from _lib.critics import Spender, Strips, build_critics, settle_budget, watch_budget
 from _lib.data import PatchPairs, SampleOrder, patch_loader
 from _lib.networks import bicubic, build_network, export, load_weights, restore
 from _lib.validation import Jury
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import Tensor, nn
+from torch import Tensor
 
 from perceptloss import CriticLoss
 from perceptloss.errors import ConfigError
@@ -104,16 +104,13 @@ class Config(RunOptions):
 
 
 @dataclass(kw_only=True)
-class Trainee(loop.Run):
+class Trainee(Spender):
     """One network on its way: everything that a step touches."""
 
     KEPT = (*loop.Run.KEPT, "samples")
 
     config: Config
-    network: nn.Module
     batches: Iterator[tuple[Tensor, Tensor]]
-    loss: CriticLoss | None
-    strips: Strips
     samples: int = 0
 
 
@@ -185,30 +182,6 @@ def take_step(t: Trainee, meter: Meter) -> None:
     t.samples += config.samples_per_step(accelerator)
 
 
-def watch_budget(t: Trainee) -> None:
-    """Tell the critics what of their budget is spent, where it is time: at the start, and every so many steps."""
-    if t.loss is None or t.loss.budget is None:
-        return
-    if not t.loss.budget.start or (t.step and t.step % t.config.loss.budget_every == 0):
-        with loop.averaged(t):
-            t.loss.budget.note(t.strips.scores(t.accelerator.unwrap_model(t.network), t.accelerator.device))
-
-
-def settle(t: Trainee) -> None:
-    """Keep as much of the way from the start as the budget allows, in the averages and in the weights themselves."""
-    if t.loss is None or t.loss.budget is None:
-        return
-    network, device = t.accelerator.unwrap_model(t.network), t.accelerator.device
-    start = build_network(t.config.model, t.config.data.patch // t.config.model.scale).state_dict()
-    with loop.averaged(t):
-        share, scores = settle_budget(t.strips, t.loss.budget, network, start, device)
-        if t.ema is not None:
-            t.ema.adopt()
-    if t.ema is not None:
-        walk(network, start, share)
-    loop.write(t, "budget", {"kept": share, "spent": t.loss.budget.spent_of(scores), "scores": scores})
-
-
 def train(t: Trainee, images: Images, jury: Jury, stop: StopSignal) -> None:
     """Train one network to its end; leaves log.jsonl, checkpoints/ and models/ in its folder.
 
@@ -229,7 +202,7 @@ def train(t: Trainee, images: Images, jury: Jury, stop: StopSignal) -> None:
             if config.val.every and loop.is_due(t, config.val.every):
                 loop.write(t, "val", validate(t, images[1], jury))
             loop.keep_or_stop(t, stop)
-    settle(t)
+    settle_budget(t, partial(build_network, config.model, config.data.patch // config.model.scale))
     deliver(t, "net_g")
     loop.close(t)
 

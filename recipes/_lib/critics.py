@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from _lib.data import strip_of
 from perceptloss import CriticLoss, create_critic
 from perceptloss.integrations.probe import probe
-from perceptloss.loss.budget import Budget, walk_back
+from perceptloss.loss.budget import walk_back
+from perceptloss.runs import loop
 from perceptloss.runs.images import Pair
 from perceptloss.runs.options import Loss
 
-__all__ = ["Strips", "build_critics", "settle_budget", "walk"]
+__all__ = ["Spender", "Strips", "build_critics", "settle_budget", "watch_budget"]
 
 _STRIPS = 24  # images that the budget is measured on
 
@@ -81,28 +82,55 @@ class Strips:
         return totals
 
 
-def walk(network: nn.Module, start: Mapping[str, Tensor], share: float) -> None:
+@dataclass(kw_only=True)
+class Spender(loop.Run):
+    """A training whose critics may have a budget; its configuration has a section `loss`."""
+
+    config: Any
+    network: nn.Module
+    loss: CriticLoss | None
+    strips: Strips
+
+
+def watch_budget(t: Spender) -> None:
+    """Tell the critics what of their budget is spent, where it is time: at the start, and every so many steps."""
+    if t.loss is None or t.loss.budget is None:
+        return
+    if not t.loss.budget.start or (t.step and t.step % t.config.loss.budget_every == 0):
+        with loop.averaged(t):
+            t.loss.budget.note(t.strips.scores(t.accelerator.unwrap_model(t.network), t.accelerator.device))
+
+
+def settle_budget(t: Spender, build: Callable[[], nn.Module]) -> None:
+    """Keep as much of the way from the start as the budget allows, in the averages and in the weights themselves.
+
+    Args:
+        t: At its end.
+        build: Makes the network of the start.
+    """
+    if t.loss is None or t.loss.budget is None:
+        return
+    budget, network, start = t.loss.budget, t.accelerator.unwrap_model(t.network), build().state_dict()
+
+    with loop.averaged(t):
+        end = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+        def scores(share: float) -> dict[str, float]:
+            network.load_state_dict(end)
+            _walk(network, start, share)
+            return t.strips.scores(network, t.accelerator.device)
+
+        share = walk_back(lambda share: budget.spent_of(scores(share)))
+        found = scores(share)
+        if t.ema is not None:
+            t.ema.adopt()
+    if t.ema is not None:
+        _walk(network, start, share)
+    loop.write(t, "budget", {"kept": share, "spent": budget.spent_of(found), "scores": found})
+
+
+def _walk(network: nn.Module, start: Mapping[str, Tensor], share: float) -> None:
     """Leave a network a share of the way from the weights of its start to its own."""
     state = network.state_dict()
-    network.load_state_dict(
-        {n: torch.lerp(start[n].to(t), t, share) if t.is_floating_point() else t for n, t in state.items()}
-    )
-
-
-def settle_budget(
-    strips: Strips, budget: Budget, network: nn.Module, start: Mapping[str, Tensor], device: torch.device
-) -> tuple[float, dict[str, float]]:
-    """Bring a trained network within its budget, by interpolating its weights with those of the start.
-
-    Returns:
-        The share of the way from the start that is kept, and the scores there.
-    """
-    end = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-
-    def go(share: float) -> dict[str, float]:
-        network.load_state_dict(end)
-        walk(network, start, share)
-        return strips.scores(network, device)
-
-    share = walk_back(lambda share: budget.spent_of(go(share)))
-    return share, go(share)
+    moved = {n: torch.lerp(start[n].to(t), t, share) if t.is_floating_point() else t for n, t in state.items()}
+    network.load_state_dict(moved)

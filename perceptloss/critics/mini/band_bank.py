@@ -19,7 +19,6 @@ from perceptloss.networks.functional import YIQ, root_above
 
 __all__ = ["BandBank", "halve_whole", "ratio", "smooth"]
 
-_TENT = (1 / 4, 2 / 4, 1 / 4)
 _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 _QUIET = 6e-4  # of the stabilisers: a band of 2.5 % contrast
 _FAINT = 6e-5
@@ -55,19 +54,6 @@ def ratio(a: Tensor, b: Tensor, c: float) -> Tensor:
     return out
 
 
-class _Held(torch.autograd.Function):
-    """An image whose gradient is rid of what alternates from pixel to pixel."""
-
-    @staticmethod
-    def forward(ctx: Any, image: Tensor) -> Tensor:
-        return image.view_as(image)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        padded = F.pad(grads[0], (1, 1, 1, 1), mode="replicate")
-        return slide(slide(padded, _TENT, -1), _TENT, -2)
-
-
 class BandBank(nn.Module):
     """Distances of two images at several scales, each >= 0, at most 1 or so, and exactly 0 for equal images.
 
@@ -96,8 +82,8 @@ class BandBank(nn.Module):
     def forward(self, x: Tensor, y: Tensor, *, hold: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Distances (N, features) of images (N, 3, H, W) RGB in [0, 1], and facts (N, facts) of `x` and of `y`.
 
-        With `hold`, the distance that asks for even steps asks for no pattern that alternates from pixel to pixel,
-        although its steps are the most even of all: a restorer would print it.
+        With `hold`, the distance that asks for even steps is a constant of the gradient: no picture has more even
+        steps than a fine pattern, and a restorer would print it.
         """
         found, own, facts = [], [], []
         for scale in range(self.scales):
@@ -132,7 +118,7 @@ def _light(x: Tensor, y: Tensor, hold: bool) -> tuple[list[Tensor], list[Tensor]
     change = ratio(ex - ey, total, _QUIET)
     lost, gained = change.clamp_max(0), change.clamp_min(0)
     masked = ratio(apart, torch.add(apart, ey, alpha=2), _QUIET / 4)
-    sparser = (_spread(y) - _spread(_Held.apply(x) if hold else x)).clamp_min(0)
+    sparser = (_spread(y) - _spread(x.detach() if hold else x)).clamp_min(0)
     maps = [ratio(apart, total, _QUIET), lost * lost, gained * gained, masked, sparser * sparser]
     return maps, [(e.clamp_min(0) + _FAINT).sqrt() for e in (ex, ey)], (mx - my).square()
 

@@ -81,8 +81,8 @@ _CARD = distance_card(
     source="perceptloss, recipes/configs/mini_fr.yaml",
     notes=(
         "taught by other critics and by the order of degradations, never by people: it shares the teachers' errors",
-        "the slope of its distance of pixelation holds back what alternates from pixel to pixel, which a restorer "
-        "would print; hold_weights = False gives the exact derivative",
+        "its distance of pixelation is a constant of the gradient, or a restorer would print patterns with even steps; "
+        "hold_weights = False gives the exact derivative",
         "a move of a whole pixel still costs nearly as much as blur that one sees",
     ),
 )
