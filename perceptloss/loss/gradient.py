@@ -109,11 +109,14 @@ class Outcome:
             self.scores[term] = self.scores.get(term, 0) + result.score.detach().sum() / samples
             self.losses[term] = self.losses.get(term, 0) + result.loss.detach().sum() / samples
 
-    def add_squares(self, parts: Mapping[Term, Tensor], x: Tensor) -> None:
-        """Collect the gradients of a part of the batch."""
+    def add_squares(self, parts: Mapping[Term, Tensor], x: Tensor) -> Tensor:
+        """Collect the norms of the terms' gradients on a part of the batch, and return the sum of these gradients."""
+        total = torch.zeros_like(x, requires_grad=False)
         for term, part in parts.items():
-            square = _input_gradient(part, x, retain=True).detach().double().square().sum()
-            self.squares[term] = self.squares.get(term, 0) + square
+            found = _input_gradient(part, x, retain=True).detach()
+            self.squares[term] = self.squares.get(term, 0) + found.double().square().sum()
+            total += found
+        return total
 
 
 def gradient(call: Call) -> Outcome:
@@ -164,9 +167,7 @@ def fused(call: Call) -> Outcome:
             outcome.add(terms, results, samples)
             outcome.value = outcome.value + total.detach()
             if grad is not None:
-                if call.measure:
-                    outcome.add_squares(parts, chunk)
-                grad[part] += _input_gradient(total, chunk)
+                grad[part] += outcome.add_squares(parts, chunk) if call.measure else _input_gradient(total, chunk)
     return outcome
 
 

@@ -196,9 +196,11 @@ def save_checkpoint(
     torch.save(_random_state(), partial / f"random_{accelerator.process_index}.pt")
     if ema is not None and (accelerator.is_main_process or _is_sharded(accelerator)):
         ema.save(partial / f"ema_{accelerator.process_index}.safetensors")
+    if critics is not None:
+        state = critics.state_dict()
+        if accelerator.is_main_process or "joint" in state:  # what joint critics keep of their outputs is of each
+            torch.save(state, _critics_file(partial, accelerator.process_index))
     if accelerator.is_main_process:
-        if critics is not None:
-            torch.save(critics.state_dict(), partial / "critics.pt")
         (partial / "progress.json").write_text(json.dumps(progress, indent=1), encoding="utf-8")
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -235,10 +237,16 @@ def load_checkpoint(accelerator: Accelerator, path: Path, ema: Ema | None, criti
     if ema is not None:
         ema.load(path / f"ema_{accelerator.process_index if _is_sharded(accelerator) else 0}.safetensors")
     if critics is not None:
-        critics.load_state_dict(torch.load(path / "critics.pt", weights_only=True))
+        mine = _critics_file(path, accelerator.process_index)
+        file = mine if mine.exists() else _critics_file(path, 0)
+        critics.load_state_dict(torch.load(file, map_location=accelerator.device, weights_only=True))
     own = path / f"random_{accelerator.process_index}.pt"
     if own.exists():  # more processes than before: the additional ones keep their seeds
         _set_random_state(torch.load(own, weights_only=True))
+
+
+def _critics_file(folder: Path, process: int) -> Path:
+    return folder / (f"critics_{process}.pt" if process else "critics.pt")
 
 
 def _is_sharded(accelerator: Accelerator) -> bool:

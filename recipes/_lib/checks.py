@@ -11,6 +11,7 @@ from _lib.data import POLICY
 from _lib.validation import FIDELITY
 from perceptloss import get_card
 from perceptloss.errors import ConfigError, UnknownCritic, near
+from perceptloss.loss.budget import budget_problems
 from perceptloss.loss.parsing import parse_terms
 from perceptloss.loss.terms import TermSpec
 from perceptloss.runs.images import Pair, bundled, check, find_pairs
@@ -46,6 +47,10 @@ def option_problems(data: Data, model: Model, loss: Loss, train: Train, val: Val
             )
         if term.card.channels != 3:
             problems.append(f"loss.critics: {term.label!r} judges stereo pairs")
+    if loss.budget:
+        problems += [f"loss.budget: {problem}" for problem in budget_problems(loss.budget)]
+        if model.weights is None:
+            problems.append("loss.budget is held against the start: give model.weights, or leave it out")
     return problems + _judge_problems(val, trained)
 
 

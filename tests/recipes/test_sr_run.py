@@ -26,6 +26,7 @@ from perceptloss.compare import Settings, compare, load_results
 from perceptloss.errors import ConfigError, NonFiniteLoss
 
 Launch = Callable[..., "subprocess.Popen[str]"]
+JOINT = "{share: 0.2, weights: null, options: {width: 8}, joint: {lr: 1.0e-3, replay: 0.5, penalty: 1.0e-4}}"
 ABORT_AT_EXIT = "terminate called without an active exception"
 
 
@@ -115,7 +116,8 @@ def test_a_run_leaves_everything_and_knows_that_it_is_finished(
 @pytest.mark.usefixtures("in_process")
 def test_killed_and_resumed_equals_uninterrupted(launch: Launch, tiny: list[str], tmp_path: Path) -> None:
     text = "--baseline false --train.steps 60 --log.checkpoint_every 8 --log.keep 9 --log.every 2"
-    options = [*tiny, *text.split(), "--loss.critics", "{gmsd: {weight: 0.5, start: 3, ramp: 20, crop: 24}}"]
+    critics = f"{{gmsd: {{weight: 0.5, start: 3, ramp: 20, crop: 24}}, patch: {JOINT}}}"
+    options = [*tiny, *text.split(), "--loss.critics", critics, "--loss.shift", "4"]
     sr.main([*options, "--output", str(tmp_path / "whole")])
     killed = launch("sr.py", *options, "--output", "cut")
     wait_for_step(tmp_path / "cut", 18, killed)
@@ -185,6 +187,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
     launch: Launch, tiny: list[str], run_here: Callable[..., Path], tmp_path: Path
 ) -> None:
     options = ["--baseline", "false", "--train.steps", "4", "--val.every", "2", "--log.checkpoint_every", "2"]
+    options += ["--loss.critics", f"{{gmsd: 0.5, patch: {JOINT}}}"]
     for attempt in range(2):
         process = launch("sr.py", *tiny, *options, "--output", f"two{attempt}", processes=2)
         output = process.communicate(timeout=240)[0]
@@ -204,6 +207,24 @@ def test_two_processes_equal_one_with_twice_the_batch(
     assert results.array() == pytest.approx(alone.array(), rel=1e-3)
     assert results.provenance["inputs"].keys() == {"bicubic", "critics", "the reference"}
     assert results.provenance["inputs"]["bicubic"]["images"] == 3
+
+
+def test_a_budget_is_held_or_walked_back_to(run_here: Callable[..., Path]) -> None:
+    start = run_here("start", "--loss.critics", "{}", "--train.steps", "60") / "models" / "net_g_ema.safetensors"
+    options = ["--baseline", "false", "--model.weights", str(start), "--train.steps", "12", "--loss.budget_every", "4"]
+    run = run_here("run", *options, "--loss.critics", "{tv: {share: 0.9}}", "--loss.budget", "{psnr: -0.02}")
+    (held,) = records(run, "budget")
+    assert held["spent"] <= 1.05
+    assert held["kept"] < 1  # total variation asks for more than a hundredth of a decibel
+    before, after, ours = (
+        load_file(p) for p in (start, run / "models" / "net_g.safetensors", run / "models" / "net_g_ema.safetensors")
+    )
+    assert any(not torch.equal(before[k], ours[k]) for k in before)
+    assert any(not torch.equal(after[k], ours[k]) for k in before)
+    text = (run / "results.md").read_text()
+    assert "budget" in text
+    with pytest.raises(ConfigError, match=r"loss\.budget is held against the start: give model\.weights"):
+        run_here("none", "--loss.budget", "{psnr: -0.1}")
 
 
 def test_accumulation_equals_the_larger_batch(run_here: Callable[..., Path]) -> None:

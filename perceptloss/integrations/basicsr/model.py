@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from basicsr.utils import get_root_logger
 from torch import Tensor
 

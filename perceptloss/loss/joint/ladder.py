@@ -99,5 +99,5 @@ def swapped(x: Tensor, y: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
 
 
 def ranked(better: Tensor, worse: Tensor, margin: Tensor | float) -> Tensor:
-    """Mean of softplus(margin - (better - worse)), over qualities of any shape."""
-    return F.softplus(margin - (better - worse)).mean()
+    """Mean of max(0, margin - (better - worse)), over qualities of any shape."""
+    return F.relu(margin - (better - worse)).mean()

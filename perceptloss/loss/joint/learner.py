@@ -127,7 +127,7 @@ class Learner:
         cells = self._cells(image, y)
         share = _pooled(mask, cells)
         kept, replaced = ((cells * w).sum((1, 2, 3)) / w.sum((1, 2, 3)) for w in (1 - share, share))
-        return F.softplus(replaced - kept).mean()
+        return F.relu(self._margin(x, y, kept) - (kept - replaced)).mean()
 
     def _penalty(self, images: Tensor, y: Tensor) -> Tensor:
         """Squared l1 norm of the input gradient, by a finite difference along its sign.
