@@ -1,0 +1,106 @@
+"""Patterns of period 2 and 4 that networks print, found in the spectrum against the reference's.
+
+Strides of a restorer, or of the trunk of a critic that teaches it, leave patterns that repeat every two or four pixels:
+power at multiples of a quarter of a cycle per pixel. Grain and sharpness raise the frequencies between as well, a
+pattern does not. So the power there is compared with the reference's and with what the image gained at the eight
+neighbours an eighth of a cycle away. It is measured in blocks of 16 pixels, small enough that a pattern whose phase
+wanders is one still, and apart for plain and for textured blocks, because people see a grid in the sky first.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from typing import Final
+
+import torch
+from torch import Tensor
+
+__all__ = ["LEAST_SIDE", "grid_figures"]
+
+LEAST_SIDE: Final = 32
+"""Of images, in pixels."""
+
+_BLOCK, _STEP = 16, 8
+_UNSEEN: Final = 0.5 / 255  # amplitude of a cosine that doubles the floor
+_CLASSES: Final = 4  # of blocks, from plain to textured
+_IN_CLASS: Final = 64  # blocks at least, or there are fewer classes: so many average to within half a dB
+_KINDS: Final = {
+    "quarter": ((0, 2), (2, 0), (2, 2), (2, 6), (2, 4), (4, 2)),
+    "half": ((0, 4), (4, 0)),
+    "corner": ((4, 4),),
+}
+"""Frequencies of the patterns, down and across, in eighths of a cycle per pixel."""
+
+_AXES: Final = ((0, 2), (2, 0), (0, 4), (4, 0))
+
+
+def grid_figures(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Patterns of fixed period in images, and energy at their frequencies, in dB of the references', (N,) each.
+
+    `quarter` is of patterns of period 4 in any direction, `half` of rows and columns of period 2, `corner` of the
+    checkerboard of single pixels: by how much the power exceeds that of the reference and what was gained at
+    neighbouring frequencies, in the class of blocks and for the pattern where this is most. About 0 where there is
+    none, negative where the image is smoother than its reference. `energy` is the plain ratio of energies at a
+    quarter and half a cycle per pixel along the axes.
+
+    Args:
+        x: Judged images, (N, 3, H, W), in [0, 1], sides of at least 32 pixels; up to 7 at the ends are not seen.
+        y: References, same shape.
+    """
+    ours, theirs = _power(x), _power(y)
+    figures = {kind: _excess(ours, theirs, places) for kind, places in _KINDS.items()}
+    down, across = zip(*_AXES, strict=True)
+    energies = [power[..., down, across].sum((1, 2)) + _floor() for power in (ours, theirs)]
+    return {**figures, "energy": _decibels(*energies)}
+
+
+def _power(image: Tensor) -> Tensor:
+    """Power of half-overlapping blocks at multiples of 1/8 cycle per pixel, (N, blocks, 8, 8), channels averaged."""
+    window = torch.hann_window(_BLOCK, device=image.device, dtype=image.dtype)
+    window = window / window.square().sum().sqrt()
+    rows = []
+    for strip in image.unfold(-2, _BLOCK, _STEP).unbind(2):  # (N, 3, W, 16)
+        blocks = strip.mT.unfold(-1, _BLOCK, _STEP).movedim(3, 2) * window * window[:, None]  # (N, 3, blocks, 16, 16)
+        folded = blocks.unflatten(-1, (2, 8)).sum(-2).unflatten(-2, (2, 8)).sum(-3)
+        rows.append(torch.fft.fft2(folded).abs().square().mean(1))
+    return torch.cat(rows, 1)
+
+
+def _floor() -> float:
+    """Power of a cosine of the amplitude that is not seen."""
+    window = torch.hann_window(_BLOCK, dtype=torch.float64)
+    return float(_UNSEEN / 2 * window.sum() ** 2 / window.square().sum()) ** 2
+
+
+def _excess(ours: Tensor, theirs: Tensor, places: tuple[tuple[int, int], ...]) -> Tensor:
+    """dB above what the reference and the neighbours explain, of the loudest class of blocks and pattern, (N,)."""
+    blocks = theirs.shape[1]
+    down, across = zip(*places, strict=True)
+    order = theirs[..., down, across].sum(-1).argsort(1)
+    ours, theirs = (power.take_along_dim(order[..., None, None], 1) for power in (ours, theirs))
+    found = []
+    for few in torch.arange(blocks).tensor_split(min(_CLASSES, max(1, blocks // _IN_CLASS))):
+        x, y = (power[:, few].mean(1) for power in (ours, theirs))
+        for place in places:
+            ring = tuple(zip(*_neighbours(place), strict=True))
+            at, around = (tuple(power[(..., *bins)] for power in (x, y)) for bins in (place, ring))
+            gained = (around[0].mean(-1) - around[1].mean(-1)).clamp_min(0)
+            steep = (at[1] / around[1].mean(-1).clamp_min(_floor())).clamp_min(1)
+            found.append(_decibels(at[0] + _floor(), at[1] + gained * steep + _floor()))
+    return torch.stack(found).amax(0)
+
+
+def _neighbours(place: tuple[int, int]) -> list[tuple[int, int]]:
+    """Frequencies an eighth of a cycle away that are not much lower, where images are far louder."""
+    around = [tuple((at + step) % 8 for at, step in zip(place, steps, strict=True)) for steps in product((-1, 0, 1), repeat=2)]
+    least = 0.74 * _radius(place)
+    return [(a, b) for a, b in around if (a, b) != place and _radius((a, b)) >= least]
+
+
+def _radius(place: tuple[int, int]) -> float:
+    return math.hypot(*(min(at, 8 - at) for at in place))
+
+
+def _decibels(power: Tensor, reference: Tensor) -> Tensor:
+    return 10 * torch.log10(power / reference)
