@@ -173,7 +173,7 @@ class Results:
         return replace(self, critics=tuple(columns))
 
     def in_groups(self) -> Results:
-        """The same with the columns of a group side by side, as `GROUPS` orders them; those without a role stay first."""
+        """The same with the columns of a group side by side, in the order of `GROUPS`; first those without a role."""
         order = sorted(range(len(self.critics)), key=lambda n: _place(self.critics[n]))
         values = tuple(tuple(system[n] for n in order) for system in self.values)
         return replace(self, critics=tuple(self.critics[n] for n in order), values=values)

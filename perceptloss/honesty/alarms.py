@@ -33,8 +33,9 @@ class Limits:
         change: Least change over the window that is a trend, as a share of the score.
         above_truth: Largest share of outputs that a critic without reference puts above their ground truth. At its
             best a restorer is taken for the truth half of the time.
-        mirror: Largest mean difference between the scores of an image and its mirror image, in standard deviations of
-            the critic's scores at the first validation. People see no difference; a pattern that deceives has a place.
+        margin: By how much, in standard deviations of the critic's scores at the first validation.
+        mirror: Largest mean difference between the scores of an image and its mirror image, in the same units, unless
+            it is less than twice that of the ground truth. People see none; a pattern that deceives has a place.
         anchors: Largest fall of a learning critic's rank correlation on its anchors.
         collapse: Least spread of a critic's scores, as a share of that at the first validation.
     """
@@ -42,6 +43,7 @@ class Limits:
     window: int = 4
     change: float = 0.005
     above_truth: float = 0.7
+    margin: float = 0.05
     mirror: float = 0.5
     anchors: float = 0.01
     collapse: float = 0.1
@@ -187,9 +189,9 @@ def _trend(critic: Watched, window: Sequence[Validation], least: float) -> int |
 def _above_truth(history: History, limits: Limits) -> Iterator[Alarm]:
     last = history.validations[-1]
     for critic in history.those("trained"):
-        pairs = [(one.truth, one.output) for one in last.of(critic.label)]
-        gains = [critic.gain(truth, output) for truth, output in pairs if truth is not None and output is not None]
-        above = sum(gain > 0 for gain in gains)
+        margin = limits.margin * _usual(history, critic)
+        gains = [critic.gain(*pair) for pair in _both(last, critic, "truth", "output")]
+        above = sum(gain > margin for gain in gains)
         if gains and above > limits.above_truth * len(gains):
             yield Alarm(
                 "above the ground truth",
@@ -202,12 +204,14 @@ def _above_truth(history: History, limits: Limits) -> Iterator[Alarm]:
 
 
 def _mirror(history: History, limits: Limits) -> Iterator[Alarm]:
-    first, last = history.validations[0], history.validations[-1]
+    last = history.validations[-1]
     for critic in history.those("trained"):
-        pairs = [(one.output, one.mirrored) for one in last.of(critic.label)]
-        turns = [abs(output - mirrored) for output, mirrored in pairs if output is not None and mirrored is not None]
-        usual = spread([score for one in first.of(critic.label) for score in (one.output, one.truth)])
-        if turns and usual and (turn := math.fsum(turns) / len(turns)) > limits.mirror * usual:
+        turn, own = (
+            _mean_of(abs(one - other) for one, other in _both(last, critic, image, mirrored))
+            for image, mirrored in (("output", "mirrored"), ("truth", "truth_mirrored"))
+        )
+        usual = _usual(history, critic)
+        if usual and turn > max(limits.mirror * usual, 2 * own):
             yield Alarm(
                 "mirror",
                 critic.label,
@@ -216,6 +220,22 @@ def _mirror(history: History, limits: Limits) -> Iterator[Alarm]:
                 last.step,
                 "mirror the pair at random each step, as `flips` of the data does, or lower its weight",
             )
+
+
+def _both(validation: Validation, critic: Watched, one: str, other: str) -> list[tuple[float, float]]:
+    """Two of a trained critic's scores of each image that has both."""
+    pairs = [(getattr(scores, one), getattr(scores, other)) for scores in validation.of(critic.label)]
+    return [pair for pair in pairs if None not in pair]
+
+
+def _usual(history: History, critic: Watched) -> float:
+    """Standard deviation of what a critic said of outputs and ground truths at the first validation."""
+    return spread([score for one in history.validations[0].of(critic.label) for score in (one.output, one.truth)])
+
+
+def _mean_of(values: Iterable[float]) -> float:
+    found = list(values)
+    return math.fsum(found) / len(found) if found else 0.0
 
 
 def _anchors(history: History, limits: Limits) -> Iterator[Alarm]:
@@ -254,13 +274,13 @@ def _relative_spread(critic: Watched, scores: Sequence[Scores]) -> float | None:
     An honest restorer brings all distances down together, and their spread with them.
     """
     found = [one.output for one in scores if one.output is not None]
-    if not found:
+    if len(found) < 2:
         return None
     if not critic.needs_reference:
         return spread(found)
     if critic.identity is None:
         return None
-    distance = abs(math.fsum(found) / len(found) - critic.identity)
+    distance = abs(_mean_of(found) - critic.identity)
     return spread(found) / distance if distance else None
 
 
@@ -270,7 +290,12 @@ def _content(history: History, limits: Limits) -> Iterator[Alarm]:
     for name, value in excesses(content).items() if content else ():
         tolerance = TOLERANCES[name]
         yield Alarm(
-            "content", name.replace("_", " "), f"{value:.3g} {tolerance.unit}", str(tolerance), last.step, tolerance.cure
+            "content",
+            name.replace("_", " "),
+            f"{value:.3g} {tolerance.unit}",
+            str(tolerance),
+            last.step,
+            tolerance.cure,
         )
 
 

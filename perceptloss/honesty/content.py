@@ -34,11 +34,12 @@ __all__ = ["TOLERANCES", "Content", "Tolerance", "excesses", "mean", "measure"]
 
 _EDGE: Final = 0.1  # a step of 25 levels
 _FEW_EDGES: Final = 0.01  # share of pixels added above and below, so that an image without edges has a ratio too
-_GREY: Final = 1.0  # Lab units, likewise
+_GREY: Final = 3.0  # Lab units, likewise
 _BIN: Final = 4.0  # Lab units, twice a difference that people just see
 _BINS: Final = 64
 _COLOUR_CELL: Final = 8  # pixels; grain and fine detail average out
 _FLAT: Final = 0.1  # share of the reference that counts as flat
+_TEXTURED: Final = 4 / 255  # local deviation from which nothing does
 _AROUND, _WITHIN = 15, 7  # windows in which flatness and noise are measured, pixels
 _SLACK: Final = 1e-3  # of the range, as for critics
 
@@ -51,11 +52,11 @@ class Content:
         edge_density: Pixels whose luma changes by more than 25 levels, as a ratio to the reference's; 1 is equal.
         colour_entropy: Bits by which the histogram of colours (a* and b*, cells of 4 units) is wider than the
             reference's.
-        saturation: Mean chroma C*, as a ratio to the reference's; 1 is equal.
-        drift_a: Mean of a* after averaging 8x8 pixels, less the reference's: towards red, in Lab units.
+        saturation: Mean chroma C* after averaging 8x8 pixels, as a ratio to the reference's; 1 is equal.
+        drift_a: Mean of a* after that averaging, less the reference's: towards red, in Lab units.
         drift_b: The same of b*: towards yellow.
         flat_noise: Deviation of what is added in the flattest tenth of the reference, in levels: the root of the
-            difference of local variances, negative where the reference has more.
+            difference of local variances, negative where the reference has more; 0 of pictures that are all texture.
         grid_quarter: dB by which patterns of period 4 exceed what the reference has at their frequencies, and what the
             image gained around these (`grid.grid_figures`).
         grid_half: The same of rows or columns of period 2: half a cycle per pixel along an axis.
@@ -112,7 +113,8 @@ _NO_GRID: Final = Tolerance(
     -math.inf,
     3.0,
     "dB",
-    "twice the power of its neighbourhood; photographs, blurred, sharpened, grainy or compressed, stay within 1.5",
+    "twice the power; photographs, blurred, sharpened, grainy, enlarged or compressed, stay within 2.4, and a pattern "
+    "of two levels has 5 to 18",
     "shift the pair at random by less than the trunk's stride each step, or lower the weight of the critic whose "
     "trunk has that stride",
 )
@@ -121,14 +123,15 @@ TOLERANCES: Final = {
         0.0,
         1.3,
         "of the ground truth's",
-        "the truth sharpened until halos show has 1.3; fewer edges are blur, which every judge with a reference sees",
+        "unsharp masking until halos show has 1.1 to 1.6 on photographs; "
+        "fewer edges are blur, which every judge with a reference sees",
         "lower the critics' weights, or add a distance of edges such as gmsd",
     ),
     "colour_entropy": Tolerance(
-        -0.5,
-        0.5,
+        -0.75,
+        0.75,
         "bits",
-        "half as many colours again, or a third fewer; blur and grain that go unseen move it by less than 0.3",
+        "grain of two levels adds 0.2 to 0.7 to photographs, of four levels 0.6 to 1.5; blur takes up to 0.25",
         "add a term of colour fidelity, or lower the critics' weights",
     ),
     "saturation": Tolerance(
@@ -181,12 +184,13 @@ def measure(x: Tensor, y: Tensor) -> Content:
     if x.shape != y.shape:
         raise InputError(f"x and y must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}. Crop or pair anew.")
     x, y = (image.detach().float().clamp(0, 1) for image in (x, y))
-    drift_a, drift_b = (_colours(x) - _colours(y)).mean((2, 3)).unbind(1)
-    (chroma_x, bits_x), (chroma_y, bits_y) = map(_chroma, (x, y))
+    colours_x, colours_y = _colours(x), _colours(y)
+    drift_a, drift_b = (colours_x - colours_y).mean((2, 3)).unbind(1)
+    chroma_x, chroma_y = (colours.norm(dim=1).mean((1, 2)) for colours in (colours_x, colours_y))
     edges_x, edges_y = _edges(x), _edges(y)
     figures = {
         "edge_density": (edges_x + _FEW_EDGES) / (edges_y + _FEW_EDGES),
-        "colour_entropy": bits_x - bits_y,
+        "colour_entropy": _entropy(x) - _entropy(y),
         "saturation": (chroma_x + _GREY) / (chroma_y + _GREY),
         "drift_a": drift_a,
         "drift_b": drift_b,
@@ -234,26 +238,25 @@ def _edges(image: Tensor) -> Tensor:
     return (slopes[..., 1:-1, 1:-1] > _EDGE).float().mean((1, 2, 3))
 
 
-def _chroma(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean chroma C* and entropy of the histogram of (a*, b*) in bits, (N,) each."""
-    ab = rgb_to_lab(image)[:, 1:]
-    cells = (ab / _BIN + _BINS / 2).floor().clamp(0, _BINS - 1).long()
-    numbers = (cells[:, 0] * _BINS + cells[:, 1]).flatten(1)
-    shares = torch.stack([row.bincount(minlength=_BINS**2) for row in numbers]) / numbers.shape[1]
-    return ab.norm(dim=1).mean((1, 2)), torch.special.entr(shares).sum(1) / math.log(2)
-
-
 def _colours(image: Tensor) -> Tensor:
     """a* and b* of cells of 8x8 pixels, (N, 2, H / 8, W / 8)."""
     return rgb_to_lab(F.avg_pool2d(image, _COLOUR_CELL))[:, 1:]
 
 
+def _entropy(image: Tensor) -> Tensor:
+    """Entropy of the histogram of (a*, b*) of pixels, in bits, (N,); grey is the middle of a cell."""
+    cells = (rgb_to_lab(image)[:, 1:] / _BIN).round().add(_BINS // 2).clamp(0, _BINS - 1).long()
+    numbers = (cells[:, 0] * _BINS + cells[:, 1]).flatten(1)
+    shares = torch.stack([row.bincount(minlength=_BINS**2) for row in numbers]) / numbers.shape[1]
+    return torch.special.entr(shares).sum(1) / math.log(2)
+
+
 def _flat_noise(x: Tensor, y: Tensor) -> Tensor:
     """Signed root of the difference of local variances where the reference is flattest, in levels, (N,)."""
     bumps = _variance(y, _AROUND).flatten(1)
-    flat = bumps <= bumps.quantile(_FLAT, dim=1, keepdim=True)
+    flat = bumps <= bumps.quantile(_FLAT, dim=1, keepdim=True).clamp_max(_TEXTURED**2)
     more = (_variance(x, _WITHIN) - _variance(y, _WITHIN)).flatten(1)
-    added = (more * flat).sum(1) / flat.sum(1)
+    added = (more * flat).sum(1) / flat.sum(1).clamp_min(1)
     return 255 * added.sign() * added.abs().sqrt()
 
 

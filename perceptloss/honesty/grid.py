@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from itertools import product
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ _BLOCK, _STEP = 16, 8
 _UNSEEN: Final = 0.5 / 255  # amplitude of a cosine that doubles the floor
 _CLASSES: Final = 4  # of blocks, from plain to textured
 _IN_CLASS: Final = 64  # blocks at least, or there are fewer classes: so many average to within half a dB
+_CHANCE: Final = 7.0  # texture averages out to 1.8 of its power by the blocks; four times that is rare
 _KINDS: Final = {
     "quarter": ((0, 2), (2, 0), (2, 2), (2, 6), (2, 4), (4, 2)),
     "half": ((0, 4), (4, 0)),
@@ -40,31 +41,54 @@ def grid_figures(x: Tensor, y: Tensor) -> dict[str, Tensor]:
 
     `quarter` is of patterns of period 4 in any direction, `half` of rows and columns of period 2, `corner` of the
     checkerboard of single pixels: by how much the power exceeds that of the reference and what was gained at
-    neighbouring frequencies, in the class of blocks and for the pattern where this is most. About 0 where there is
-    none, negative where the image is smoother than its reference. `energy` is the plain ratio of energies at a
-    quarter and half a cycle per pixel along the axes.
+    neighbouring frequencies, in the class of blocks and for the pattern where this is most, or what all blocks have
+    in one phase, where that is more. About 0 where there is no pattern, negative where the image is smoother than its
+    reference. `energy` is the plain ratio of energies at a quarter and half a cycle per pixel along the axes.
 
     Args:
         x: Judged images, (N, 3, H, W), in [0, 1], sides of at least 32 pixels; up to 7 at the ends are not seen.
         y: References, same shape.
     """
-    ours, theirs = _power(x), _power(y)
-    figures = {kind: _excess(ours, theirs, places) for kind, places in _KINDS.items()}
+    ours, theirs = _spectrum(x), _spectrum(y)
+    figures = {}
+    for kind, places in _KINDS.items():
+        anywhere, in_phase = _excess(ours.power, theirs.power, places), _in_phase(ours, theirs, places)
+        figures[kind] = torch.where(in_phase > 0, torch.maximum(anywhere, in_phase), anywhere)
     down, across = zip(*_AXES, strict=True)
-    energies = [power[..., down, across].sum((1, 2)) + _floor() for power in (ours, theirs)]
+    energies = [power[..., down, across].sum((1, 2)) + _floor() for power in (ours.power, theirs.power)]
     return {**figures, "energy": _decibels(*energies)}
 
 
-def _power(image: Tensor) -> Tensor:
-    """Power of half-overlapping blocks at multiples of 1/8 cycle per pixel, (N, blocks, 8, 8), channels averaged."""
+class _Spectrum(NamedTuple):
+    """Of half-overlapping blocks at multiples of 1/8 cycle per pixel, channels averaged.
+
+    The blocks begin at multiples of 8 pixels, so that a fixed pattern has the same phase in all of them.
+    """
+
+    power: Tensor  # (N, blocks, 8, 8)
+    in_phase: Tensor  # of the mean of all blocks, (N, 8, 8)
+
+
+def _spectrum(image: Tensor) -> _Spectrum:
     window = torch.hann_window(_BLOCK, device=image.device, dtype=image.dtype)
     window = window / window.square().sum().sqrt()
-    rows = []
+    powers, sums = [], []
     for strip in image.unfold(-2, _BLOCK, _STEP).unbind(2):  # (N, 3, W, 16)
         blocks = strip.mT.unfold(-1, _BLOCK, _STEP).movedim(3, 2) * window * window[:, None]  # (N, 3, blocks, 16, 16)
         folded = blocks.unflatten(-1, (2, 8)).sum(-2).unflatten(-2, (2, 8)).sum(-3)
-        rows.append(torch.fft.fft2(folded).abs().square().mean(1))
-    return torch.cat(rows, 1)
+        waves = torch.fft.fft2(folded)
+        powers.append(waves.abs().square().mean(1))
+        sums.append(waves.sum(2))
+    power = torch.cat(powers, 1)
+    return _Spectrum(power, (torch.stack(sums).sum(0) / power.shape[1]).abs().square().mean(1))
+
+
+def _in_phase(ours: _Spectrum, theirs: _Spectrum, places: tuple[tuple[int, int], ...]) -> Tensor:
+    """DB of what all blocks have in one phase, above the reference's and what chance leaves of texture, (N,)."""
+    down, across = zip(*places, strict=True)
+    x, y = (spectrum.in_phase[:, down, across] for spectrum in (ours, theirs))
+    chance = _CHANCE * ours.power[..., down, across].mean(1) / ours.power.shape[1]
+    return _decibels(x + _floor(), torch.maximum(y, chance) + _floor()).amax(1)
 
 
 def _floor() -> float:
@@ -74,7 +98,7 @@ def _floor() -> float:
 
 
 def _excess(ours: Tensor, theirs: Tensor, places: tuple[tuple[int, int], ...]) -> Tensor:
-    """dB above what the reference and the neighbours explain, of the loudest class of blocks and pattern, (N,)."""
+    """DB above what the reference and the neighbours explain, of the loudest class of blocks and pattern, (N,)."""
     blocks = theirs.shape[1]
     down, across = zip(*places, strict=True)
     order = theirs[..., down, across].sum(-1).argsort(1)
@@ -93,7 +117,9 @@ def _excess(ours: Tensor, theirs: Tensor, places: tuple[tuple[int, int], ...]) -
 
 def _neighbours(place: tuple[int, int]) -> list[tuple[int, int]]:
     """Frequencies an eighth of a cycle away that are not much lower, where images are far louder."""
-    around = [tuple((at + step) % 8 for at, step in zip(place, steps, strict=True)) for steps in product((-1, 0, 1), repeat=2)]
+    around = [
+        tuple((at + step) % 8 for at, step in zip(place, steps, strict=True)) for steps in product((-1, 0, 1), repeat=2)
+    ]
     least = 0.74 * _radius(place)
     return [(a, b) for a, b in around if (a, b) != place and _radius((a, b)) >= least]
 

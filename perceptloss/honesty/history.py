@@ -55,11 +55,13 @@ class Scores:
         output: Of the restored image.
         mirrored: Of its mirror image.
         truth: Of the ground truth; None too for a critic that compares.
+        truth_mirrored: Of the mirror image of that, likewise.
     """
 
     output: Score
     mirrored: Score
     truth: Score = None
+    truth_mirrored: Score = None
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,8 @@ def judge_problems(trained: Sequence[Critic | Card], judges: Sequence[Critic | C
             problems.append(f"judge {theirs.name!r} is trained on, so what it says is no evidence; choose another")
         elif shared := _shared_files(ours, theirs):
             problems.append(
-                f"judge {theirs.name!r} reads {' and '.join(shared)}, as the trained {ours.name!r} does; choose one with "
-                "weights of its own, or without any"
+                f"judge {theirs.name!r} reads {' and '.join(shared)}, as the trained {ours.name!r} does; choose one "
+                "with weights of its own, or without any"
             )
         elif arch := _shared_trunk(critic, judge):
             problems.append(

@@ -74,7 +74,7 @@ class Watch:
             y: Ground truth, same shape.
 
         Raises:
-            InputError: if they do not fit together or a critic; a restored image that is not finite is an alarm instead.
+            InputError: if they do not fit together or a critic. A restored image that is not finite is an alarm.
         """
         if not all_finite(x):
             return Sight(None)
@@ -170,12 +170,10 @@ class Watch:
 
 
 def _scores(critic: Critic, x: Tensor, y: Tensor) -> Scores:
-    reference = y if critic.card.needs_reference else None
     with _in_evaluation(critic):
-        output = _finite(critic(x, reference))
-        mirrored = _finite(critic(x.flip(-1), None if reference is None else reference.flip(-1)))
-        truth = None if critic.card.needs_reference else _finite(critic(y))
-    return Scores(output, mirrored, truth)
+        if critic.card.needs_reference:
+            return Scores(_finite(critic(x, y)), _finite(critic(x.flip(-1), y.flip(-1))))
+        return Scores(*(_finite(critic(image)) for image in (x, x.flip(-1), y, y.flip(-1))))
 
 
 @contextmanager

@@ -209,7 +209,7 @@ class TestGroups:
         groups = ("trained FR", "trained NR", "untrained FR", "untrained NR", "fidelity")
         assert above.split("  ") != header.split("  ")
         assert [above.index(f"  {group}") for group in groups] == [header.index(f"  {name}") for name in order]
-        assert base.split()[:6] == ["base", "4.000", "2.000", "3.000", "1.000", "0.0"]
+        assert base.split()[:6] == ["base", "4.000", "2.000", "3.000", "1.000", "0.000"]
         text = render(told, "md")
         assert "|  | trained FR | trained NR | untrained FR | untrained NR | fidelity |  |  |\n|---|" in text
         assert "\n| system | mini-fr ↑* | mini-nr ↑* | gmsd ↑ | niqe ↑ | psnr ↑ | rank | wins |\n" in text

@@ -43,7 +43,7 @@ def _tiled(tile: list[list[float]]) -> Tensor:
 
 GRIDS = {
     "columns of 4": Grid("quarter", _tiled([[1.0, 1.0, -1.0, -1.0]])),
-    "every fourth row": Grid("quarter", _tiled([[3.0], [-1.0], [-1.0], [-1.0]])),
+    "every fourth row": Grid("half", _tiled([[3.0], [-1.0], [-1.0], [-1.0]])),
     "diagonals of 4": Grid("quarter", _tiled([[1.0, 0, -1, 0], [0, -1, 0, 1], [-1, 0, 1, 0], [0, 1, 0, -1]])),
     "columns of 2": Grid("half", _tiled([[1.0, -1.0]])),
     "rows of 2": Grid("half", _tiled([[1.0], [-1.0]])),

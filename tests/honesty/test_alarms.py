@@ -56,7 +56,9 @@ class TestCriticUpJudgesDown:
     def test_not_when_the_critic_rests_or_all_of_it_is_noise(self):
         assert names(told(*[(1.0, *rest) for _, *rest in self.WORSE])) == []
         assert names(told(*[(1 + n * 1e-4, 0.9 - n * 1e-4, 0.9 - n * 1e-4, 0.9, 30) for n in range(4)])) == []
-        assert names(told((1, 0.9, 0.9, 0.9, 30), (1.3, 0.8, 0.8, 0.9, 30), (1, 0.9, 0.9, 0.9, 30), self.WORSE[3])) == []
+        assert (
+            names(told((1, 0.9, 0.9, 0.9, 30), (1.3, 0.8, 0.8, 0.9, 30), (1, 0.9, 0.9, 0.9, 30), self.WORSE[3])) == []
+        )
 
     def test_a_lower_better_critic_rises_by_falling(self):
         down = replace(NR, better="lower")
@@ -69,8 +71,8 @@ class TestCriticUpJudgesDown:
 
 
 def test_above_the_ground_truth():
-    def look(above):
-        return [(0.9, 0.9, 0.8)] * above + [(0.7, 0.7, 0.8)] * (10 - above)
+    def look(above, by=0.1):
+        return [(0.8 + by, 0.8 + by, 0.8)] * above + [(0.7, 0.7, 0.8)] * (10 - above)
 
     assert names(seen(NR, look(7))) == []
     (alarm,) = raised(seen(NR, look(8)))
@@ -78,6 +80,7 @@ def test_above_the_ground_truth():
     assert "8 of 10" in alarm.seen
     assert names(seen(replace(NR, better="lower"), look(8))) == []
     assert names(seen(replace(NR, better="lower"), look(2))) == [("above the ground truth", "nr")]
+    assert names(seen(NR, look(5), look(8, by=0.003))) == [], "too little to mean anything"
     assert names(seen(FR, [(0.1, 0.1, None)] * 10)) == [], "a distance has no score of the truth"
 
 
@@ -87,6 +90,8 @@ def test_mirror_in_units_of_the_first_spread():
     for turn, rings in ((0.49, False), (0.51, True)):
         last = [(0.5, 0.5 + turn * usual, 1.0), (1.0, 1.0 - turn * usual, 2.0)]
         assert (("mirror", "nr") in names(seen(NR, first, last))) is rings
+        restless = [(output, mirrored, truth, truth + 0.5 * turn) for output, mirrored, truth in last]
+        assert names(seen(NR, first, restless)) == [], "it never was indifferent"
 
 
 def test_anchors_fall_below_their_start():
@@ -100,7 +105,7 @@ def test_anchors_fall_below_their_start():
 
 def test_a_critic_that_says_the_same_of_all():
     def look(size, at=0.5):
-        return [(at - size, at - size, 9.0), (at + size, at + size, 9.0)]
+        return [(at - size, at - size, None), (at + size, at + size, None)]
 
     assert names(seen(NR, look(0.2), look(0.03))) == []
     assert names(seen(NR, look(0.2), look(0.01))) == [("spread", "nr")]
@@ -112,8 +117,8 @@ def test_a_critic_that_says_the_same_of_all():
     ("figure", "fine", "bad"),
     [
         ("edge_density", 1.29, 1.31),
-        ("colour_entropy", 0.49, 0.51),
-        ("colour_entropy", -0.49, -0.51),
+        ("colour_entropy", 0.74, 0.76),
+        ("colour_entropy", -0.74, -0.76),
         ("saturation", 1.09, 1.11),
         ("saturation", 0.86, 0.84),
         ("drift_a", -0.99, -1.01),

@@ -48,7 +48,6 @@ INNOCENT = {
     "contrast": lambda y: (0.5 + 1.1 * (y - 0.5)).clamp(0, 1),
     "jpeg": _jpeg,
     "bicubic": lambda y: _enlarged(y, "bicubic"),
-    "nearest": lambda y: _enlarged(y, "nearest"),
     "moved": lambda y: y.roll(1, -1),
 }
 
@@ -57,9 +56,9 @@ def _peaks(x: Tensor, y: Tensor) -> dict[str, float]:
     return {kind: float(value) for kind, value in grid_figures(x, y).items() if kind != "energy"}
 
 
-@pytest.mark.parametrize("name", PHOTOGRAPHS)
+@pytest.mark.parametrize("name", [*PHOTOGRAPHS, *TEXTURES])
 @pytest.mark.parametrize("grid", GRIDS)
-def test_a_grid_of_two_levels_is_found_on_photographs(name, grid):
+def test_a_grid_of_two_levels_is_found(name, grid):
     """Also where the picture below it is a blurred one, as restorers make."""
     y = photograph(name)
     for below in (y, INNOCENT["blur"](y), INNOCENT["grain"](y)):
@@ -74,6 +73,12 @@ def test_no_grid_is_found_where_there_is_none(name, change):
     peaks = _peaks(INNOCENT[change](y), y)
     assert max(peaks.values()) < TOLERANCES["grid_half"].high, peaks
     assert change != "equal" or set(peaks.values()) == {0.0}
+
+
+def test_enlarging_by_repetition_is_a_grid():
+    y = photograph("astronaut")
+    peaks = _peaks(_enlarged(y, "nearest"), y)
+    assert min(peaks["quarter"], peaks["half"]) > 10
 
 
 def test_a_pattern_of_the_scene_is_no_grid():
@@ -133,8 +138,8 @@ def test_saturation_is_mean_chroma():
     figures = measure(more.clamp(0, 1), y)
     from kornia.color import rgb_to_lab
 
-    chroma = float(rgb_to_lab(y)[:, 1:].norm(dim=1).mean())
-    assert figures.saturation == pytest.approx((1.25 * chroma + 1) / (chroma + 1), abs=2e-3)
+    chroma = float(rgb_to_lab(F.avg_pool2d(y, 8))[:, 1:].norm(dim=1).mean())
+    assert figures.saturation == pytest.approx((1.25 * chroma + 3) / (chroma + 3), abs=5e-3)
     assert "saturation" in excesses(figures)
 
 
@@ -155,7 +160,8 @@ def test_flat_noise_is_what_was_added_in_levels():
     ramp[..., : SIDE // 2, :] = 0.5 + 0.2 * scrambled(SIDE)[..., : SIDE // 2, :]  # not flat, and not asked
     grainy = ramp + 4 / 255 * torch.randn(ramp.shape)
     assert measure(grainy, ramp).flat_noise == pytest.approx(4, abs=0.15)
-    assert measure(ramp, grainy).flat_noise == pytest.approx(-4, abs=0.15)
+    assert measure(ramp, grainy).flat_noise == pytest.approx(-4, abs=0.4)  # the flattest of noise is not all of it
+    assert measure(grainy, photograph("grass")).flat_noise == 0, "which is texture everywhere"
 
 
 def test_a_batch_is_the_mean_of_its_images():

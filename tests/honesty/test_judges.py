@@ -35,7 +35,8 @@ def test_a_shared_file_is_a_problem(trained, judge, text):
 
 
 @pytest.mark.parametrize(
-    ("trained", "judge"), [("mini-fr", "lpips-alex"), ("lpips-squeeze", "lpips-alex"), ("ssim", "gmsd"), ("mini-nr", "niqe")]
+    ("trained", "judge"),
+    [("mini-fr", "lpips-alex"), ("lpips-squeeze", "lpips-alex"), ("ssim", "gmsd"), ("mini-nr", "niqe")],
 )
 def test_what_shares_nothing_is_none(trained, judge):
     assert problems(trained, judge) == []
