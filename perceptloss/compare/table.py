@@ -12,7 +12,7 @@ from perceptloss.compare.results import Flag, Results
 from perceptloss.compare.summary import Cell, Standing
 from perceptloss.errors import some
 from perceptloss.output.names import in_markdown, visible
-from perceptloss.output.tables import counted, latex, markdown, text
+from perceptloss.output.tables import Row, counted, latex, markdown, text
 
 __all__ = ["Format", "decimals", "render", "sentences"]
 
@@ -193,8 +193,8 @@ def _joined(cell: str | tuple[str, str]) -> str:
 def _markdown(grid: _Grid) -> str:
     head = [in_markdown(cell.removesuffix("*")) + "*" * cell.endswith("*") for cell in grid.header]
     rows = [[in_markdown(_joined(name)), *map(_joined, cells)] for name, *cells in grid.rows]
-    first, *others = [*grid.above, head, *rows]
-    table = markdown(first, others)
+    lines: list[Row] = [*grid.above, head, *rows]
+    table = markdown(lines[0], lines[1:])
     notes = [f"- {in_markdown(note)}" for note in grid.notes]
     notes += [f"- `{line}`" if "`" not in line else f"- {in_markdown(line)}" for line in grid.signatures]
     return f"{in_markdown(grid.title)}\n\n{table}\n{_lines(notes)}"
@@ -202,8 +202,8 @@ def _markdown(grid: _Grid) -> str:
 
 def _latex(grid: _Grid) -> str:
     comments = _lines(f"% {line}" for line in (grid.title, *grid.notes, *grid.signatures))
-    first, *others = [*grid.above, grid.header, *([_joined(cell) for cell in row] for row in grid.rows)]
-    return comments + latex(first, others)
+    lines: list[Row] = [*grid.above, grid.header, *([_joined(cell) for cell in row] for row in grid.rows)]
+    return comments + latex(lines[0], lines[1:])
 
 
 def _lines(lines: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Alarms: signs in the validations of a training that its critics are deceived, and what to do about them.
+"""Alarms: signs in the validations of a training that its critics are deceived.
 
 None of them proves anything alone. Each has a limit that honest runs keep, says since when it rings, and what helps.
 After Goodhart's law as measured for learned rewards (Gao, Schulman, Hilton, "Scaling Laws for Reward Model
@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Final, Literal
+from typing import Final
 
-from perceptloss.errors import DeceivedCritics, points
 from perceptloss.honesty.content import TOLERANCES, Content, excesses, mean
 from perceptloss.honesty.history import History, Scores, Validation, Watched, spread
 
-__all__ = ["Alarm", "Limits", "Reaction", "Verdict", "decide", "raised"]
+__all__ = ["Alarm", "Limits", "content_of", "raised"]
 
-Reaction = Literal["warn", "stop", "freeze", "anneal"]
 _MONOTONE: Final = 0.6  # Kendall's tau with time from which a row of means rises or falls; of four, one pair may not
-_ANNEAL: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,7 @@ class Alarm:
         limit: What would have been fine.
         since: First step from which it has been so at every validation.
         advice: What to do.
+        from_start: Whether it was so, or worse, at step 0: no critic had a say then, so it is told, but not reacted to.
     """
 
     name: str
@@ -68,47 +66,11 @@ class Alarm:
     limit: str
     since: int
     advice: str
+    from_start: bool = False
 
     def __str__(self) -> str:
-        return f"{self.name}, {self.about}: {self.seen} (limit: {self.limit}) since step {self.since}; {self.advice}"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a training loop must do.
-
-    Attributes:
-        factor: To multiply the weights of all critics with from now on: 1, or less.
-        alarms: Why.
-    """
-
-    factor: float
-    alarms: tuple[Alarm, ...]
-
-
-def decide(alarms: Iterable[Alarm], reaction: Reaction = "warn", factor: float = 1.0) -> Verdict:
-    """What follows from the alarms of a validation.
-
-    Args:
-        alarms: All that ring.
-        reaction: `warn` changes nothing; `stop` ends the run; `freeze` takes the critics out for good, so that fidelity
-            alone goes on; `anneal` halves their weights at every validation at which an alarm rings.
-        factor: Of the last verdict.
-
-    Raises:
-        DeceivedCritics: if something rings and the reaction is to stop.
-    """
-    alarms = tuple(alarms)
-    if alarms and reaction == "stop":
-        raise DeceivedCritics(
-            f"stopped, because the critics may be deceived:\n{points(map(str, alarms))}\n"
-            "Look at the images of the last validation. To go on all the same: reaction 'warn', 'anneal' or 'freeze'."
-        )
-    if alarms and reaction == "freeze":
-        factor = 0.0
-    if alarms and reaction == "anneal":
-        factor *= _ANNEAL
-    return Verdict(factor, alarms)
+        since = "as the start, or less" if self.from_start else f"since step {self.since}"
+        return f"{self.name}, {self.about}: {self.seen} (limit: {self.limit}) {since}; {self.advice}"
 
 
 def raised(history: History, limits: Limits | None = None) -> list[Alarm]:
@@ -130,7 +92,7 @@ def raised(history: History, limits: Limits | None = None) -> list[Alarm]:
 
 
 def _earlier(alarm: Alarm, step: int) -> Alarm:
-    return Alarm(alarm.name, alarm.about, alarm.seen, alarm.limit, step, alarm.advice)
+    return replace(alarm, since=step)
 
 
 # --- checks: each looks at the end of a history ---------------------------------------------------
@@ -230,7 +192,11 @@ def _both(validation: Validation, critic: Watched, one: str, other: str) -> list
 
 def _usual(history: History, critic: Watched) -> float:
     """Standard deviation of what a critic said of outputs and ground truths at the first validation."""
-    return spread([score for one in history.validations[0].of(critic.label) for score in (one.output, one.truth)])
+    pairs = [
+        (one.output, critic.identity if critic.needs_reference else one.truth)
+        for one in history.validations[0].of(critic.label)
+    ]
+    return spread([score for pair in pairs for score in pair])
 
 
 def _mean_of(values: Iterable[float]) -> float:
@@ -285,8 +251,8 @@ def _relative_spread(critic: Watched, scores: Sequence[Scores]) -> float | None:
 
 
 def _content(history: History, limits: Limits) -> Iterator[Alarm]:
-    last = history.validations[-1]
-    content = content_of(last)
+    first, last = history.validations[0], history.validations[-1]
+    content, start = content_of(last), content_of(first) if first.step == 0 else None
     for name, value in excesses(content).items() if content else ():
         tolerance = TOLERANCES[name]
         yield Alarm(
@@ -296,6 +262,7 @@ def _content(history: History, limits: Limits) -> Iterator[Alarm]:
             str(tolerance),
             last.step,
             tolerance.cure,
+            start is not None and tolerance.excess(value) <= tolerance.excess(getattr(start, name)),
         )
 
 

@@ -100,9 +100,13 @@ class Tolerance:
     why: str
     cure: str
 
+    def excess(self, value: float) -> float:
+        """How far a value is out; 0 or less within."""
+        return max(self.low - value, value - self.high)
+
     def holds(self, value: float) -> bool:
         """Whether a value is within."""
-        return self.low <= value <= self.high
+        return self.excess(value) <= 0
 
     def __str__(self) -> str:
         ends = (f"at least {self.low:g}" * (self.low > -math.inf), f"at most {self.high:g}" * (self.high < math.inf))
@@ -120,7 +124,7 @@ _NO_GRID: Final = Tolerance(
 )
 TOLERANCES: Final = {
     "edge_density": Tolerance(
-        0.0,
+        -math.inf,
         1.3,
         "of the ground truth's",
         "unsharp masking until halos show has 1.1 to 1.6 on photographs; "
@@ -142,7 +146,7 @@ TOLERANCES: Final = {
         "add a term of colour fidelity, and hinge critics without reference to the ground truth's score",
     ),
     "chroma_drift": Tolerance(
-        0.0,
+        -math.inf,
         1.0,
         "Lab units",
         "half of a difference that people just see (2.3); over whole images and in one direction it is no chance",

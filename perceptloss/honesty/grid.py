@@ -22,7 +22,7 @@ LEAST_SIDE: Final = 32
 """Of images, in pixels."""
 
 _BLOCK, _STEP = 16, 8
-_UNSEEN: Final = 0.5 / 255  # amplitude of a cosine that doubles the floor
+_UNSEEN: Final = 1 / 255  # amplitude of a cosine that doubles the floor
 _CLASSES: Final = 4  # of blocks, from plain to textured
 _IN_CLASS: Final = 64  # blocks at least, or there are fewer classes: so many average to within half a dB
 _CHANCE: Final = 7.0  # texture averages out to 1.8 of its power by the blocks; four times that is rare
@@ -84,7 +84,7 @@ def _spectrum(image: Tensor) -> _Spectrum:
 
 
 def _in_phase(ours: _Spectrum, theirs: _Spectrum, places: tuple[tuple[int, int], ...]) -> Tensor:
-    """DB of what all blocks have in one phase, above the reference's and what chance leaves of texture, (N,)."""
+    """Decibels of what all blocks have in one phase, above the reference's and what chance leaves of texture, (N,)."""
     down, across = zip(*places, strict=True)
     x, y = (spectrum.in_phase[:, down, across] for spectrum in (ours, theirs))
     chance = _CHANCE * ours.power[..., down, across].mean(1) / ours.power.shape[1]
@@ -98,7 +98,7 @@ def _floor() -> float:
 
 
 def _excess(ours: Tensor, theirs: Tensor, places: tuple[tuple[int, int], ...]) -> Tensor:
-    """DB above what the reference and the neighbours explain, of the loudest class of blocks and pattern, (N,)."""
+    """Decibels above what reference and neighbours explain, of the loudest class of blocks and pattern, (N,)."""
     blocks = theirs.shape[1]
     down, across = zip(*places, strict=True)
     order = theirs[..., down, across].sum(-1).argsort(1)
@@ -106,26 +106,24 @@ def _excess(ours: Tensor, theirs: Tensor, places: tuple[tuple[int, int], ...]) -
     found = []
     for few in torch.arange(blocks).tensor_split(min(_CLASSES, max(1, blocks // _IN_CLASS))):
         x, y = (power[:, few].mean(1) for power in (ours, theirs))
-        for place in places:
-            ring = tuple(zip(*_neighbours(place), strict=True))
-            at, around = (tuple(power[(..., *bins)] for power in (x, y)) for bins in (place, ring))
-            gained = (around[0].mean(-1) - around[1].mean(-1)).clamp_min(0)
-            steep = (at[1] / around[1].mean(-1).clamp_min(_floor())).clamp_min(1)
-            found.append(_decibels(at[0] + _floor(), at[1] + gained * steep + _floor()))
+        for a, b in places:
+            around = _neighbours(a, b)
+            around_x, around_y = (power[:, around[0], around[1]].mean(-1) for power in (x, y))
+            steep = (y[:, a, b] / around_y.clamp_min(_floor())).clamp_min(1)
+            explained = y[:, a, b] + (around_x - around_y).clamp_min(0) * steep
+            found.append(_decibels(x[:, a, b] + _floor(), explained + _floor()))
     return torch.stack(found).amax(0)
 
 
-def _neighbours(place: tuple[int, int]) -> list[tuple[int, int]]:
+def _neighbours(down: int, across: int) -> tuple[list[int], list[int]]:
     """Frequencies an eighth of a cycle away that are not much lower, where images are far louder."""
-    around = [
-        tuple((at + step) % 8 for at, step in zip(place, steps, strict=True)) for steps in product((-1, 0, 1), repeat=2)
-    ]
-    least = 0.74 * _radius(place)
-    return [(a, b) for a, b in around if (a, b) != place and _radius((a, b)) >= least]
+    around = [((down + a) % 8, (across + b) % 8) for a, b in product((-1, 0, 1), repeat=2) if a or b]
+    near = [place for place in around if _radius(*place) >= 0.74 * _radius(down, across)]
+    return [down for down, _ in near], [across for _, across in near]
 
 
-def _radius(place: tuple[int, int]) -> float:
-    return math.hypot(*(min(at, 8 - at) for at in place))
+def _radius(down: int, across: int) -> float:
+    return math.hypot(min(down, 8 - down), min(across, 8 - across))
 
 
 def _decibels(power: Tensor, reference: Tensor) -> Tensor:

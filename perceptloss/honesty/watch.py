@@ -14,9 +14,10 @@ from torch import Tensor
 from perceptloss.card import Card
 from perceptloss.critic import Critic
 from perceptloss.errors import ConfigError
-from perceptloss.honesty.alarms import Alarm, Limits, Reaction, Verdict, content_of, decide, raised
+from perceptloss.honesty.alarms import Alarm, Limits, content_of, raised
 from perceptloss.honesty.content import TOLERANCES, measure
 from perceptloss.honesty.history import History, Scores, Sight, Validation, Watched
+from perceptloss.honesty.reactions import Reaction, Verdict, decide
 from perceptloss.inputs import all_finite
 from perceptloss.output.tables import counted, markdown
 
@@ -27,13 +28,14 @@ class Watch:
     """Alarms over the validations of a training.
 
     In each validation `look` is given the images, or, where several processes share them, `sight` each image and
-    `record` what was gathered. Then `react` says what to do.
+    `record` what was gathered. Then `react` says what to do. Best begin with a look at step 0: what the outputs were
+    before any critic had a say is told, but not reacted to.
 
     Args:
         trained: Critics that the training optimises, by the labels of their columns. They may be learning: they are
             asked in evaluation mode, without gradients, and left as they were.
         cards: Cards of everything that is scored at a validation, by label; those of `trained` may be among them.
-        reaction: To alarms; see `alarms.decide`.
+        reaction: To alarms; see `reactions.decide`.
         limits: Of the alarms.
 
     Example:
@@ -152,7 +154,7 @@ class Watch:
         over = [alarm for key, alarm in self.rung.items() if key not in ringing]
         verdict = f"{counted(len(self.alarms), 'alarm')} at the end" if self.alarms else "no alarm at the end"
         lines = [f"- {alarm}" for alarm in self.alarms]
-        lines += [f"- over: {alarm.name}, {alarm.about}: {alarm.seen}, since step {alarm.since}" for alarm in over]
+        lines += [f"- over: {alarm.name}, {alarm.about}: {alarm.seen} (limit: {alarm.limit})" for alarm in over]
         if self.factor < 1:
             lines.append(f"- the critics' weights were multiplied by {self.factor:g}")
         return f"Honesty: {verdict} ({looks}).\n" + "".join(f"{line}\n" for line in lines) + self._content()

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from perceptloss.errors import DeceivedCritics, PerceptlossError
-from perceptloss.honesty.alarms import Alarm, Limits, decide, raised
+from perceptloss.honesty.alarms import Alarm, Limits, raised
 from perceptloss.honesty.content import Content
 from perceptloss.honesty.history import History, Scores, Sight, Validation, Watched
+from perceptloss.honesty.reactions import decide
 
 FINE = Content(1, 0, 1, 0, 0, 0, 0, 0, 0, 0)
 NR = Watched("nr", "trained", "higher", needs_reference=False, identity=None)
@@ -152,6 +153,25 @@ def test_since_is_the_first_step_without_a_pause():
     (alarm,) = raised(history)
     assert alarm.since == 40
     assert alarm.seen == "9 levels"
+
+
+def test_what_the_start_had_is_told_but_not_reacted_to():
+    def ring(*values, first=0):
+        looks = [
+            Validation(10 * n, (Sight(replace(FINE, grid_half=value)),), {}) for n, value in enumerate(values, first)
+        ]
+        return raised(History((), looks))
+
+    (start,), (less,), (more,) = ring(9.0), ring(9.0, 5.0), ring(9.0, 5.0, 10.0)
+    assert [alarm.from_start for alarm in (start, less, more)] == [True, True, False]
+    assert "as the start, or less" in str(less)
+    assert decide([start, less], "stop").factor == 1
+    assert decide([less], "anneal").factor == 1
+    assert decide([less, more], "anneal").factor == 0.5
+    with pytest.raises(DeceivedCritics) as stop:
+        decide([less, more], "stop")
+    assert "10 dB" in str(stop.value) and "5 dB" not in str(stop.value)
+    assert not ring(9.0, 5.0, first=1)[0].from_start, "nobody saw the start"
 
 
 class TestReactions:
