@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -108,6 +110,13 @@ def test_equal_images_are_equal_in_all():
     assert excesses(measure(y, y)) == {}
 
 
+@pytest.mark.parametrize("name", [*PHOTOGRAPHS, *TEXTURES])
+@pytest.mark.parametrize("change", ["blur", "jpeg", "bicubic", "moved"])
+def test_what_adds_nothing_is_within_tolerance(name, change):
+    y = photograph(name)
+    assert excesses(measure(INNOCENT[change](y), y)) == {}
+
+
 def test_edge_density_counts_edges():
     one, two = _flat(0.2, 0.2, 0.2), _flat(0.2, 0.2, 0.2)
     one[..., 64:128] = two[..., 64:128] = two[..., 160:224] = 0.8
@@ -170,6 +179,12 @@ def test_a_batch_is_the_mean_of_its_images():
     singly = mean(measure(x[n : n + 1], y[n : n + 1]) for n in range(2))
     for name in ("edge_density", "saturation", "flat_noise", "grid_quarter", "drift_b"):
         assert getattr(measure(x, y), name) == pytest.approx(getattr(singly, name), abs=1e-4)
+
+
+def test_without_kornia_one_sentence_names_the_extra():
+    code = "import sys; sys.modules['kornia'] = None; import perceptloss.honesty.content"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1].endswith("content statistics need kornia: pip install 'perceptloss[teach]'")
 
 
 @pytest.mark.parametrize(
