@@ -54,6 +54,10 @@ class NonFiniteLoss(PerceptlossError, ArithmeticError):
     """A term gave NaN or infinity and the loss was told to stop on that."""
 
 
+class DeceivedCritics(PerceptlossError, RuntimeError):
+    """A training was told to stop at an alarm, and one rang."""
+
+
 class PairingError(PerceptlossError, ValueError):
     """Two sets of images cannot be matched one to one; lists every problem at once."""
 

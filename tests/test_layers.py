@@ -30,9 +30,10 @@ MAY_IMPORT = {
     "maps": {"output", *_CORE, "networks"},
     "compare": {*_SCORING, "output"},
     "runs": {"errors", "output", "loss", "compare"},
+    "honesty": {*_SCORING, "output", "compare"},
     "integrations": {*_CORE, "networks", "registry", "loss", "compare"},
     "teach": {*_SCORING, "output", "critics", "compare", "runs"},
-    "cli": {*_SCORING, "output", "compare", "integrations", "runs"},
+    "cli": {*_SCORING, "output", "compare", "integrations", "runs", "honesty"},
 }
 ROOMS = sorted(MAY_IMPORT, key=len, reverse=True)
 FRAMEWORKS = {
@@ -40,7 +41,7 @@ FRAMEWORKS = {
     "accelerate": {"runs", "teach"},
     "torchvision": {"integrations"},
     "skimage": {"runs", "teach"},
-    "kornia": {"teach"},
+    "kornia": {"teach", "honesty"},
     "filelock": {"output"},
     "tqdm": {"output"},
 }

@@ -16,6 +16,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from perceptloss.compare.groups import GROUPS, Group, group_of
 from perceptloss.compare.images import ImageFile
 from perceptloss.compare.summary import Summary, summarise
 from perceptloss.errors import ConfigError, some
@@ -61,6 +62,13 @@ class Column:
     def is_evidence(self) -> bool:
         """Whether it was not trained on, as far as is known."""
         return self.role != "train"
+
+    @property
+    def group(self) -> Group | None:
+        """Of columns that it stands in; None where no run declares a role."""
+        if self.role is None:
+            return None
+        return group_of(self.card["name"], self.card["kind"], is_trained=self.role == "train")
 
 
 @dataclass(frozen=True)
@@ -164,6 +172,12 @@ class Results:
         columns = (replace(c, role="train" if c.label in trained else "judge") for c in self.critics)
         return replace(self, critics=tuple(columns))
 
+    def in_groups(self) -> Results:
+        """The same with the columns of a group side by side, in the order of `GROUPS`; first those without a role."""
+        order = sorted(range(len(self.critics)), key=lambda n: _place(self.critics[n]))
+        values = tuple(tuple(system[n] for n in order) for system in self.values)
+        return replace(self, critics=tuple(self.critics[n] for n in order), values=values)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; what is computed from the values stands under `summary`."""
         facts = asdict(self)
@@ -243,6 +257,10 @@ def load_results(path: str | PathLike[str]) -> Results:
     if not isinstance(facts, dict):
         raise ConfigError([f"expected an object, got {type(facts).__name__}"], str(path))
     return Results.from_dict(facts)
+
+
+def _place(column: Column) -> int:
+    return -1 if column.group is None else GROUPS.index(column.group)
 
 
 def _is_score(value: object) -> bool:

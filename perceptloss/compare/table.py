@@ -12,7 +12,7 @@ from perceptloss.compare.results import Flag, Results
 from perceptloss.compare.summary import Cell, Standing
 from perceptloss.errors import some
 from perceptloss.output.names import in_markdown, visible
-from perceptloss.output.tables import counted, latex, markdown, text
+from perceptloss.output.tables import Row, counted, latex, markdown, text
 
 __all__ = ["Format", "decimals", "render", "sentences"]
 
@@ -22,13 +22,22 @@ _MINUS: Final = "−"
 
 @dataclass(frozen=True)
 class _Grid:
-    """Cells of a table; a critic's cell is a pair: the score, and its difference to the baseline."""
+    """Cells of a table; a critic's cell is a pair: the score, and its difference to the baseline.
+
+    Above the first column of each group stands its name, where a run declares roles.
+    """
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str | tuple[str, str], ...], ...]
+    groups: tuple[str, ...]
     notes: tuple[str, ...]
     signatures: tuple[str, ...]
+
+    @property
+    def above(self) -> tuple[tuple[str, ...], ...]:
+        """The row above the header, if there is one."""
+        return (self.groups,) if self.groups else ()
 
 
 def render(results: Results, form: Format = "table") -> str:
@@ -87,6 +96,7 @@ def sentences(results: Results) -> list[str]:
 
 
 def _grid(results: Results) -> _Grid:
+    results = results.in_groups()
     summary = results.summary()
     single = len(results.systems) == 1
     title = f"means over {counted(len(results.images), 'image')}"
@@ -110,7 +120,17 @@ def _grid(results: Results) -> _Grid:
             f"rank: mean over {over}, 1 is best; wins: images on which more critics prefer the system to the baseline",
         ]
     signatures = [column.signature for column in results.critics]
-    return _Grid(visible(title), tuple(header), tuple(rows), tuple(notes), tuple(map(visible, signatures)))
+    groups = _groups(results, len(header))
+    return _Grid(visible(title), tuple(header), tuple(rows), groups, tuple(notes), tuple(map(visible, signatures)))
+
+
+def _groups(results: Results, width: int) -> tuple[str, ...]:
+    """Names above the columns of a table so wide, each above the first of its group; none without roles."""
+    groups = [column.group or "" for column in results.critics]
+    if not any(groups):
+        return ()
+    shown = [name if n == 0 or name != groups[n - 1] else "" for n, name in enumerate(groups)]
+    return ("", *shown, *[""] * (width - len(shown) - 1))
 
 
 def _image_rows(results: Results, standing: Standing) -> list[tuple[str | tuple[str, str], ...]]:
@@ -160,7 +180,7 @@ def _text(grid: _Grid) -> str:
             cell = f"{score:>{widths[0]}}  {difference:>{widths[1]}}" if n in critics else score
             row.append(cell.rstrip())
     align = "l" * (len(grid.header) - 2) + "rr" if "wins" in grid.header else "l"
-    table = text([grid.header, *flat], align)
+    table = text([*grid.above, grid.header, *flat], align)
     return f"{grid.title}\n{table}" + _lines([*grid.notes, *(f"  {signature}" for signature in grid.signatures)])
 
 
@@ -172,7 +192,9 @@ def _joined(cell: str | tuple[str, str]) -> str:
 
 def _markdown(grid: _Grid) -> str:
     head = [in_markdown(cell.removesuffix("*")) + "*" * cell.endswith("*") for cell in grid.header]
-    table = markdown(head, ([in_markdown(_joined(name)), *map(_joined, cells)] for name, *cells in grid.rows))
+    rows = [[in_markdown(_joined(name)), *map(_joined, cells)] for name, *cells in grid.rows]
+    lines: list[Row] = [*grid.above, head, *rows]
+    table = markdown(lines[0], lines[1:])
     notes = [f"- {in_markdown(note)}" for note in grid.notes]
     notes += [f"- `{line}`" if "`" not in line else f"- {in_markdown(line)}" for line in grid.signatures]
     return f"{in_markdown(grid.title)}\n\n{table}\n{_lines(notes)}"
@@ -180,7 +202,8 @@ def _markdown(grid: _Grid) -> str:
 
 def _latex(grid: _Grid) -> str:
     comments = _lines(f"% {line}" for line in (grid.title, *grid.notes, *grid.signatures))
-    return comments + latex(grid.header, ([_joined(cell) for cell in row] for row in grid.rows))
+    lines: list[Row] = [*grid.above, grid.header, *([_joined(cell) for cell in row] for row in grid.rows)]
+    return comments + latex(lines[0], lines[1:])
 
 
 def _lines(lines: Iterable[str]) -> str:

@@ -188,3 +188,41 @@ def test_what_is_no_file_of_results_is_refused_in_a_sentence(tmp_path):
     for name, reason in (("deep", "not JSON"), ("pipe", "got a folder, pipe or device")):
         with pytest.raises(ConfigError, match=reason):
             load_results(tmp_path / f"{name}.json")
+
+
+class TestGroups:
+    NAMES = (("psnr", "fr"), ("niqe", "nr"), ("mini-nr", "nr"), ("gmsd", "fr"), ("mini-fr", "fr"))
+    COLUMNS = tuple(Column(n, f"{n}|1", {"name": n, "kind": k, "better": "higher"}) for n, k in NAMES)
+    PLAIN = Results(
+        ("base", "new"),
+        COLUMNS,
+        (ImageRecord("a", (None, None)),),
+        tuple(tuple((float(n + s),) for n in range(5)) for s in range(2)),
+        "base",
+    )
+
+    def test_columns_of_a_run_stand_in_groups(self):
+        told = self.PLAIN.with_roles({"mini-fr", "mini-nr"})
+        assert [column.role for column in told.critics] == ["judge", "judge", "train", "judge", "train"]
+        above, header, base, *_ = render(told).splitlines()[1:]
+        order = ("mini-fr", "mini-nr", "gmsd", "niqe", "psnr")
+        groups = ("trained FR", "trained NR", "untrained FR", "untrained NR", "fidelity")
+        assert above.split("  ") != header.split("  ")
+        assert [above.index(f"  {group}") for group in groups] == [header.index(f"  {name}") for name in order]
+        assert base.split()[:6] == ["base", "4.000", "2.000", "3.000", "1.000", "0.000"]
+        text = render(told, "md")
+        assert "|  | trained FR | trained NR | untrained FR | untrained NR | fidelity |  |  |\n|---|" in text
+        assert "\n| system | mini-fr ↑* | mini-nr ↑* | gmsd ↑ | niqe ↑ | psnr ↑ | rank | wins |\n" in text
+        assert "& trained FR & trained NR & untrained FR & untrained NR & fidelity &" in render(told, "latex")
+        assert told.to_csv() == self.PLAIN.to_csv()
+
+    def test_a_group_is_named_once_and_left_out_if_empty(self):
+        told = self.PLAIN.with_roles({"gmsd", "mini-fr", "psnr", "niqe"})
+        above = render(told).splitlines()[1].split()
+        assert above == ["trained", "FR", "trained", "NR", "untrained", "NR"]
+        assert [column.label for column in told.in_groups().critics] == ["psnr", "gmsd", "mini-fr", "niqe", "mini-nr"]
+        assert told.in_groups().scores("new", "mini-fr") == told.scores("new", "mini-fr")
+
+    def test_without_roles_nothing_moves(self):
+        assert self.PLAIN.in_groups() == self.PLAIN
+        assert render(self.PLAIN).splitlines()[1].startswith("system  psnr ↑")

@@ -1,0 +1,1 @@
+"""What keeps a training honest: judges apart from critics, alarms, content statistics, and the doctor of critics."""

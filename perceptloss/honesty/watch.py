@@ -1,0 +1,194 @@
+"""One object that a training loop asks at every validation whether its critics are still to be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perceptloss.card import Card
+from perceptloss.critic import Critic
+from perceptloss.errors import ConfigError
+from perceptloss.honesty.alarms import Alarm, Limits, content_of, raised
+from perceptloss.honesty.content import TOLERANCES, measure
+from perceptloss.honesty.history import History, Scores, Sight, Validation, Watched
+from perceptloss.honesty.reactions import Reaction, Verdict, decide
+from perceptloss.inputs import all_finite
+from perceptloss.output.tables import counted, markdown
+
+__all__ = ["Watch"]
+
+
+class Watch:
+    """Alarms over the validations of a training.
+
+    In each validation `look` is given the images, or, where several processes share them, `sight` each image and
+    `record` what was gathered. Then `react` says what to do. Best begin with a look at step 0: what the outputs were
+    before any critic had a say is told, but not reacted to.
+
+    Args:
+        trained: Critics that the training optimises, by the labels of their columns. They may be learning: they are
+            asked in evaluation mode, without gradients, and left as they were.
+        cards: Cards of everything that is scored at a validation, by label; those of `trained` may be among them.
+        reaction: To alarms; see `reactions.decide`.
+        limits: Of the alarms.
+
+    Example:
+        >>> from perceptloss import create_critic, get_card
+        >>> from perceptloss.honesty.watch import Watch
+        >>> critic = create_critic("gmsd")
+        >>> watch = Watch({"gmsd": critic}, {"ssim": get_card("ssim")})
+        >>> y = torch.rand(2, 3, 64, 64)
+        >>> x = (y + 0.02).clamp(0, 1)
+        >>> watch.look(100, zip(x, y), {"gmsd": 0.1, "ssim": 0.9})
+        ()
+        >>> watch.react().factor
+        1.0
+    """
+
+    def __init__(
+        self,
+        trained: Mapping[str, Critic],
+        cards: Mapping[str, Card],
+        *,
+        reaction: Reaction = "warn",
+        limits: Limits | None = None,
+    ) -> None:
+        self.trained, self.reaction, self.limits = dict(trained), reaction, limits or Limits()
+        everything = {**cards, **{label: critic.card for label, critic in trained.items()}}
+        watched = [Watched.of(label, card, is_trained=label in trained) for label, card in everything.items()]
+        self.history = History(tuple(watched))
+        self.alarms: tuple[Alarm, ...] = ()
+        self.rung: dict[tuple[str, str], Alarm] = {}
+        self.factor = 1.0
+
+    @torch.no_grad()
+    def sight(self, x: Tensor, y: Tensor) -> Sight:
+        """What the instruments see of one image; plain data, which processes can exchange.
+
+        Args:
+            x: Restored, RGB in [0, 1], (3, H, W), on the device of the critics.
+            y: Ground truth, same shape.
+
+        Raises:
+            InputError: if they do not fit together or a critic. A restored image that is not finite is an alarm.
+        """
+        if not all_finite(x):
+            return Sight(None)
+        x, y = x[None], y[None]
+        return Sight(measure(x, y), {label: _scores(critic, x, y) for label, critic in self.trained.items()})
+
+    def record(
+        self,
+        step: int,
+        sights: Sequence[Sight],
+        means: Mapping[str, float | None],
+        anchors: Mapping[str, float] | None = None,
+    ) -> tuple[Alarm, ...]:
+        """Keep a validation, and say which alarms ring.
+
+        Args:
+            step: After how many steps it is.
+            sights: Of all its images, always in the same order.
+            means: Mean scores of the restored images, by label.
+            anchors: Rank correlation with the labels of their anchor images, of critics that learn, by label.
+        """
+        self.history.validations.append(Validation(step, tuple(sights), dict(means), dict(anchors or {})))
+        self.alarms = tuple(raised(self.history, self.limits))
+        self.rung |= {(alarm.name, alarm.about): alarm for alarm in self.alarms}
+        return self.alarms
+
+    def look(
+        self,
+        step: int,
+        images: Iterable[tuple[Tensor, Tensor]],
+        means: Mapping[str, float | None],
+        anchors: Mapping[str, float] | None = None,
+    ) -> tuple[Alarm, ...]:
+        """`sight` every pair of a restored image and its ground truth, and `record` them."""
+        return self.record(step, [self.sight(x, y) for x, y in images], means, anchors)
+
+    def react(self) -> Verdict:
+        """What the loop must do after the last validation; call it once after each.
+
+        Raises:
+            DeceivedCritics: if an alarm rings and the reaction is `stop`.
+        """
+        verdict = decide(self.alarms, self.reaction, self.factor)
+        self.factor = verdict.factor
+        return verdict
+
+    def state(self) -> dict[str, Any]:
+        """All that a checkpoint must keep, as plain JSON types."""
+        rung = [asdict(alarm) for alarm in self.rung.values()]
+        return {"validations": self.history.to_list(), "rung": rung, "factor": self.factor}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave.
+
+        Raises:
+            ConfigError: if it is not that.
+        """
+        try:
+            validations = [Validation.from_dict(facts) for facts in state["validations"]]
+            rung = [Alarm(**facts) for facts in state["rung"]]
+            factor = float(state["factor"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError([f"damaged or of another version: {type(error).__name__}: {error}"], "watch") from error
+        self.history.validations, self.factor = validations, factor
+        self.rung = {(alarm.name, alarm.about): alarm for alarm in rung}
+        self.alarms = tuple(raised(self.history, self.limits)) if validations else ()
+
+    def summary(self) -> str:
+        """The end of a run, in Markdown: alarms that ring, those that rang, and the content of the last outputs."""
+        validations = self.history.validations
+        if not validations:
+            return "Honesty: nothing was validated, so nothing is known.\n"
+        looks = f"{counted(len(validations), 'validation')}, the last at step {validations[-1].step}"
+        ringing = {(alarm.name, alarm.about) for alarm in self.alarms}
+        over = [alarm for key, alarm in self.rung.items() if key not in ringing]
+        verdict = f"{counted(len(self.alarms), 'alarm')} at the end" if self.alarms else "no alarm at the end"
+        lines = [f"- {alarm}" for alarm in self.alarms]
+        lines += [f"- over: {alarm.name}, {alarm.about}: {alarm.seen} (limit: {alarm.limit})" for alarm in over]
+        if self.factor < 1:
+            lines.append(f"- the critics' weights were multiplied by {self.factor:g}")
+        return f"Honesty: {verdict} ({looks}).\n" + "".join(f"{line}\n" for line in lines) + self._content()
+
+    def _content(self) -> str:
+        content = content_of(self.history.validations[-1])
+        if content is None:
+            return ""
+        rows = []
+        for name, tolerance in TOLERANCES.items():
+            value = getattr(content, name)
+            is_fine = "yes" if tolerance.holds(value) else "**no**"
+            rows.append([name.replace("_", " "), f"{value:.2f}", str(tolerance), is_fine])
+        return "\n" + markdown(["content", "outputs", "tolerance", "within"], rows, "lrll")
+
+
+def _scores(critic: Critic, x: Tensor, y: Tensor) -> Scores:
+    with _in_evaluation(critic):
+        if critic.card.needs_reference:
+            return Scores(_finite(critic(x, y)), _finite(critic(x.flip(-1), y.flip(-1))))
+        return Scores(*(_finite(critic(image)) for image in (x, x.flip(-1), y, y.flip(-1))))
+
+
+@contextmanager
+def _in_evaluation(critic: Critic) -> Iterator[None]:
+    modes = [(module, module.training) for module in critic.modules()]
+    critic.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:  # one by one: a critic that learns may keep its normalisations in evaluation
+            module.training = mode
+
+
+def _finite(scores: Tensor) -> float | None:
+    value = float(scores[0])
+    return value if math.isfinite(value) else None
