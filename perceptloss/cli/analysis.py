@@ -107,7 +107,7 @@ def presets_of(args: argparse.Namespace) -> tuple[Preset, ...]:
     from perceptloss.compare.presets import read_preset
 
     presets = [read_preset(source) for source in args.preset]
-    there = {item.partition("=")[0].strip() for item in args.critic}
+    there = {_canonical(item.partition("=")[0].strip()) for item in args.critic}
     there |= {name for path in args.scores_from for name in column_names(path)}
     found = []
     for preset in presets:
@@ -124,6 +124,15 @@ def presets_of(args: argparse.Namespace) -> tuple[Preset, ...]:
             _log.warning("--preset %s: no %s: %s", preset.name, name, reason)
         found.append(replace(preset, gaps=gaps))
     return tuple(found)
+
+
+def _canonical(name: str) -> str:
+    from perceptloss.registry import get_card
+
+    try:
+        return get_card(name).name
+    except UnknownCritic:
+        return name
 
 
 def _lacking(name: str, *, is_random: bool) -> str:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perceptloss.compare.csv_files import key_of, number, read_table, unquoted
 from perceptloss.compare.statistics.agreement import constrained_concordance, meng
-from perceptloss.compare.statistics.bootstrap import Interval, bootstrap
+from perceptloss.compare.statistics.bootstrap import Interval, bootstrap, resamples
 from perceptloss.compare.statistics.measures import krcc, plcc, srcc
 from perceptloss.compare.statistics.paired import Array, ProtocolError
 from perceptloss.compare.statistics.pairs import pairwise_accuracy
@@ -21,8 +22,9 @@ from perceptloss.errors import ConfigError, some
 
 __all__ = ["Agreement", "Comparison", "CriticAgreement", "Opinion", "agreement", "read_opinions"]
 
-_ROUNDS = 1000
-_LABELS = ("mos", "dmos")
+_ROUNDS: Final = 1000
+_DEFINED: Final = 0.9  # share of resamples
+_LABELS: Final = ("mos", "dmos")
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,20 @@ class CriticAgreement:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Whether the first critic agrees better than the second: Meng, Rosenthal and Rubin's test of their srcc."""
+    """Whether the first critic agrees better than the second.
+
+    Attributes:
+        first: The one of the higher srcc.
+        second: The other.
+        difference: Of their srcc, with the interval over images or groups; None where it is not defined.
+        z: Of Meng, Rosenthal and Rubin's test of these, which takes outputs as independent; None if infinite.
+        p: Two-sided.
+        holm: After Holm over all pairs of critics.
+    """
 
     first: str
     second: str
+    difference: Interval | None
     z: float | None
     p: float
     holm: float
@@ -171,22 +183,41 @@ def agreement(
             except ProtocolError as error:
                 figures[name], reasons[name] = None, str(error)
         critics.append(CriticAgreement(critic, int(there.sum()), figures, reasons))
-    return Agreement(tuple(critics), _comparisons(scores, labels))
+    return Agreement(tuple(critics), _comparisons(scores, labels, units, seed))
 
 
-def _comparisons(scores: Mapping[str, tuple[NDArray[np.bool_], Array]], labels: Array) -> tuple[Comparison, ...]:
+def _comparisons(
+    scores: Mapping[str, tuple[NDArray[np.bool_], Array]], labels: Array, units: NDArray[np.str_], seed: int
+) -> tuple[Comparison, ...]:
     found = []
     names = list(scores)
     for place, one in enumerate(names):
         for two in names[place + 1 :]:
             both = scores[one][0] & scores[two][0]
             a, b = (values[both[there]] for there, values in (scores[one], scores[two]))
+            people = labels[both]
             try:
-                first, second, between = srcc(a, labels[both]), srcc(b, labels[both]), srcc(a, b)
+                first, second, between = srcc(a, people), srcc(b, people), srcc(a, b)
                 z, p = meng(first, second, between, int(both.sum()))
             except ProtocolError:
                 continue  # the figures of these critics say why
-            pair = (one, two) if first >= second else (two, one)
-            found.append((*pair, abs(z) if np.isfinite(z) else None, p))
-    adjusted = holm(np.array([entry[3] for entry in found]))
+            order = [(one, a), (two, b)] if first >= second else [(two, b), (one, a)]
+            gap = _gap(order[0][1], order[1][1], people, units[both], seed)
+            found.append((order[0][0], order[1][0], gap, abs(z) if np.isfinite(z) else None, p))
+    adjusted = holm(np.array([entry[4] for entry in found]))
     return tuple(Comparison(*entry, float(p)) for entry, p in zip(found, adjusted, strict=True))
+
+
+def _gap(a: Array, b: Array, people: Array, units: NDArray[np.str_], seed: int) -> Interval | None:
+    """Srcc of a less that of b, both in the same resamples."""
+    better, worse = (srcc.prepare(values, people) for values in (a, b))
+    try:
+        drawn = np.concatenate([better(n) - worse(n) for n in resamples(a.size, units, _ROUNDS, seed)])
+    except ProtocolError:
+        return None
+    kept = drawn[~np.isnan(drawn)]
+    if kept.size < _DEFINED * drawn.size:
+        return None
+    low, high = np.quantile(kept, (0.025, 0.975))
+    whole = np.ones((1, a.size))
+    return Interval(float((better(whole) - worse(whole))[0]), float(low), float(high), drawn.size - kept.size)

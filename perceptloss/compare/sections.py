@@ -218,9 +218,19 @@ def _agreement(results: Results) -> Iterator[Section]:
     yield Section(title, ("critic", "outputs", *names), rows, tuple(notes))
     if found.comparisons:
         pairs = tuple(
-            (c.first, c.second, "n/a" if c.z is None else f"{c.z:.2f}", p_text(c.p), p_text(c.holm))
+            (
+                c.first,
+                c.second,
+                str(c.difference or "n/a"),
+                "n/a" if c.z is None else f"{c.z:.2f}",
+                p_text(c.p),
+                p_text(c.holm),
+            )
             for c in found.comparisons
         )
-        head = ("agrees better", "than", "z", "p", "after Holm")
-        notes = ["Meng, Rosenthal and Rubin's test of srcc, which takes outputs as independent"]
+        head = ("agrees better", "than", "srcc", "z", "p", "after Holm")
+        notes = [
+            "srcc: the difference, with its interval over images or groups; z, p: Meng, Rosenthal and Rubin's test, "
+            "which takes outputs as independent"
+        ]
         yield Section("does one critic agree better than another?", head, pairs, tuple(notes))

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,6 +64,11 @@ class TestTable:
         assert "detectable with 24 images in 4 of 5 such comparisons: a true difference of up 0.01," in text
         assert "a difference is not yet a visible improvement" in text
         assert "not tested: other training seeds" in text
+
+    def test_the_page_shows_what_is_printed(self):
+        got = replace(clear(), systems=("swinir", "ours"), baseline="swinir", analysis=Analysis())
+        page = Path(__file__).parents[2] / "docs" / "comparing.md"
+        assert "\n".join(render(got).splitlines()[:7]) in page.read_text(encoding="utf-8")
 
     def test_markdown_latex_and_rows_follow(self):
         got = clear()
@@ -545,8 +551,6 @@ class TestCommand:
     def test_a_preset_brings_its_critics_and_names_its_gaps(self, command, capsys):
         assert main([*command, "--preset", "ntire-sr-2026", "--random-weights", "--dry-run"]) == 2
         assert "maniqa" in capsys.readouterr().err, "too small for it"
-        from pathlib import Path
-
         terms = "".join(f'[[term]]\ncritic = "{name}"\n' for name in ("toy-light", "toy-error", "nobody", "musiq"))
         Path("mine.toml").write_text(f'about = "a"\nsource = "s"\nbetter = "higher"\n{terms}')
         self.write("m.csv", ["image", "system", "musiq:higher"], [(*o, 1) for o in self.outputs()])

@@ -59,9 +59,9 @@ def test_gaps_are_left_out_for_all_systems():
 def test_table_shows_direction_difference_and_count():
     assert render(TWO).splitlines()[:4] == [
         "means over 3 images · baseline base",
-        "system  up ↑             down ↓         rank  wins",
-        "base    0.5000           4.000          1.58     —",
-        "new     0.6667  +0.1667  4.333  +0.333  1.42   1/3",
+        "system  up ↑                     down ↓                rank  wins",
+        "base    0.5000                   4.000                 1.58     —",
+        "new     0.6667  +0.1667 ±0.4167  4.333  +0.333 ±1.667  1.42   1/3",
     ]
     assert "  down|weights:none|rgb|fp32|perceptloss:1" in render(TWO)
 
@@ -70,7 +70,7 @@ def test_markdown_and_latex_are_complete_and_escaped():
     named = results(TWO.values, ("my_base", "a|b"))
     markdown = render(named, "md")
     assert "| my_base | 0.5000 | 4.000 | 1.58 | — |" in markdown
-    assert r"| a\|b | 0.6667 (+0.1667) | 4.333 (+0.333) | 1.42 | 1/3 |" in markdown
+    assert r"| a\|b | 0.6667 (+0.1667 ±0.4167) | 4.333 (+0.333 ±1.667) | 1.42 | 1/3 |" in markdown
     latex = render(named, "latex")
     assert r"my\_base & 0.5000 & 4.000 & 1.58 & --- \\" in latex
     assert r"system & up $\uparrow$ & down $\downarrow$ & rank & wins \\" in latex

@@ -160,14 +160,19 @@ class TestIntervals:
 
     @pytest.mark.parametrize(
         ("draw", "size", "mean", "share"),
-        [("normal", 30, 0.0, 0.94), ("exponential", 60, 1.0, 0.935), ("normal", 8, 0.0, 0.945)],
+        [
+            ("normal", 30, 0.0, 0.94),
+            ("exponential", 60, 1.0, 0.935),
+            ("normal", 5, 0.0, 0.92),
+            ("normal", 3, 0.0, 0.76),
+        ],
     )
     def test_coverage(self, draw, size, mean, share):
         """What the bootstrap reaches of 0.95 at such sizes, within three standard errors."""
         rows = trials(800, size, 5, draw)
-        found = [bounds(Units.of(row[:, None]), rounds=400, seed=n)[0] for n, row in enumerate(rows)]
+        found = [bounds(Units.of(row[:, None]), rounds=20_000 // size, seed=n)[0] for n, row in enumerate(rows)]
         covered = np.mean([bound.low <= mean <= bound.high for bound in found])
-        assert covered == pytest.approx(share, abs=0.027)
+        assert covered == pytest.approx(share, abs=0.027 if share > 0.9 else 0.045)
 
     def test_groups_are_drawn_whole(self):
         """Copies of an image are no evidence: its interval, and its test, are those of one."""
