@@ -105,7 +105,8 @@ class Analysis:
             problems.append("a margin of equivalence needs two systems, got one")
         if lacking := [key for key in keys if key not in self.groups] if self.groups else []:
             problems.append(f"no group for {some(map(repr, lacking))}")
-        foreign = [f"{o.system}/{o.image}" for o in self.opinions if o.system not in systems or o.image not in keys]
+        known = {(system, key) for system in systems for key in keys} if self.opinions else set()
+        foreign = [f"{o.system}/{o.image}" for o in self.opinions if (o.system, o.image) not in known]
         return problems + ([f"opinions of what is not compared: {some(foreign)}"] if foreign else [])
 
     @classmethod

@@ -60,11 +60,12 @@ def read_scores(
     table = read_table(path, ("image", *(("system",) if len(systems) > 1 else ())))
     columns, problems = _columns(table, better or {}, taken)
     rows: dict[tuple[str, str], tuple[str, ...]] = {}
+    known = frozenset(keys)
     foreign = []
     for line, row in table.rows:
         system = unquoted(table.cell(row, "system")) if "system" in table.header else systems[0]
         name = table.cell(row, "image")
-        key = key_of(name, keys)
+        key = key_of(name, known)
         if system not in systems or key is None:
             foreign.append(f"{system}/{name}")
         elif (system, key) in rows:

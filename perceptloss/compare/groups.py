@@ -24,8 +24,9 @@ def read_groups(source: str, keys: Sequence[str]) -> dict[str, str]:
     Raises:
         ConfigError: listing images without a group, or with two; or if all are in one.
     """
+    known = frozenset(keys)
     is_file = source.lower().endswith(".csv") or os.path.isfile(source)
-    groups, problems = _from_file(source, keys) if is_file else _from_names(source, keys)
+    groups, problems = _from_file(source, known) if is_file else _from_names(source, keys)
     if lacking := [key for key in keys if key not in groups]:
         problems.append(f"no group for {some(map(repr, lacking))}")
     elif len(keys) > 1 and len(set(groups.values())) == 1 and not problems:
@@ -35,7 +36,7 @@ def read_groups(source: str, keys: Sequence[str]) -> dict[str, str]:
     return groups
 
 
-def _from_file(path: str, keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def _from_file(path: str, keys: frozenset[str]) -> tuple[dict[str, str], list[str]]:
     table = read_table(path, ("image", "group"))
     groups: dict[str, str] = {}
     problems = []

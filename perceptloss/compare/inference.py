@@ -226,7 +226,8 @@ def _rankings(
 
 
 def _agreement(scores: Scores, analysis: Analysis) -> Agreement:
-    places = [(scores.systems.index(o.system), scores.keys.index(o.image)) for o in analysis.opinions]
+    order = {key: place for place, key in enumerate(scores.keys)}
+    places = [(scores.systems.index(o.system), order[o.image]) for o in analysis.opinions]
     rows = scores.oriented[[s for s, _ in places], :, [i for _, i in places]].T
     by_critic = {}
     for label, row in zip(scores.labels, rows, strict=True):

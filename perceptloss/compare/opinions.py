@@ -109,13 +109,14 @@ def read_opinions(path: str | PathLike[str], systems: Sequence[str], keys: Seque
     given = [name for name in _LABELS if name in table.header]
     if len(given) != 1:
         raise ConfigError([f"expected one column mos or dmos, got {len(given)} of them"], str(path))
+    known = frozenset(keys)
     sign = -1 if given[0] == "dmos" else 1
     found: dict[tuple[str, str], Opinion] = {}
     problems, foreign = [], []
     for line, row in table.rows:
         system = unquoted(table.cell(row, "system")) if "system" in table.header else systems[0]
         name = table.cell(row, "image")
-        key, quality = key_of(name, keys), number(table.cell(row, given[0]))
+        key, quality = key_of(name, known), number(table.cell(row, given[0]))
         half, problem = _half(partial(table.cell, row), table.header)
         if problem:
             problems.append(f"line {line}: {problem}")

@@ -73,6 +73,19 @@ def _stars(results: Results, effects: list[Effect]) -> Iterator[str]:
     for n, column in enumerate(results.critics):
         hidden = [e for row in found.effects if (e := row[n]) is not None and _is_noise(e, alpha)]
         quiet += [f"{column.label} ({hidden[0].noise:.2g})"] if hidden else []
+    tiled = [
+        column.label
+        for n, column in enumerate(results.critics)
+        if any(effect.is_starred for row in found.effects if (effect := row[n]) is not None)
+        and column.card.get("tiling") == "approximate"
+        and any(part.startswith("tile:") for part in column.signature.split("|"))
+        and results.analysis.of(results.analysis.noise, column.label) is None
+    ]
+    if tiled:
+        yield (
+            f"scored in tiles, and how far another cut would move it is not known: {', '.join(tiled)}; score with "
+            "another --tile, and state the difference by --noise"
+        )
     if quiet:
         yield f"no star, because a difference is below the critic's own noise: {', '.join(quiet)}"
     if found.units <= EXACT and found.units < least:

@@ -39,4 +39,13 @@ def summary_csv(results: Results) -> str:
                 row += [int(effect.is_starred), effect.detectable, effect.wilcoxon, effect.shift, effect.biserial]
                 row += [effect.win_share, *effect.win_bounds, effect.margin, effect.equivalence]
             writer.writerow(["" if cell is None else cell for cell in (*row, csv_cell(column.signature))])
+    for preset in found.presets:
+        for name, value, difference, bound in zip(
+            results.systems, preset.values, preset.differences, preset.bounds, strict=True
+        ):
+            row = [csv_cell(name), csv_cell(preset.name), preset.better, len(results.images), value, None, None]
+            if bound is not None:
+                row += [csv_cell(results.baseline or ""), difference, bound.low, bound.high, bound.method, found.units]
+            row += [None] * (len(_HEADER) - len(row))
+            writer.writerow(["" if cell is None else cell for cell in row])
     return text.getvalue()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from perceptloss.cli.main import main
-from perceptloss.compare import Analysis, Results, load_results
+from perceptloss.compare import Analysis, Results, load_results, strip
 from perceptloss.compare.external import join_scores, read_scores
 from perceptloss.compare.groups import read_groups
 from perceptloss.compare.opinions import Opinion, read_opinions
@@ -117,6 +117,15 @@ class TestTable:
         assert (effect.p, effect.is_starred, effect.win_share) == (1, False, 0.5)
         assert "0 ±0" in render(got)
 
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("size", [1e200, 1e-200])
+    def test_scores_whose_squares_are_no_numbers(self, size):
+        values = np.random.default_rng(0).normal(size=(2, 1, 24))
+        usual, scaled = (results(v).inference.effects[1][0] for v in (values, values * size))
+        assert scaled.bounds.low / size == pytest.approx(usual.bounds.low)
+        assert scaled.detectable / size == pytest.approx(usual.detectable)
+        assert scaled.p == usual.p
+
     def test_gaps_are_left_out_as_in_means(self):
         values = np.random.default_rng(0).normal(size=(3, 2, 24))
         values[1, 0, 3] = values[2, 1] = np.nan
@@ -157,6 +166,16 @@ class TestStars:
         low = replace(more, critics=(replace(more.critics[0], signature="up|trunk:bf16|perceptloss:1"),))
         assert not low.inference.effects[1][0].is_starred
 
+    def test_tiles_are_a_noise_that_is_not_known(self):
+        got = clear()
+        column = replace(
+            got.critics[0], signature="up|tile:512|perceptloss:1", card={"better": "higher", "tiling": "approximate"}
+        )
+        tiled = replace(got, critics=(column, got.critics[1]))
+        assert "how far another cut would move it is not known: up;" in render(tiled)
+        assert "another cut" not in render(replace(tiled, analysis=Analysis(rounds=1000, noise={"up": 0.001})))
+        assert "another cut" not in render(got)
+
     def test_what_was_trained_on_is_not_tested(self):
         got = clear().with_roles({"up"})
         assert got.inference.family == 1
@@ -191,6 +210,11 @@ class TestGroups:
         path = tmp_path / "g.csv"
         path.write_text("image,group\na/scene1_x.png,one\na/scene1_y,one\na/scene2_x,two\nelse,three\n")
         assert read_groups(str(path), keys) == dict(zip(keys, ("one", "one", "two"), strict=True))
+
+    def test_an_expression_that_never_ends(self, monkeypatch):
+        monkeypatch.setattr(strip, "SECONDS", 1)
+        with pytest.raises(ConfigError, match="not done with 2 names in 1 s"):
+            read_groups("(a+)+b", ["a" * 40, "a" * 41])
 
     @pytest.mark.parametrize(
         ("source", "problem"),
@@ -273,6 +297,10 @@ class TestPresets:
         expected = np.minimum(-2 * means[:, 0], -1.5) + 1 + means[:, 1]
         assert found.values == pytest.approx(tuple(expected))
         assert found.bounds[1].low <= found.differences[1] <= found.bounds[1].high
+        rows = list(csv.DictReader(io.StringIO(render(got, "summary-csv"))))[-2:]
+        assert [(row["system"], row["critic"], float(row["mean"])) for row in rows] == [
+            (system, "mine", value) for system, value in zip(got.systems, found.values, strict=True)
+        ]
         assert "mine ↓" in render(got)
 
     @pytest.mark.parametrize(

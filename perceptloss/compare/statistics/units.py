@@ -22,6 +22,7 @@ __all__ = ["Bounds", "Units", "bounds"]
 
 _FEW: Final = 20  # units below which the correction of BCa is itself mostly noise
 _ROUNDING: Final = 1e-12
+_TINY: Final = 1e-300
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class Units:
         if self.count < 2:
             return np.full(self.sums.shape[1], np.nan)
         influence = (self.sums - self.mean * self.sizes[:, None]) / self.sizes.mean()
-        error: Array = np.sqrt((influence**2).sum(axis=0) / (self.count - 1) / self.count)
+        size = np.maximum(np.abs(influence).max(axis=0), _TINY)  # squares of any size stay in float64
+        error: Array = size * np.sqrt(((influence / size) ** 2).sum(axis=0) / (self.count - 1) / self.count)
         return error
 
     @cached_property
@@ -144,6 +146,7 @@ def _acceleration(units: Units, column: int) -> float:
     sums, sizes = units.sums[:, column], units.sizes
     without = (sums.sum() - sums) / (sizes.sum() - sizes)
     pull = without.mean() - without
+    pull = pull / np.abs(pull).max()
     return float((pull**3).sum() / (6 * (pull**2).sum() ** 1.5))
 
 
