@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -63,35 +64,37 @@ def lines(results: Results) -> list[str]:
 
 def _stars(results: Results, effects: list[Effect]) -> Iterator[str]:
     found, alpha = results.inference, results.analysis.alpha
-    least = least_units(alpha / found.family)
+    tests = counted(found.family, "test")
     if any(effect.is_starred for effect in effects):
         yield (
-            f"*: differs from the baseline after Holm over {counted(found.family, 'test')} at {alpha:g}; a difference "
-            "is not yet a visible improvement"
+            f"*: differs from the baseline after Holm over {tests} at {alpha:g}; a difference is not yet a visible "
+            "improvement"
         )
-    quiet = []
+    yield from _noises(results)
+    least, rounds = least_units(alpha / found.family), math.ceil(found.family / alpha) - 1
+    if found.units <= EXACT and found.units < least:
+        units = counted(found.units, found.unit)
+        yield f"{units} can give no star: with {tests} it takes {least} or more, even if all agree"
+    elif results.analysis.rounds < rounds and not all(effect.is_exact for effect in effects):
+        yield f"random patterns can give no star: with {tests} it takes --rounds {rounds} or more"
+
+
+def _noises(results: Results) -> Iterator[str]:
+    """Which critics lost stars to their noise, and of which the noise is not known."""
+    alpha, hidden, tiled = results.analysis.alpha, [], []
     for n, column in enumerate(results.critics):
-        hidden = [e for row in found.effects if (e := row[n]) is not None and _is_noise(e, alpha)]
-        quiet += [f"{column.label} ({hidden[0].noise:.2g})"] if hidden else []
-    tiled = [
-        column.label
-        for n, column in enumerate(results.critics)
-        if any(effect.is_starred for row in found.effects if (effect := row[n]) is not None)
-        and column.card.get("tiling") == "approximate"
-        and any(part.startswith("tile:") for part in column.signature.split("|"))
-        and results.analysis.of(results.analysis.noise, column.label) is None
-    ]
+        effects = [effect for row in results.inference.effects if (effect := row[n]) is not None]
+        hidden += [f"{column.label} ({e.noise:.2g})" for e in [e for e in effects if _is_noise(e, alpha)][:1]]
+        is_tiled = any(part.startswith("tile:") for part in column.signature.split("|"))
+        is_stated = results.analysis.of(results.analysis.noise, column.label) is not None
+        if is_tiled and not is_stated and column.card.get("tiling") == "approximate":
+            tiled += [column.label] if any(effect.is_starred for effect in effects) else []
+    if hidden:
+        yield f"no star, because a difference is below the critic's own noise: {', '.join(hidden)}"
     if tiled:
         yield (
             f"scored in tiles, and how far another cut would move it is not known: {', '.join(tiled)}; score with "
             "another --tile, and state the difference by --noise"
-        )
-    if quiet:
-        yield f"no star, because a difference is below the critic's own noise: {', '.join(quiet)}"
-    if found.units <= EXACT and found.units < least:
-        yield (
-            f"{counted(found.units, found.unit)} can give no star: with {counted(found.family, 'test')} it takes "
-            f"{least} or more, even if all agree"
         )
 
 

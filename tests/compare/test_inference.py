@@ -176,6 +176,13 @@ class TestStars:
         assert "another cut" not in render(replace(tiled, analysis=Analysis(rounds=1000, noise={"up": 0.001})))
         assert "another cut" not in render(got)
 
+    def test_too_few_random_patterns_are_said(self):
+        got = clear(systems=4)
+        assert "with 6 tests it takes --rounds 119 or more" in render(replace(got, analysis=Analysis(rounds=118)))
+        enough = replace(got, analysis=Analysis(rounds=119))
+        assert "--rounds" not in render(enough)
+        assert enough.inference.effects[3][0].is_starred
+
     def test_what_was_trained_on_is_not_tested(self):
         got = clear().with_roles({"up"})
         assert got.inference.family == 1
