@@ -107,6 +107,7 @@ class TestTable:
     def test_one_and_two_images(self, count):
         got = results(np.arange(4.0 * count).reshape(2, 2, count))
         assert ("1 image: no interval and no test" in render(got)) == (count == 1)
+        assert ("intervals of fewer than 5 images are too narrow" in render(got)) == (count == 2)
         for form in ("md", "latex", "json", "summary-csv"):
             render(got, form)
 
@@ -462,7 +463,9 @@ class TestDetails:
         assert got.inference.friedman.p < 0.001
         text = render(got)
         assert "Friedman over 24 images: chi-squared" in text
-        assert "Bradley-Terry strengths" in text
+        assert "Bradley-Terry strengths" in text and "some never lose" not in text
+        only = replace(results(got.array()[:, :1]), analysis=Analysis(rounds=200, details=True))
+        assert "some never lose to the others" in render(only)
         assert "tests against s0, by image" in text
         assert clear(systems=4).inference.friedman is None
         strengths = got.inference.strengths.values

@@ -90,6 +90,11 @@ class TestBradleyTerry:
             covered += list((np.array(found.low) <= truth) & (truth <= np.array(found.high)))
         assert np.mean(covered) == pytest.approx(0.94, abs=0.05)
 
+    def test_who_never_loses_is_said(self):
+        always = np.array([[0.0, 1, 1], [0, 0, 1], [0, 1, 0]])
+        assert strengths(np.stack([always] * 9)).is_separated
+        assert not strengths(np.stack([always] * 9 + [always.T])).is_separated
+
     def test_what_no_comparison_links(self):
         wins = np.zeros((4, 4))
         wins[0, 1] = wins[3, 2] = 2

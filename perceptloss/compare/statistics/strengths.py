@@ -28,12 +28,15 @@ class Strengths:
         high: Upper ends, likewise.
         parts: Sets of systems that no comparison links, by index; with two or more, strengths of different sets can
             only be told from each other by the prior.
+        is_separated: Whether some systems never lose to the others, so that only the prior says how far they are ahead,
+            and resampling cannot say how uncertain that is.
     """
 
     values: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
     parts: tuple[tuple[int, ...], ...]
+    is_separated: bool
 
 
 def votes_of(oriented: Array) -> Array:
@@ -99,15 +102,24 @@ def strengths(wins: Array, *, rounds: int = 1000, seed: int = 0, level: float = 
         seed: Seed of the draws.
         level: Probability that an interval covers.
     """
-    values = bradley_terry(wins.sum(axis=0))
-    linked = parts(wins.sum(axis=0))
+    total = wins.sum(axis=0)
+    values = bradley_terry(total)
+    facts = parts(total), _is_separated(total)
     if len(wins) < 2:
-        return Strengths(tuple(values.tolist()), (), (), linked)
+        return Strengths(tuple(values.tolist()), (), (), *facts)
     flat = wins.reshape(len(wins), -1)
     drawn = np.concatenate([counts @ flat for counts in draws(len(wins), rounds, seed)])
     found = bradley_terry(drawn.reshape(rounds, *wins.shape[1:]))
     low, high = np.quantile(found, ((1 - level) / 2, (1 + level) / 2), axis=0)
-    return Strengths(tuple(values.tolist()), tuple(low.tolist()), tuple(high.tolist()), linked)
+    return Strengths(tuple(values.tolist()), tuple(low.tolist()), tuple(high.tolist()), *facts)
+
+
+def _is_separated(wins: Array) -> bool:
+    """Whether wins lead not from every system to every other (Ford, American Mathematical Monthly 64, 1957)."""
+    reached = (wins > 0) | np.eye(len(wins), dtype=bool)
+    for _ in range(len(wins)):
+        reached = reached @ reached
+    return not bool(reached.all())
 
 
 def parts(wins: Array) -> tuple[tuple[int, ...], ...]:
