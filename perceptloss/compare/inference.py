@@ -16,7 +16,7 @@ from perceptloss.compare.pools import Composite, Pool, composite, worst_pool
 from perceptloss.compare.statistics.equivalence import detectable, tost
 from perceptloss.compare.statistics.paired import Array, codes_of
 from perceptloss.compare.statistics.ranks import Friedman, friedman, ranked
-from perceptloss.compare.statistics.significance import hodges_lehmann, holm, sign_flip, wilcoxon, wilson
+from perceptloss.compare.statistics.significance import Chance, hodges_lehmann, holm, sign_flip, wilcoxon, wilson
 from perceptloss.compare.statistics.strengths import Strengths, strengths, votes_of
 from perceptloss.compare.statistics.units import Bounds, Units, bounds
 
@@ -136,54 +136,60 @@ def _column(
     intervals = bounds(units, rounds=analysis.rounds, seed=analysis.seed, level=analysis.level)
     means, first = dict(zip(alive, intervals, strict=False)), len(alive)
     chances = sign_flip(units.sums[:, first:], rounds=analysis.rounds, seed=analysis.seed) if rivals else []
+    effects = {
+        system: _effect(scores, critic, units, place, intervals[place], chance, analysis)
+        for place, (system, chance) in enumerate(zip(rivals, chances, strict=True), first)
+    }
+    return means, effects
+
+
+def _effect(
+    scores: Scores, critic: int, units: Units, place: int, interval: Bounds, chance: Chance, analysis: Analysis
+) -> Effect:
+    """The difference in a column of the units, not yet among others of its family."""
     sign = 1.0 if scores.higher_better[critic] else -1.0
     margin = analysis.of(analysis.margins, scores.labels[critic])
-    effects = {}
-    for place, (system, chance) in enumerate(zip(rivals, chances, strict=True), first):
-        gains = units.means[:, place]
-        ranked_signs = wilcoxon(gains)
-        share = float(((sign * gains > 0) + (gains == 0) / 2).mean())
-        mean, error = float(units.mean[place]), float(units.error[place]) if units.count > 1 else None
-        effects[system] = Effect(
-            difference=mean,
-            bounds=intervals[place],
-            error=error,
-            units=units.count,
-            p=chance.p,
-            is_exact=chance.is_exact,
-            noise=scores.noise[critic],
-            wilcoxon=ranked_signs.p,
-            shift=hodges_lehmann(gains),
-            biserial=sign * ranked_signs.biserial,
-            win_share=share,
-            win_bounds=wilson(share, units.count, analysis.level),
-            margin=margin,
-            equivalence=None if margin is None or error is None else tost(mean, error, units.count, margin),
-        )
-    return means, effects
+    mean, error = float(units.mean[place]), float(units.error[place]) if units.count > 1 else None
+    gains = units.means[:, place]
+    signed_ranks = wilcoxon(gains)
+    share = float(((sign * gains > 0) + (gains == 0) / 2).mean())
+    return Effect(
+        difference=mean,
+        bounds=interval,
+        error=error,
+        units=units.count,
+        p=chance.p,
+        is_exact=chance.is_exact,
+        noise=scores.noise[critic],
+        wilcoxon=signed_ranks.p,
+        shift=hodges_lehmann(gains),
+        biserial=sign * signed_ranks.biserial,
+        win_share=share,
+        win_bounds=wilson(share, units.count, analysis.level),
+        margin=margin,
+        equivalence=None if margin is None or error is None else tost(mean, error, units.count, margin),
+    )
 
 
 def _with_family(
     effects: Sequence[Sequence[Effect | None]], scores: Scores, analysis: Analysis
 ) -> tuple[list[list[Effect | None]], int]:
     """The effects with p after Holm over all that are evidence, stars, and what can be detected in that family."""
-    tested = [
-        (system, critic)
+    tested = {
+        (system, critic): effect
         for system, row in enumerate(effects)
         for critic, effect in enumerate(row)
         if effect is not None and scores.counted[critic]
-    ]
-    raw = [effect.p for s, c in tested if (effect := effects[s][c]) is not None]
-    adjusted = dict(zip(tested, holm(np.array(raw)).tolist(), strict=True))
-    found = [list(row) for row in effects]
-    for (s, c), p in adjusted.items():
-        effect = effects[s][c]
-        if effect is not None:
-            is_starred = p <= analysis.alpha and abs(effect.difference) > effect.noise
-            least = (
-                None if effect.error is None else detectable(effect.error, effect.units, analysis.alpha / len(tested))
-            )
-            found[s][c] = replace(effect, holm=p, is_starred=is_starred, detectable=least)
+    }
+    adjusted = holm(np.array([effect.p for effect in tested.values()])).tolist()
+    found, alpha = [list(row) for row in effects], analysis.alpha
+    for ((system, critic), effect), p in zip(tested.items(), adjusted, strict=True):
+        found[system][critic] = replace(
+            effect,
+            holm=p,
+            is_starred=p <= alpha and abs(effect.difference) > effect.noise,
+            detectable=None if effect.error is None else detectable(effect.error, effect.units, alpha / len(tested)),
+        )
     return found, len(tested)
 
 
@@ -220,9 +226,8 @@ def _rankings(
     blocks = Units.of(ranks, chosen).means
     ballots = Units.of(votes.reshape(len(votes), -1), chosen).sums.reshape(-1, systems, systems)
     has_test = systems >= _FOR_CRITICAL_DIFFERENCE and len(blocks) > 1
-    return friedman(blocks, analysis.alpha) if has_test else None, strengths(
-        ballots, seed=analysis.seed, level=analysis.level
-    )
+    scale = strengths(ballots, seed=analysis.seed, level=analysis.level)
+    return friedman(blocks, analysis.alpha) if has_test else None, scale
 
 
 def _agreement(scores: Scores, analysis: Analysis) -> Agreement:
