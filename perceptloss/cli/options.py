@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from perceptloss.cli.analysis import Asked, add_analysis, asked_of, names_of, presets_of
 from perceptloss.cli.terminal import result
 from perceptloss.errors import ConfigError, some
 from perceptloss.output.files import unwritable
@@ -53,7 +54,7 @@ EXIT_CODES: Final = (
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Add the flags for critics, pairing, reading, scoring and output."""
     parser.epilog = EXIT_CODES
-    add_inputs(parser)
+    add_inputs(parser, needs_critic=False)
     scoring = parser.add_argument_group("scoring")
     add_computing(scoring, tile="score tiles of at most N pixels a side (auto: 1024) and average them by area")
     scoring.add_argument(
@@ -70,7 +71,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         help="one-thread processes on the CPU; any number gives the same bits",
     )
     output = parser.add_argument_group("output")
-    formats = ("table", "csv", "json", "md", "latex")
+    formats = ("table", "csv", "summary-csv", "json", "md", "latex")
     output.add_argument("--format", choices=formats, default="table", help="of what is printed")
     output.add_argument(
         "--output", type=a_path, metavar="FILE", help="also write everything (.json) or every score (.csv) to a file"
@@ -84,16 +85,18 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     )
     output.add_argument("--dry-run", action="store_true", help="print the pairs and the amount of work, score nothing")
     output.add_argument("--quiet", action="store_true", help="errors only on stderr")
+    add_analysis(parser)
 
 
-def add_inputs(parser: argparse.ArgumentParser) -> None:
+def add_inputs(parser: argparse.ArgumentParser, *, needs_critic: bool = True) -> None:
     """Add the flags for critics, pairing and reading."""
     critics = parser.add_argument_group("critics")
     critics.add_argument(
         "-c",
         "--critic",
         action="append",
-        required=True,
+        default=None if needs_critic else [],
+        required=needs_critic,
         metavar="NAME[=FILE,...]",
         help="a critic, perhaps with weight files of its own, or NAME-y on luma; may be repeated",
     )
@@ -175,7 +178,7 @@ def one_system(paths: Sequence[str]) -> dict[str, Images]:
 
 def execute(args: argparse.Namespace, systems: Mapping[str, Images], baseline: str | None = None) -> int:
     """Check everything, score, print, and return the exit code."""
-    plan, thresholds = _check(args, systems, baseline)
+    plan, thresholds, asked = _check(args, systems, baseline)
     if args.dry_run:
         result(_describe(plan))
         return 0
@@ -192,6 +195,7 @@ def execute(args: argparse.Namespace, systems: Mapping[str, Images], baseline: s
             command=args.command_line,
             workers=args.workers,
         )
+    results = asked.of(results)
     for sentence in sentences(results):
         _log.warning("%s", sentence)
     unwritten = _save(results, args.output)
@@ -214,8 +218,8 @@ def _save(results: Results, output: str | None) -> list[str]:
 
 def _check(
     args: argparse.Namespace, systems: Mapping[str, Images], baseline: str | None
-) -> tuple[Plan, list[Threshold]]:
-    """The plan and the thresholds: all that can be wrong is found before the first score."""
+) -> tuple[Plan, list[Threshold], Asked]:
+    """Plan, thresholds, and what is asked of the scores: all that can be wrong is found before the first score."""
     from perceptloss.compare.panel import parse_critics
     from perceptloss.compare.thresholds import parse_thresholds
 
@@ -223,14 +227,16 @@ def _check(
     if args.output is not None and Path(args.output).suffix.lower() not in (".json", ".csv"):
         wrong.append(f"--output must end in .json or .csv, got {args.output!r}")
     wrong += unwritable_output(args.output)
-    wrong += _overwritten(args.output, [*systems.values(), args.ref])
+    wrong += _overwritten(args.output, [*systems.values(), args.ref, args.mos, args.group, *args.scores_from])
     if args.cache is not None and (why := unwritable(Path(args.cache), is_folder=True)):
         wrong.append(f"--cache {args.cache!r} {why}")
     if wrong:
         raise ConfigError(wrong, "the command line")
-    names = [entry.name for entry in parse_critics(args.critic)]
+    presets = presets_of(args)
+    names = [*(entry.name for entry in parse_critics(args.critic)), *names_of(args)]
     thresholds = parse_thresholds(args.fail_if, names, has_baseline=len(systems) > 1)
-    return plan_of(args, systems, baseline), thresholds
+    plan = plan_of(args, systems, baseline)
+    return plan, thresholds, asked_of(args, plan, presets)
 
 
 def plan_of(args: argparse.Namespace, systems: Mapping[str, Images], baseline: str | None = None) -> Plan:

@@ -11,7 +11,7 @@ from typing import Final, Literal
 import torch
 
 from perceptloss.card import Card
-from perceptloss.compare.results import Column
+from perceptloss.compare.columns import Column
 from perceptloss.compare.settings import Settings
 from perceptloss.critic import Critic
 from perceptloss.errors import ConfigError, UnknownCritic, WeightsError

@@ -12,12 +12,17 @@ import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from perceptloss.compare.groups import GROUPS, Group, group_of
+from perceptloss.compare.analysis import Analysis
+from perceptloss.compare.arrays import Scores
+from perceptloss.compare.columns import Column
 from perceptloss.compare.images import ImageFile
+from perceptloss.compare.inference import Inference, infer
+from perceptloss.compare.noise import rounding
 from perceptloss.compare.summary import Summary, summarise
 from perceptloss.errors import ConfigError, some
 from perceptloss.output.files import write_atomically
@@ -30,45 +35,6 @@ __all__ = ["Column", "Flag", "ImageRecord", "Results", "load_results"]
 
 FORMAT: Final = "perceptloss-results"
 VERSION: Final = 1
-
-
-@dataclass(frozen=True)
-class Column:
-    """A critic of a table.
-
-    Attributes:
-        label: Unique in the results; the critic's name unless that is there twice.
-        signature: Every choice that changes its scores.
-        card: The critic's card as plain JSON types.
-        role: `train` or `judge` where a run declares it; one trained on is no evidence, and counts for no rank.
-    """
-
-    label: str
-    signature: str
-    card: Mapping[str, Any]
-    role: str | None = None
-
-    @property
-    def is_higher_better(self) -> bool:
-        """Direction of its scores."""
-        return bool(self.card["better"] == "higher")
-
-    @property
-    def header(self) -> str:
-        """Label and arrow of direction; a star where the critic was trained on."""
-        return f"{self.label} {'↑' if self.is_higher_better else '↓'}{'' if self.is_evidence else '*'}"
-
-    @property
-    def is_evidence(self) -> bool:
-        """Whether it was not trained on, as far as is known."""
-        return self.role != "train"
-
-    @property
-    def group(self) -> Group | None:
-        """Of columns that it stands in; None where no run declares a role."""
-        if self.role is None:
-            return None
-        return group_of(self.card["name"], self.card["kind"], is_trained=self.role == "train")
 
 
 @dataclass(frozen=True)
@@ -120,6 +86,7 @@ class Results:
         flags: What a reader must know.
         settings: Choices that change scores, and those of pairing.
         provenance: Command, time, versions, device, inputs: differs between equal runs.
+        analysis: How differences are judged, and what else is asked of the scores.
     """
 
     systems: tuple[str, ...]
@@ -131,6 +98,7 @@ class Results:
     flags: tuple[Flag, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    analysis: Analysis = Analysis()  # noqa: RUF009  (frozen)
 
     def __post_init__(self) -> None:
         shape = (len(self.systems), len(self.critics), len(self.images))
@@ -139,11 +107,14 @@ class Results:
             raise ConfigError(
                 [f"values must have shape {shape}: systems, critics, images; none may be empty"], "results"
             )
-        if wrong := [value for row in rows for value in row if not _is_score(value)]:
-            got = some(map(_short, wrong))
+        if strange := [value for row in rows for value in row if not _is_score(value)]:
+            got = some(map(_short, strange))
             raise ConfigError([f"values must be finite numbers, or null where there is none; got {got}"], "results")
         if self.baseline is not None and self.baseline not in self.systems:
             raise ConfigError([f"baseline {self.baseline!r} is not one of {', '.join(self.systems)}"], "results")
+        labels, keys = [column.label for column in self.critics], [image.key for image in self.images]
+        if wrong := self.analysis.unfit(self.systems, labels, keys):
+            raise ConfigError(wrong, "results")
 
     @property
     def has_gaps(self) -> bool:
@@ -167,6 +138,29 @@ class Results:
         directions = [column.is_higher_better for column in self.critics]
         return summarise(self.values, directions, base, [column.is_evidence for column in self.critics])
 
+    @cached_property
+    def inference(self) -> Inference:
+        """What the scores show beyond their means: intervals, tests, ranks, strengths, agreement with people."""
+        return infer(self._scores(), self.analysis)
+
+    def _scores(self) -> Scores:
+        return Scores(
+            values=self.array(),
+            systems=self.systems,
+            labels=tuple(column.label for column in self.critics),
+            higher_better=tuple(column.is_higher_better for column in self.critics),
+            counted=tuple(column.is_evidence for column in self.critics),
+            noise=tuple(map(self._noise, range(len(self.critics)))),
+            keys=tuple(image.key for image in self.images),
+            base=None if self.baseline is None else self.systems.index(self.baseline),
+        )
+
+    def _noise(self, critic: int) -> float:
+        column = self.critics[critic]
+        scores = [score for rows in self.values for score in rows[critic] if score is not None]
+        stated = self.analysis.of(self.analysis.noise, column.label)
+        return rounding(column.signature, scores) if stated is None else stated
+
     def with_roles(self, trained: Collection[str]) -> Results:
         """The same, with `train` for the critics of these labels and `judge` for the others."""
         columns = (replace(c, role="train" if c.label in trained else "judge") for c in self.critics)
@@ -174,16 +168,16 @@ class Results:
 
     def in_groups(self) -> Results:
         """The same with the columns of a group side by side, in the order of `GROUPS`; first those without a role."""
-        order = sorted(range(len(self.critics)), key=lambda n: _place(self.critics[n]))
+        order = sorted(range(len(self.critics)), key=lambda n: self.critics[n].place)
         values = tuple(tuple(system[n] for n in order) for system in self.values)
         return replace(self, critics=tuple(self.critics[n] for n in order), values=values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types; what is computed from the values stands under `summary`."""
+        """Plain JSON types; what is computed from the values stands under `summary` and `inference`."""
         facts = asdict(self)
-        summary = asdict(self.summary())
+        computed = {"summary": asdict(self.summary()), "inference": asdict(self.inference)}
         provenance = facts.pop("provenance")
-        return {"format": FORMAT, "version": VERSION, **facts, "summary": summary, "provenance": provenance}
+        return {"format": FORMAT, "version": VERSION, **facts, **computed, "provenance": provenance}
 
     def to_json(self) -> str:
         """JSON text; equal for equal inputs but for `provenance`."""
@@ -218,7 +212,7 @@ class Results:
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Results:
-        """Results from what `to_dict` gave; `summary` is computed anew when needed.
+        """Results from what `to_dict` gave; what is computed is computed anew when needed.
 
         Raises:
             ConfigError: if that is not what it is.
@@ -237,6 +231,7 @@ class Results:
                 flags=tuple(Flag(**flag) for flag in facts["flags"]),
                 settings=facts["settings"],
                 provenance=facts["provenance"],
+                analysis=Analysis.from_dict(facts.get("analysis", {})),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ConfigError([f"damaged or of another version: {type(error).__name__}: {error}"], "results") from error
@@ -257,10 +252,6 @@ def load_results(path: str | PathLike[str]) -> Results:
     if not isinstance(facts, dict):
         raise ConfigError([f"expected an object, got {type(facts).__name__}"], str(path))
     return Results.from_dict(facts)
-
-
-def _place(column: Column) -> int:
-    return -1 if column.group is None else GROUPS.index(column.group)
 
 
 def _is_score(value: object) -> bool:

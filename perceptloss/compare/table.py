@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
+from perceptloss.compare.inference import Effect
+from perceptloss.compare.pools import Composite
 from perceptloss.compare.results import Flag, Results
+from perceptloss.compare.sections import Section, lines, sections
+from perceptloss.compare.shown import decimals, half_width, number, signed_number
+from perceptloss.compare.statistics.units import Bounds
 from perceptloss.compare.summary import Cell, Standing
+from perceptloss.compare.summary_csv import summary_csv
 from perceptloss.errors import some
 from perceptloss.output.names import in_markdown, visible
 from perceptloss.output.tables import Row, counted, latex, markdown, text
 
 __all__ = ["Format", "decimals", "render", "sentences"]
 
-Format = Literal["table", "md", "latex", "csv", "json"]
-_MINUS: Final = "−"
+Format = Literal["table", "md", "latex", "csv", "summary-csv", "json"]
+_Judged: TypeAlias = tuple[str, str, str, str]  # score, difference to the baseline, how far its interval reaches, star
+_PLAIN: Final = ("", "", "")
 
 
 @dataclass(frozen=True)
 class _Grid:
-    """Cells of a table; a critic's cell is a pair: the score, and its difference to the baseline.
+    """Cells of a table, texts or those of a critic, and what stands under it.
 
     Above the first column of each group stands its name, where a run declares roles.
     """
 
     title: str
     header: tuple[str, ...]
-    rows: tuple[tuple[str | tuple[str, str], ...], ...]
+    rows: tuple[tuple[str | _Judged, ...], ...]
     groups: tuple[str, ...]
     notes: tuple[str, ...]
     signatures: tuple[str, ...]
+    sections: tuple[Section, ...] = ()
 
     @property
     def above(self) -> tuple[tuple[str, ...], ...]:
@@ -46,25 +53,19 @@ def render(results: Results, form: Format = "table") -> str:
     Args:
         results: What to show.
         form: `table`, `md` and `latex` show means (and each image, for one system); `csv` holds
-            every score, `json` everything.
+            every score, `summary-csv` a row for each system and critic with all that was tested, `json` everything.
     """
     writers: dict[str, Callable[[], str]] = {
         "table": lambda: _text(_grid(results)),
         "md": lambda: _markdown(_grid(results)),
         "latex": lambda: _latex(_grid(results)),
         "csv": results.to_csv,
+        "summary-csv": lambda: summary_csv(results),
         "json": results.to_json,
     }
     if form not in writers:
         raise ValueError(f"format must be one of {', '.join(get_args(Format))}, got {form!r}")
     return writers[form]()
-
-
-def decimals(values: Sequence[float]) -> int:
-    """Digits after the point such that the largest value shows three or four that matter."""
-    largest = max(map(abs, values), default=0)
-    magnitude = math.floor(math.log10(largest)) if largest else 0
-    return min(8, max(4, 2 - magnitude) if magnitude < 0 else max(1, 3 - magnitude))
 
 
 def sentences(results: Results) -> list[str]:
@@ -99,14 +100,17 @@ def _grid(results: Results) -> _Grid:
     results = results.in_groups()
     summary = results.summary()
     single = len(results.systems) == 1
+    presets = results.inference.presets
     title = f"means over {counted(len(results.images), 'image')}"
     if results.left_out:
         title += f" of {len(results.images) + len(results.left_out)} (those in all sets)"
     title += f" · {results.systems[0]}" if single else f" · baseline {results.baseline}"
-    notes = sentences(results)
+    notes = [*lines(results), *sentences(results)]
     if not all(column.is_evidence for column in results.critics):
-        notes.append("*: trained on, so no evidence; counts for neither rank nor wins")
+        notes.append("†: trained on, so no evidence; counts for neither rank nor wins")
+    notes += [f"{preset.name}: {_about(preset)}" for preset in presets]
     header = ["image" if single else "system", *(column.header for column in results.critics)]
+    header += [preset.header for preset in results.analysis.presets]
     if single:
         rows = _image_rows(results, summary.standings[0])
     else:
@@ -115,13 +119,20 @@ def _grid(results: Results) -> _Grid:
         evidence = sum(column.is_evidence for column in results.critics)
         over = f"{counted(len(results.images), 'image')} and {counted(evidence, 'critic')}"
         notes += [
-            "beside a score: its mean difference to the baseline, image by image; means alone: a small one may be "
-            "chance",
+            "beside a score: its mean difference to the baseline, image by image, and how far the interval around that "
+            "reaches",
             f"rank: mean over {over}, 1 is best; wins: images on which more critics prefer the system to the baseline",
         ]
     signatures = [column.signature for column in results.critics]
-    groups = _groups(results, len(header))
-    return _Grid(visible(title), tuple(header), tuple(rows), groups, tuple(notes), tuple(map(visible, signatures)))
+    return _Grid(
+        visible(title),
+        tuple(header),
+        tuple(rows),
+        _groups(results, len(header)),
+        tuple(map(visible, notes)),
+        tuple(map(visible, signatures)),
+        tuple(sections(results)),
+    )
 
 
 def _groups(results: Results, width: int) -> tuple[str, ...]:
@@ -133,77 +144,114 @@ def _groups(results: Results, width: int) -> tuple[str, ...]:
     return ("", *shown, *[""] * (width - len(shown) - 1))
 
 
-def _image_rows(results: Results, standing: Standing) -> list[tuple[str | tuple[str, str], ...]]:
-    rows: list[tuple[str | tuple[str, str], ...]] = []
-    scores = results.values[0]
-    digits = [decimals([v for v in row if v is not None]) for row in scores]
+def _about(preset: Composite) -> str:
+    if preset.missing:
+        return f"no score, because these are not here: {'; '.join(preset.missing)}"
+    return "of mean scores; its interval is a percentile bootstrap over images, and it gets no star"
+
+
+def _image_rows(results: Results, standing: Standing) -> list[tuple[str | _Judged, ...]]:
+    rows: list[tuple[str | _Judged, ...]] = []
+    presets = results.inference.presets
+    scores = [[v for v in row if v is not None] for row in results.values[0]]
     for index, image in enumerate(results.images):
-        cells = [(_number(row[index], d), "") for row, d in zip(scores, digits, strict=True)]
-        rows.append((image.key, *cells))
-    rows.append(("mean", *((_number(cell.mean, d), "") for cell, d in zip(standing.cells, digits, strict=True))))
+        cells = [number(row[index], column) for row, column in zip(results.values[0], scores, strict=True)]
+        rows.append((image.key, *((cell, *_PLAIN) for cell in cells), *(("", *_PLAIN) for _ in presets)))
+    means = [number(cell.mean, column) for cell, column in zip(standing.cells, scores, strict=True)]
+    sums = [number(preset.values[0], _present(preset.values)) for preset in presets]
+    rows.append(("mean", *((cell, *_PLAIN) for cell in (*means, *sums))))
     return rows
 
 
-def _system_rows(results: Results, standings: Sequence[Standing]) -> list[tuple[str | tuple[str, str], ...]]:
-    columns = list(zip(*(standing.cells for standing in standings), strict=True))
-    digits = [decimals([cell.mean for cell in column if cell.mean is not None]) for column in columns]
-    rows: list[tuple[str | tuple[str, str], ...]] = []
-    for name, standing in zip(results.systems, standings, strict=True):
-        cells = [(_number(c.mean, d), _difference(c, d)) for c, d in zip(standing.cells, digits, strict=True)]
+def _system_rows(results: Results, standings: Sequence[Standing]) -> list[tuple[str | _Judged, ...]]:
+    found = results.inference
+    columns = [_present([cell.mean for cell in column]) for column in zip(*(s.cells for s in standings), strict=True)]
+    rows: list[tuple[str | _Judged, ...]] = []
+    for place, (name, standing) in enumerate(zip(results.systems, standings, strict=True)):
+        cells = map(_judged, standing.cells, found.effects[place], columns)
+        sums = [
+            _with_difference(preset.values[place], preset.differences[place], preset.bounds[place], preset.values)
+            for preset in found.presets
+        ]
         wins = "—" if standing.wins is None else f"{standing.wins}/{len(results.images)}"
-        rows.append((name, *cells, _number(standing.rank, 2), wins))
+        rows.append((name, *cells, *sums, "n/a" if standing.rank is None else f"{standing.rank:.2f}", wins))
     return rows
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "n/a" if value is None else f"{value:.{digits}f}".replace("-", _MINUS)
+def _judged(cell: Cell, effect: Effect | None, column: Sequence[float]) -> _Judged:
+    bounds, star = (None, "") if effect is None else (effect.bounds, "*" if effect.is_starred else "")
+    return (*_with_difference(cell.mean, cell.difference, bounds, column)[:3], star)
 
 
-def _difference(cell: Cell, digits: int) -> str:
-    """Signed difference; in scientific form where the column's digits would hide it."""
-    if cell.difference is None:
-        return ""
-    shown = f"{cell.difference:+.{digits}f}"
-    if cell.difference and not shown.strip("+-0."):
-        shown = f"{cell.difference:+.0e}"
-    return ("0" if not cell.difference else shown).replace("-", _MINUS)
+def _with_difference(
+    value: float | None, difference: float | None, bounds: Bounds | None, column: Sequence[float | None]
+) -> _Judged:
+    shown = _present(column)
+    digits = decimals(shown)
+    if difference is None:
+        return (number(value, shown), *_PLAIN)
+    return number(value, shown), signed_number(difference, digits), half_width(difference, bounds, digits), ""
+
+
+def _present(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def _text(grid: _Grid) -> str:
-    critics = [n for n, cell in enumerate(grid.rows[0]) if isinstance(cell, tuple)]
     flat: list[list[str]] = [[] for _ in grid.rows]
     for n in range(len(grid.header)):
         column = [row[n] for row in grid.rows]
-        pairs = [cell if isinstance(cell, tuple) else (cell, "") for cell in column]
-        widths = [max(len(pair[k]) for pair in pairs) for k in (0, 1)]
-        for row, (score, difference) in zip(flat, pairs, strict=True):
-            cell = f"{score:>{widths[0]}}  {difference:>{widths[1]}}" if n in critics else score
-            row.append(cell.rstrip())
+        if all(isinstance(cell, str) for cell in column):
+            cells = [str(cell) for cell in column]
+        else:
+            parts = [(cell, *_PLAIN) if isinstance(cell, str) else cell for cell in column]
+            a, b, c, d = (max(len(part[k]) for part in parts) for k in range(4))
+            cells = [f"{p[0]:>{a}}  {p[1]:>{b}} {p[2]:>{c}} {p[3]:<{d}}".rstrip() for p in parts]
+        for row, cell in zip(flat, cells, strict=True):
+            row.append(cell)
     align = "l" * (len(grid.header) - 2) + "rr" if "wins" in grid.header else "l"
     table = text([*grid.above, grid.header, *flat], align)
-    return f"{grid.title}\n{table}" + _lines([*grid.notes, *(f"  {signature}" for signature in grid.signatures)])
+    further = "".join(
+        f"\n{visible(s.title)}\n{text([s.header, *s.rows])}{_lines(map(visible, s.notes))}" for s in grid.sections
+    )
+    notes = _lines([*grid.notes, *(f"  {signature}" for signature in grid.signatures)])
+    return f"{grid.title}\n{table}{notes}{further}"
 
 
-def _joined(cell: str | tuple[str, str]) -> str:
+def _joined(cell: str | _Judged) -> str:
     if isinstance(cell, str):
         return cell
-    return f"{cell[0]} ({cell[1]})" if cell[1] else cell[0]
+    difference = " ".join(filter(None, cell[1:]))
+    return f"{cell[0]} ({difference})" if difference else cell[0]
 
 
 def _markdown(grid: _Grid) -> str:
-    head = [in_markdown(cell.removesuffix("*")) + "*" * cell.endswith("*") for cell in grid.header]
-    rows = [[in_markdown(_joined(name)), *map(_joined, cells)] for name, *cells in grid.rows]
-    lines: list[Row] = [*grid.above, head, *rows]
+    head = list(map(in_markdown, grid.header))
+    lines: list[Row] = [*grid.above, head, *_in_markdown(map(_joined, row) for row in grid.rows)]
     table = markdown(lines[0], lines[1:])
     notes = [f"- {in_markdown(note)}" for note in grid.notes]
     notes += [f"- `{line}`" if "`" not in line else f"- {in_markdown(line)}" for line in grid.signatures]
-    return f"{in_markdown(grid.title)}\n\n{table}\n{_lines(notes)}"
+    further = (
+        f"\n{in_markdown(s.title)}\n\n{markdown(list(map(in_markdown, s.header)), _in_markdown(s.rows))}"
+        + ("\n" if s.notes else "")
+        + _lines(f"- {in_markdown(note)}" for note in s.notes)
+        for s in grid.sections
+    )
+    return f"{in_markdown(grid.title)}\n\n{table}\n{_lines(notes)}{''.join(further)}"
+
+
+def _in_markdown(rows: Iterable[Iterable[str]]) -> list[list[str]]:
+    return [[in_markdown(cell) for cell in row] for row in rows]
 
 
 def _latex(grid: _Grid) -> str:
     comments = _lines(f"% {line}" for line in (grid.title, *grid.notes, *grid.signatures))
     lines: list[Row] = [*grid.above, grid.header, *([_joined(cell) for cell in row] for row in grid.rows)]
-    return comments + latex(lines[0], lines[1:])
+    table = latex(lines[0], lines[1:])
+    further = (
+        _lines(f"% {visible(line)}" for line in (s.title, *s.notes)) + latex(s.header, s.rows) for s in grid.sections
+    )
+    return comments + table + "".join(further)
 
 
 def _lines(lines: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from perceptloss.card import Card, Direction
-from perceptloss.compare.groups import group_of
+from perceptloss.compare.columns import group_of
 from perceptloss.honesty.content import Content
 
 __all__ = ["History", "Role", "Scores", "Sight", "Validation", "Watched", "spread"]

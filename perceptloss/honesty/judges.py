@@ -8,7 +8,7 @@ from itertools import product
 from typing import Final
 
 from perceptloss.card import Card
-from perceptloss.compare.groups import Group, group_of
+from perceptloss.compare.columns import Group, group_of
 from perceptloss.critic import Critic
 from perceptloss.networks.trunks import TrunkCritic
 from perceptloss.weights.convert import fingerprint

@@ -221,8 +221,7 @@ class CriticLoss(Learning):
         intake = Intake(self.input_range, self.overshoot, self.seed, step, check, self.shift)
         y = None if y is None else usable(y.detach())
         call = Call(usable(x), y, weights, intake, self.grad, self.lean, self.micro_batch)
-        moves = any(term.spec.joint and term.spec.share is not None for term in call.counting)
-        due = self.share_every and (step % self.share_every == 0 or moves)
+        due = self.share_every and (step % self.share_every == 0 or self._shares.moves(call.counting))
         return replace(call, measure=bool(call.needs_grad and due))
 
     def learn(

@@ -8,7 +8,7 @@ Neural Audio Compression", TMLR 2023, who balance losses so).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -46,6 +46,10 @@ class Shares:
     def unknown(self, terms: Mapping[Term, float]) -> list[Term]:
         """Terms that state a share and were never measured."""
         return [term for term in terms if term.label in self.shares and term.label not in self.logs]
+
+    def moves(self, terms: Iterable[Term]) -> bool:
+        """Whether a critic among them learns, so that its gradient is measured in every step."""
+        return any(term.label in self.shares and term.spec.joint is not None for term in terms)
 
     def weight(self, term: Term) -> float:
         """Factor of what the schedule of a term says: 1 where it states a weight."""

@@ -27,6 +27,8 @@ _LATEX: Final = {
     "[": "{[}",  # which after the end of a row would begin its option
     "*": "{*}",
     "−": "$-$",
+    "±": "$\\pm$",
+    "†": "$\\dagger$",
     "—": "---",
 }
 

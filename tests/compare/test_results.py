@@ -10,7 +10,8 @@ import os
 import pytest
 
 from perceptloss.compare import Pairing, Results, Settings, compare, load_results, score
-from perceptloss.compare.results import Column, ImageRecord
+from perceptloss.compare.columns import Column
+from perceptloss.compare.results import ImageRecord
 from perceptloss.compare.table import decimals, render
 from perceptloss.compare.thresholds import check_thresholds, parse_thresholds
 from perceptloss.errors import ConfigError
@@ -59,9 +60,9 @@ def test_gaps_are_left_out_for_all_systems():
 def test_table_shows_direction_difference_and_count():
     assert render(TWO).splitlines()[:4] == [
         "means over 3 images · baseline base",
-        "system  up ↑             down ↓         rank  wins",
-        "base    0.5000           4.000          1.58     —",
-        "new     0.6667  +0.1667  4.333  +0.333  1.42   1/3",
+        "system  up ↑                     down ↓                rank  wins",
+        "base    0.5000                   4.000                 1.58     —",
+        "new     0.6667  +0.1667 ±0.4167  4.333  +0.333 ±1.667  1.42   1/3",
     ]
     assert "  down|weights:none|rgb|fp32|perceptloss:1" in render(TWO)
 
@@ -70,7 +71,7 @@ def test_markdown_and_latex_are_complete_and_escaped():
     named = results(TWO.values, ("my_base", "a|b"))
     markdown = render(named, "md")
     assert "| my_base | 0.5000 | 4.000 | 1.58 | — |" in markdown
-    assert r"| a\|b | 0.6667 (+0.1667) | 4.333 (+0.333) | 1.42 | 1/3 |" in markdown
+    assert r"| a\|b | 0.6667 (+0.1667 ±0.4167) | 4.333 (+0.333 ±1.667) | 1.42 | 1/3 |" in markdown
     latex = render(named, "latex")
     assert r"my\_base & 0.5000 & 4.000 & 1.58 & --- \\" in latex
     assert r"system & up $\uparrow$ & down $\downarrow$ & rank & wins \\" in latex
@@ -212,7 +213,7 @@ class TestGroups:
         assert base.split()[:6] == ["base", "4.000", "2.000", "3.000", "1.000", "0.000"]
         text = render(told, "md")
         assert "|  | trained FR | trained NR | untrained FR | untrained NR | fidelity |  |  |\n|---|" in text
-        assert "\n| system | mini-fr ↑* | mini-nr ↑* | gmsd ↑ | niqe ↑ | psnr ↑ | rank | wins |\n" in text
+        assert "\n| system | mini-fr ↑† | mini-nr ↑† | gmsd ↑ | niqe ↑ | psnr ↑ | rank | wins |\n" in text
         assert "& trained FR & trained NR & untrained FR & untrained NR & fidelity &" in render(told, "latex")
         assert told.to_csv() == self.PLAIN.to_csv()
 

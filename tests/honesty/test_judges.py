@@ -10,7 +10,7 @@ import torch
 
 from perceptloss import create_critic, get_card, list_critics
 from perceptloss.card import Card, distance_card
-from perceptloss.compare.groups import GROUPS
+from perceptloss.compare.columns import GROUPS
 from perceptloss.honesty.judges import column_group, judge_problems, judge_remarks, teachers
 from perceptloss.networks.trunks import TrunkCritic
 

@@ -97,7 +97,7 @@ def test_a_run_leaves_everything_and_knows_that_it_is_finished(
     means = [cell.mean for cell in results.summary().standings[2].cells]
     assert list(last.values()) == pytest.approx(means, rel=1e-6)
     assert (run / "results.md").read_text() in output
-    assert "gmsd ↓*" in output
+    assert "gmsd ↓†" in output
     for system in ("bicubic", "l1", "critics", "ground-truth"):
         assert Image.open(run / "images" / system / "held2.png").size == (64, 48)
     assert Image.open(run / "picture.png").width > 4 * 48

@@ -12,7 +12,7 @@ import numpy as np
 
 from perceptloss.compare.statistics.paired import Array, Evaluate, ProtocolError, codes_of, labels, paired
 
-__all__ = ["Interval", "Statistic", "bootstrap", "evaluator"]
+__all__ = ["Interval", "Statistic", "bootstrap", "draws", "evaluator", "resamples"]
 
 _CELLS: Final = 500_000  # counts that are held at once; the logistic fits hold about fifteen numbers for each
 _TOLERATED: Final = 0.1  # share of resamples that may be undefined
@@ -121,7 +121,7 @@ def bootstrap(
     value = float(evaluate(np.ones((1, x.size)))[0])
     if math.isnan(value):
         raise ProtocolError("not defined on these images, because a side is constant or no pair is left.")
-    drawn = np.concatenate([evaluate(counts) for counts in _draws(x.size, groups, rounds, seed)])
+    drawn = np.concatenate([evaluate(counts) for counts in resamples(x.size, groups, rounds, seed)])
     found = drawn[~np.isnan(drawn)]
     undefined = drawn.size - found.size
     if undefined > _TOLERATED * drawn.size:
@@ -133,16 +133,38 @@ def bootstrap(
     return Interval(value, float(low), float(high), undefined)
 
 
-def _draws(count: int, groups: object | None, rounds: int, seed: int) -> Iterator[Array]:
-    """Counts of all resamples, a few rows at a time, (rows, count)."""
+def resamples(count: int, groups: object | None, rounds: int, seed: int) -> Iterator[Array]:
+    """Counts of images in all resamples, a few rows at a time, (rows, count).
+
+    Args:
+        count: Number of images.
+        groups: Content of each image, (count,), of which whole ones are drawn; None draws images.
+        rounds: Number of resamples.
+        seed: Seed of the draws.
+
+    Raises:
+        ProtocolError: if there is one group only.
+    """
     codes = np.arange(count) if groups is None else codes_of(labels(groups, count, "groups"))
     units = int(codes.max()) + 1
     if units < 2:
         raise ProtocolError("groups holds a single content; an interval over contents needs two or more.")
+    for counts in draws(units, rounds, seed, count):
+        yield counts[:, codes]
+
+
+def draws(units: int, rounds: int, seed: int, width: int | None = None) -> Iterator[Array]:
+    """Resamples as counts, how often each unit was drawn, a few rows at a time, (rows, units).
+
+    Args:
+        units: Number of units, each time as many are drawn.
+        rounds: Number of resamples.
+        seed: Seed of the draws.
+        width: Numbers that a row will be made into, which decides how many rows come at a time.
+    """
     generator = np.random.default_rng(seed)
-    rows = max(1, _CELLS // count)
+    rows = max(1, _CELLS // (width or units))
     for first in range(0, rounds, rows):
         size = min(rows, rounds - first)
-        draws = generator.integers(0, units, (size, units)) + units * np.arange(size)[:, None]
-        counts = np.bincount(draws.reshape(-1), minlength=size * units).reshape(size, units)
-        yield counts.astype(np.float64)[:, codes]
+        drawn = generator.integers(0, units, (size, units)) + units * np.arange(size)[:, None]
+        yield np.bincount(drawn.reshape(-1), minlength=size * units).reshape(size, units).astype(np.float64)

@@ -1,0 +1,62 @@
+"""Numbers as tables show them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from perceptloss.compare.statistics.units import Bounds
+
+__all__ = ["compact", "decimals", "half_width", "number", "p_text", "signed", "signed_number"]
+
+_MINUS: Final = "−"
+
+
+def decimals(values: Sequence[float]) -> int:
+    """Digits after the point such that the largest value shows three or four that matter."""
+    largest = max(map(abs, values), default=0)
+    magnitude = math.floor(math.log10(largest)) if largest else 0
+    return min(8, max(4, 2 - magnitude) if magnitude < 0 else max(1, 3 - magnitude))
+
+
+def number(value: float | None, column: Sequence[float]) -> str:
+    """A value with the digits that its column needs."""
+    return "n/a" if value is None else f"{value:.{decimals(column)}f}".replace("-", _MINUS)
+
+
+def signed_number(value: float, digits: int) -> str:
+    """With its sign; in scientific form where the digits would hide it."""
+    shown = f"{value:+.{digits}f}"
+    if value and not shown.strip("+-0."):
+        shown = f"{value:+.0e}"
+    return ("0" if not value else shown).replace("-", _MINUS)
+
+
+def half_width(value: float, bounds: Bounds | None, digits: int) -> str:
+    """How far the interval around a value reaches, at its farther end, such as `±0.003`; empty without one."""
+    if bounds is None or bounds.low is None or bounds.high is None:
+        return ""
+    reach = max(bounds.high - value, value - bounds.low)
+    shown = f"{reach:.{digits}f}"
+    return (
+        f"±{reach:.0e}".replace("-", _MINUS) if reach > 0 and not shown.strip("0.") else f"±{shown if reach > 0 else 0}"
+    )
+
+
+def signed(value: float, bounds: Bounds | None, column: Sequence[float]) -> str:
+    """A difference and its interval, such as `+0.012 ±0.003`."""
+    digits = decimals(column)
+    return f"{signed_number(value, digits)} {half_width(value, bounds, digits)}".strip()
+
+
+def compact(value: float) -> str:
+    """Two digits that matter."""
+    return f"{value:.2g}".replace("-", _MINUS)
+
+
+def p_text(p: float | None) -> str:
+    """Such as `p = 0.012`, or `p < 0.001`."""
+    if p is None:
+        return "no p"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
