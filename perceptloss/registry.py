@@ -54,6 +54,7 @@ _TABLE: Final = {
     "fsim": "fsim",
     "fsimc": "fsim",
     "gmsd": "gmsd",
+    "grid": "grid",
     "gsn": "gsn",
     "haarpsi": "haarpsi",
     "hyperiqa": "hyperiqa",

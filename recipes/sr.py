@@ -24,8 +24,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from _lib.checks import find_images, option_problems
-from _lib.critics import Spender, Strips, build_critics, settle_budget, watch_budget
+from _lib.critics import Strips, build_critics, deliver_critics, settle_budget, watch_budget
 from _lib.data import PatchPairs, SampleOrder, patch_loader
+from _lib.honesty import Watched, look, verdict
 from _lib.networks import bicubic, build_network, export, load_weights, restore
 from _lib.validation import Jury
 from accelerate import Accelerator
@@ -34,6 +35,7 @@ from torch import Tensor
 
 from perceptloss import CriticLoss
 from perceptloss.errors import ConfigError
+from perceptloss.honesty.watch import Watch
 from perceptloss.runs import config as options
 from perceptloss.runs import loop
 from perceptloss.runs.config import option
@@ -104,23 +106,19 @@ class Config(RunOptions):
 
 
 @dataclass(kw_only=True)
-class Trainee(Spender):
+class Trainee(Watched):
     """One network on its way: everything that a step touches."""
 
-    KEPT = (*loop.Run.KEPT, "samples")
+    KEPT = (*Watched.KEPT, "samples")
 
     config: Config
     batches: Iterator[tuple[Tensor, Tensor]]
     samples: int = 0
 
 
-def critics_of(config: Config, device: torch.device) -> CriticLoss | None:
-    """The critics of a configuration, None without any."""
-    side, seed = config.data.patch, config.train.seed
-    return build_critics(config.loss, device, side=side, share_every=config.log.every, seed=seed)
-
-
-def build_trainee(config: Config, folder: Path, resume: str, pairs: Sequence[Pair]) -> Trainee:
+def build_trainee(
+    config: Config, folder: Path, resume: str, pairs: Sequence[Pair], critics: CriticLoss | None, watch: Watch | None
+) -> Trainee:
     """A network at the start of its training, or where a checkpoint left it."""
     train, data, scale = config.train, config.data, config.model.scale
     accelerator = make_accelerator(config, folder, train.accumulate, config.log.trackers)
@@ -132,7 +130,7 @@ def build_trainee(config: Config, folder: Path, resume: str, pairs: Sequence[Pai
     progress = read_progress(point) if point else {}
     start = progress.get("samples", 0)
     coming = (train.steps - progress.get("step", 0)) * config.samples_per_step(accelerator)
-    spares = bool(config.loss.budget)
+    spares = bool(config.loss.budget)  # also without critics, so that the baseline sees the same patches
     patches = PatchPairs(
         pairs, data.patch, scale, seed=train.seed, flips=data.flips, cache_mb=data.cache_mb, spares_strips=spares
     )
@@ -147,12 +145,15 @@ def build_trainee(config: Config, folder: Path, resume: str, pairs: Sequence[Pai
         network=network,
         optimizer=optimizer,
         batches=iter(loader),
-        loss=critics_of(config, accelerator.device),
-        strips=Strips.cut(pairs, config.loss.budget if config.loss.critics else {}, scale, data.patch),
+        loss=critics,
+        watch=watch,
+        strips=Strips.cut(pairs, config.loss.budget if critics else {}, scale, data.patch),
         ema=ema,
         **progress,
     )
     loop.restore(trainee, point)
+    if trainee.watch is not None and trainee.seen:
+        trainee.watch.load_state(trainee.seen)
     return trainee
 
 
@@ -190,6 +191,8 @@ def train(t: Trainee, images: Images, jury: Jury, stop: StopSignal) -> None:
     """
     config, meter = t.config, Meter(t.accelerator)
     watch_budget(t)
+    if t.watch is not None and not t.step:
+        validate(t, images[1], jury)
     for step in loop.steps(t, config.name):
         is_logged = loop.is_due(t, config.log.every)
         meter.start(is_logged=is_logged)
@@ -203,6 +206,7 @@ def train(t: Trainee, images: Images, jury: Jury, stop: StopSignal) -> None:
                 loop.write(t, "val", validate(t, images[1], jury))
             loop.keep_or_stop(t, stop)
     settle_budget(t, partial(build_network, config.model, config.data.patch // config.model.scale))
+    deliver_critics(t)
     deliver(t, "net_g")
     loop.close(t)
 
@@ -216,12 +220,13 @@ def validate(t: Trainee, pairs: Sequence[Pair], jury: Jury) -> dict[str, Any]:
     t.network.eval()
     enlarge = partial(restore, t.network, scale=model.scale, multiple=model.multiple_of)
     with loop.averaged(t):
-        means = jury.means(enlarge, pairs, model.scale)
+        means, sights = jury.means(enlarge, pairs, model.scale, t.watch)
     t.network.train()
+    alarms = look(t, sights, means)
     if jury.is_better(config.val.best, means[config.val.best], t.best):
         t.best = means[config.val.best]
         deliver(t, "best")
-    return {"scores": means, "best": t.best}
+    return {"scores": means, "best": t.best, "alarms": alarms}
 
 
 def deliver(t: Trainee, name: str) -> None:
@@ -231,7 +236,7 @@ def deliver(t: Trainee, name: str) -> None:
     export(t.accelerator, t.network, t.ema, t.config.model, t.folder / "models" / name, facts)
 
 
-def conclude(config: Config, jury: Jury, folder: Path, pairs: Sequence[Pair]) -> str:
+def conclude(config: Config, jury: Jury, folder: Path, pairs: Sequence[Pair], trainee: Trainee) -> str:
     """Restore every validation image with every network and compare them; write images, tables and the picture."""
     model, end = config.model, "_ema" if config.train.ema else ""
     homes = {"l1": folder / "l1"} if config.has_baseline else {}
@@ -243,7 +248,8 @@ def conclude(config: Config, jury: Jury, folder: Path, pairs: Sequence[Pair]) ->
         systems[name] = partial(restore, network, scale=model.scale, multiple=model.multiple_of)
     parameters = sum(p.numel() for p in network.parameters())
     facts = {"recipe": "sr", "steps": config.train.steps, "parameters": parameters}
-    return jury.conclude(folder, systems, pairs, model.scale, [*homes, "bicubic"][0], facts)
+    remarks = [*verdict(trainee), *jury.remarks]
+    return jury.conclude(folder, systems, pairs, model.scale, [*homes, "bicubic"][0], facts, remarks)
 
 
 @alone_in_folder
@@ -260,7 +266,8 @@ def main(argv: Sequence[str]) -> None:
     if on_main(accelerator, partial(claim, config, folder)):
         accelerator.print(f"{folder} is finished; --overwrite runs it again.\n\n{(folder / 'results.md').read_text()}")
         return
-    critics = critics_of(config, accelerator.device)
+    side, seed = config.data.patch, config.train.seed
+    critics = build_critics(config.loss, accelerator.device, side=side, share_every=config.log.every, seed=seed)
     trained = [term.critic for term in (critics.terms if critics else ()) if not term.spec.monitor]
     jury = Jury.summon(accelerator, config.val.judges, trained, config.border)
     photos = (TRAIN_PHOTOS, VAL_PHOTOS)
@@ -269,9 +276,11 @@ def main(argv: Sequence[str]) -> None:
     with StopSignal() as stop:
         if config.has_baseline:
             alone = replace(config, loss=replace(config.loss, critics={}))
-            train(build_trainee(alone, folder / "l1", "auto", images[0]), images, jury, stop)
-        train(build_trainee(config, folder, config.resume, images[0]), images, jury, stop)
-    accelerator.print(f"\n{conclude(config, jury, folder, images[1])}\nEverything is in {folder}.")
+            train(build_trainee(alone, folder / "l1", "auto", images[0], None, None), images, jury, stop)
+        watch = jury.watch(config.val.reaction) if trained else None
+        trainee = build_trainee(config, folder, config.resume, images[0], critics, watch)
+        train(trainee, images, jury, stop)
+    accelerator.print(f"\n{conclude(config, jury, folder, images[1], trainee)}\nEverything is in {folder}.")
     accelerator.end_training()
 
 

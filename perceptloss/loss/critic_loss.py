@@ -179,7 +179,7 @@ class CriticLoss(Learning):
         scheduled = {term: term.weight_at(step) for term in self.terms if term.runs_at(step)}
         if unknown := self._shares.unknown(scheduled):
             self._measure(x, y, unknown, step)
-        factor = 1.0 if self.budget is None else self.budget.factor
+        factor = self.factor * (1.0 if self.budget is None else self.budget.factor)
         return {term: weight * factor * self._shares.weight(term) for term, weight in scheduled.items()}
 
     def _measure(self, x: Tensor, y: Tensor | None, terms: Sequence[Term], step: int) -> None:

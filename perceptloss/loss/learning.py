@@ -36,10 +36,12 @@ class Learning(Hidden):
     Attributes:
         terms: The same.
         budget: What may be spent, and is; None without one.
+        factor: Of all weights, for who reacts to alarms.
         learners: Label of each joint term to what teaches its critic.
     """
 
     budget: Budget | None = None
+    factor: float = 1.0
 
     def __init__(
         self,

@@ -120,6 +120,9 @@ class Val:
     every: int = option(1000, "steps between validations; 0: only at the end", at_least=0)
     judges: tuple[str, ...] = option((), "critics that only watch; none of them may be trained on")
     best: str = option("psnr-y", "metric that decides which weights are kept as models/best*")
+    reaction: Literal["warn", "stop", "freeze", "anneal"] = option(
+        "warn", "to alarms: say so, stop, give the critics no more weight, or less and less"
+    )
     border: int | None = option(None, "pixels cut off each side before scoring; nothing: model.scale", at_least=0)
 
 

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from _lib.data import strip_of
 from perceptloss import CriticLoss, create_critic
 from perceptloss.integrations.probe import probe
 from perceptloss.loss.budget import walk_back
+from perceptloss.output.files import replacing
 from perceptloss.runs import loop
 from perceptloss.runs.images import Pair
 from perceptloss.runs.options import Loss
 
-__all__ = ["Spender", "Strips", "build_critics", "settle_budget", "watch_budget"]
+__all__ = ["Spender", "Strips", "build_critics", "deliver_critics", "settle_budget", "watch_budget"]
 
 _STRIPS = 24  # images that the budget is measured on
 
@@ -86,10 +88,13 @@ class Strips:
 class Spender(loop.Run):
     """A training whose critics may have a budget; its configuration has a section `loss`."""
 
+    KEPT = (*loop.Run.KEPT, "kept")
+
     config: Any
     network: nn.Module
     loss: CriticLoss | None
     strips: Strips
+    kept: float = 1.0
 
 
 def watch_budget(t: Spender) -> None:
@@ -120,13 +125,26 @@ def settle_budget(t: Spender, build: Callable[[], nn.Module]) -> None:
             _walk(network, start, share)
             return t.strips.scores(network, t.accelerator.device)
 
-        share = walk_back(lambda share: budget.spent_of(scores(share)))
+        t.kept = share = walk_back(lambda share: budget.spent_of(scores(share)))
         found = scores(share)
         if t.ema is not None:
             t.ema.adopt()
     if t.ema is not None:
         _walk(network, start, share)
-    loop.write(t, "budget", {"kept": share, "spent": budget.spent_of(found), "scores": found})
+    budget.spent = budget.spent_of(found)
+    loop.write(t, "budget", {"kept": share, "spent": budget.spent, "scores": found})
+
+
+def deliver_critics(t: Spender) -> None:
+    """What joint critics have learned, as files of models/ that a critic of their name loads."""
+    if t.loss is None or not t.accelerator.is_main_process:
+        return
+    for label, learner in t.loss.learners.items():
+        path = t.folder / "models" / f"{label}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in learner.averaged().items()}
+        with replacing(path) as draft:
+            save_file(state, draft, {"format": "pt", "critic": learner.critic.card.name, "step": str(t.step)})
 
 
 def _walk(network: nn.Module, start: Mapping[str, Tensor], share: float) -> None:

@@ -25,6 +25,10 @@ from perceptloss.compare.provenance import describe_inputs
 from perceptloss.compare.run import run_plan
 from perceptloss.compare.table import render
 from perceptloss.errors import PerceptlossError
+from perceptloss.honesty.history import Sight
+from perceptloss.honesty.judges import judge_remarks
+from perceptloss.honesty.reactions import Reaction
+from perceptloss.honesty.watch import Watch
 from perceptloss.inputs import all_finite
 from perceptloss.output.files import write_atomically
 from perceptloss.runs.images import Pair
@@ -85,22 +89,42 @@ class Jury:
             if not is_spare:
                 yield pair.name, stored(restored), stored(gt)
 
-    def means(self, enlarge: Enlarge, pairs: Sequence[Pair], scale: int) -> dict[str, float | None]:
+    def means(
+        self, enlarge: Enlarge, pairs: Sequence[Pair], scale: int, watch: Watch | None = None
+    ) -> tuple[dict[str, float | None], list[Sight]]:
         """Mean scores of one network, by critic, without files; None where a critic has no finite one.
 
         Args:
             enlarge: (3, h, w) to (3, h * scale, w * scale).
             pairs: Validation images.
             scale: Factor of `enlarge`.
+            watch: Looks at every image, too.
+
+        Returns:
+            The means, and what the watch saw, in the order of the images' names; the same on all processes.
         """
-        share, mine = self._restored(enlarge, pairs, scale), None
+        sights: list[tuple[str, Sight]] = []
+        share, mine = _seen(self._restored(enlarge, pairs, scale), watch, sights), None
         if self.accelerator.process_index < len(pairs):
             mine = score_pairs(share, self.critics, settings=self.settings)
         for _ in share:  # a spare turn, where there was nothing to score
             pass
         results = self._gathered(mine)
         cells = results.summary().standings[0].cells
-        return {column.label: cell.mean for column, cell in zip(results.critics, cells, strict=True)}
+        means = {column.label: cell.mean for column, cell in zip(results.critics, cells, strict=True)}
+        return means, [sight for _, sight in sorted(gather_object(sights), key=lambda named: named[0])]
+
+    def watch(self, reaction: Reaction) -> Watch:
+        """Alarms over the critics that are trained on, with the judges as witnesses."""
+        critics = {critic.card.name: critic for critic in self.critics if isinstance(critic, Critic)}
+        trained = {name: critic for name, critic in critics.items() if name in self.trained}
+        return Watch(trained, self.cards, reaction=reaction)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of the table should know of the judges."""
+        judges = [card for name, card in self.cards.items() if name not in self.trained and name != FIDELITY]
+        return judge_remarks([self.cards[name] for name in sorted(self.trained)], judges)
 
     def is_better(self, name: str, new: float | None, old: float | None) -> bool:
         """Whether one mean score of a critic beats another; none at all, or one that is not finite, is worst."""
@@ -117,6 +141,7 @@ class Jury:
         scale: int,
         baseline: str,
         facts: Mapping[str, Any],
+        remarks: Sequence[str] = (),
     ) -> str:
         """Restore everything with every system and compare; return the table.
 
@@ -131,6 +156,7 @@ class Jury:
             scale: Factor of the systems.
             baseline: Name of the system that others are compared with.
             facts: Of the run, kept under the provenance.
+            remarks: Text below the table.
         """
         images, is_main = folder / "images", self.accelerator.is_main_process
         if is_main:
@@ -160,6 +186,7 @@ class Jury:
         text = render(results, "md")
         if lost:
             text += f"- left out, because it restores pixels that are NaN or infinite: {', '.join(lost)}\n"
+        text += "".join(f"\n{remark.rstrip()}\n" for remark in remarks if remark)
         if is_main:
             picture(results, folder / "picture.png")
             write_atomically(folder / "results.md", text)
@@ -170,3 +197,13 @@ class Jury:
         """The shares of all processes as one, on all of them."""
         parts: list[Results | None] = gather_object([share])
         return merge([part for part in parts if part is not None]).with_roles(self.trained)
+
+
+def _seen(
+    images: Iterator[tuple[str, Tensor, Tensor]], watch: Watch | None, sights: list[tuple[str, Sight]]
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """The same images, after the watch has looked at them."""
+    for name, restored, gt in images:
+        if watch is not None:
+            sights.append((name, watch.sight(restored, gt)))
+        yield name, restored, gt

@@ -55,7 +55,7 @@ class Learner:
         self.optimizer = torch.optim.AdamW(self.parameters, joint.lr, joint.betas, weight_decay=joint.weight_decay)
         ignored.add(self.optimizer)
         self.replay = Replay(joint.replay, joint.buffer)
-        self.steps = 0
+        self.steps, self.origin = 0, critic.weights_id
 
     def _fixed(self) -> list[nn.Parameter]:
         """Parameters that do not learn."""
@@ -100,6 +100,7 @@ class Learner:
                 parts[f"anchor {name}"] = self.joint.anchor * loss
             self._update(torch.stack([*parts.values()]).sum(), step)
         self.steps += 1
+        self.critic.weights_id = f"{self.origin} and {self.steps} joint steps"
         return {name: float(part.detach()) for name, part in parts.items()}
 
     def _ladder(self, x: Tensor, y: Tensor, draws: Draws) -> Tensor:

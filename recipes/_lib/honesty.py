@@ -1,0 +1,53 @@
+"""What a run says of itself: alarms at every validation, and at the end what was alarming and what was spent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from _lib.critics import Spender
+from perceptloss.honesty.history import Sight
+from perceptloss.honesty.watch import Watch
+
+__all__ = ["Watched", "look", "verdict"]
+
+_NEAR = 0.1  # of a budget: 0.05 dB of 0.5 dB
+
+
+@dataclass(kw_only=True)
+class Watched(Spender):
+    """A training whose critics are watched."""
+
+    KEPT = (*Spender.KEPT, "seen")
+
+    watch: Watch | None
+    seen: dict[str, Any] = field(default_factory=dict)
+
+
+def look(t: Watched, sights: Sequence[Sight], means: Mapping[str, float | None]) -> list[str]:
+    """Let the watch judge a validation; print new alarms, and weaken the critics where that is the reaction."""
+    if t.watch is None or t.loss is None:
+        return []
+    known = set(t.watch.rung)
+    alarms = t.watch.record(t.step, sights, means)
+    for alarm in alarms:
+        if (alarm.name, alarm.about) not in known:
+            t.accelerator.print(f"alarm: {alarm}")
+    t.loss.factor = t.watch.react().factor if t.step else 1.0
+    t.seen = t.watch.state()
+    return [str(alarm) for alarm in alarms]
+
+
+def verdict(t: Watched) -> list[str]:
+    """Sentences below the table of a run: what was spent of the budget, and what was alarming."""
+    said = []
+    budget = None if t.loss is None else t.loss.budget
+    if budget is not None:
+        allowed = ", ".join(f"{name} {change:+g}" for name, change in budget.allowed.items())
+        held = "held" if budget.spent <= 1 + _NEAR else "**not held**"
+        kept = "" if t.kept == 1 else f", after going back to {t.kept:.0%} of the way from the start"
+        said.append(f"Budget {allowed}: {held} on strips that were not trained on, {max(0.0, budget.spent):.0%} spent{kept}.")
+    if t.watch is not None:
+        said.append(t.watch.summary())
+    return said
