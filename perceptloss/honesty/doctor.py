@@ -56,14 +56,13 @@ def examine(
     progress("photographs")
     subject = subject_of(critic.to(device), photos, chosen, device)
     starts = {"truth": subject.y, "restored": subject.restored}
-    smooth = {"restored": subject.restored, "blurred": degraded("blur", subject.y, _SMOOTH)}
     progress("attacks")
     attacks = {name: attacked(subject, x, chosen) for name, x in starts.items()}
     progress("patterns")
     fixed = {name: patterns(subject, x) for name, x in starts.items()}
     random = {name: grain(subject, x) for name, x in starts.items()}
     progress("gradients")
-    pushes = {name: subject.gradient(x) for name, x in smooth.items()}
+    push = subject.gradient(degraded("blur", subject.y, _SMOOTH))
     flat, zones = flat_patches(subject), dead_zones(subject)
     progress("direction")
     return Examination(
@@ -78,8 +77,8 @@ def examine(
         attacks=attacks,
         patterns=fixed,
         grain=random,
-        peaks={name: peaks(push) for name, push in pushes.items()},
-        phases=phases(pushes["blurred"]),
+        peaks=peaks(push),
+        phases=phases(push),
         flat=flat,
         zones=zones,
         ladders=ladders(subject),

@@ -32,7 +32,7 @@ class Examination:
         attacks: By start.
         patterns: By start: pattern to phase to gain.
         grain: By start: `all`, or the phase that it is put on, to gain.
-        peaks: On `restored` and `blurred` photographs: frequency to dB.
+        peaks: On blurred photographs: frequency to dB.
         phases: On blurred photographs: period in pixels to dB between its strongest and its weakest phase.
         flat: Of patches of one colour.
         zones: By degradation.
@@ -53,7 +53,7 @@ class Examination:
     attacks: Mapping[str, Attacked]
     patterns: Mapping[str, Mapping[str, Mapping[str, float]]]
     grain: Mapping[str, Mapping[str, float]]
-    peaks: Mapping[str, Mapping[str, float]]
+    peaks: Mapping[str, float]
     phases: Mapping[str, float]
     flat: Flat
     zones: Mapping[str, Zone]
@@ -74,8 +74,7 @@ class Examination:
 
     def strongest_peak(self) -> tuple[float, str]:
         """Highest peak in the spectrum of a gradient, in dB, and where; 0 without any power."""
-        found = [(db, f"({name}) on {_WORDS[s]}") for s, peaks in self.peaks.items() for name, db in peaks.items()]
-        return max(found, default=(0.0, ""))
+        return max(((db, f"({name})") for name, db in self.peaks.items()), default=(0.0, ""))
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as plain types; what is not finite is None."""
@@ -93,4 +92,4 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-_WORDS = {"truth": "photographs", "restored": "enlargements", "blurred": "blurred images"}
+_WORDS = {"truth": "photographs", "restored": "enlargements"}

@@ -14,9 +14,9 @@ __all__ = ["FINDINGS", "Finding", "findings_of"]
 ABOVE: Final = 0.1  # units that 2/255 may gain on a photograph
 AWAY: Final = 0.25  # units that 8/255 may gain on an enlargement while PSNR does not rise
 PATTERN: Final = 0.03  # units that a fixed pattern of 2/255 may gain, beyond grain of that size
-GRAIN: Final = 0.1  # units that grain of 2/255 may gain
-PEAK: Final = 6.0  # dB; the spectra of photographs themselves have up to 5
-PHASE: Final = 3.0  # dB
+GRAIN: Final = 0.05  # units that grain of 2/255 may gain
+PEAK: Final = 6.0  # dB; photographs themselves have up to 4
+PHASE: Final = 4.0  # dB
 PUSH: Final = 3.0  # times as strong on flat patches as on pictures
 DEAD: Final = 0.25  # of the pixels
 FAINT: Final = 1e-3  # of the usual gradient
@@ -78,7 +78,7 @@ def _grid(e: Examination) -> Iterator[str]:
         yield f"A fixed pattern of 2/255 raises its score by {gain:.0%} of the range ({which}): it pays for a grid."
     peak, where = e.strongest_peak()
     if peak > PEAK:
-        yield f"At {where} (cycles per pixel) its gradient stands {peak:.1f} dB above its neighbours: it asks for a grid."
+        yield f"At {where} (cycles per pixel) its gradient stands {peak:.1f} dB above those beside: it asks for a grid."
     period, gap = max(e.phases.items(), key=lambda item: item[1], default=("", 0.0))
     if gap > PHASE:
         how = f"{gap:.1f} dB" if math.isfinite(gap) else "infinitely"

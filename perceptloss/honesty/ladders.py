@@ -61,7 +61,7 @@ def pixels(array: np.ndarray) -> Tensor:
 
 
 def _blur(y: Tensor, sigma: float) -> Tensor:
-    radius = round(3 * sigma)
+    radius = round(4 * sigma)
     taps = torch.exp(-torch.arange(-radius, radius + 1, dtype=y.dtype, device=y.device).square() / (2 * sigma**2))
     row = (taps / taps.sum()).expand(y.shape[1], 1, 1, -1)
     padded = F.pad(y, (radius,) * 4, mode="reflect")

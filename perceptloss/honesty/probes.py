@@ -24,7 +24,6 @@ __all__ = [
 
 _BY: Final = 2 / 255  # what patterns and grain change a pixel by
 _FLAT: Final = ((0.25,) * 3, (0.5,) * 3, (0.75,) * 3, (0.35, 0.5, 0.6))
-_OFFSET: Final = 0.02  # of a flat image from its flat reference
 _MARGIN: Final = 4  # parts of a side at its ends where borders may show
 _NOTHING: Final = 1e-6  # of the root mean square of a gradient: zero
 
@@ -138,11 +137,12 @@ def grain(subject: Subject, start: Tensor) -> dict[str, float]:
 
 
 def flat_patches(subject: Subject) -> Flat:
-    """How the gradient looks where there is nothing to see."""
+    """How the gradient looks where there is nothing to see; from references it is as far as enlargements are."""
     side, count = subject.y.shape[-1], subject.y.shape[1] // 3
     colours = torch.tensor(_FLAT, dtype=subject.y.dtype, device=subject.y.device).repeat(1, count)
     y = colours[..., None, None].expand(-1, -1, side, side).contiguous()
-    equal, apart = subject.gradient(y, y), subject.gradient(y + _OFFSET, y)
+    offset = (subject.restored - subject.y).square().mean().sqrt()
+    equal, apart = subject.gradient(y, y), subject.gradient(y + offset, y)
     inner = slice(side // _MARGIN, side - side // _MARGIN)
     part = apart[..., inner, inner]
     varied = part - part.mean((2, 3), keepdim=True)

@@ -36,7 +36,7 @@ _AROUND: Final = 9  # pixels of a square by which the power of a pixel is divide
 
 
 def peaks(push: Tensor) -> dict[str, float]:
-    """Power at each frequency against the larger of the medians beside it along and across, in dB.
+    """Power at each frequency against the larger of the mean levels beside it along and across, in dB.
 
     After Welch, "The use of fast Fourier transform for the estimation of power spectra", 1967: means over channels and
     overlapping windows of 32 pixels, every image with the same weight.
@@ -54,13 +54,12 @@ def peaks(push: Tensor) -> dict[str, float]:
     hann = torch.hann_window(_WINDOW, dtype=torch.float64, device=push.device)
     tiles = even.unfold(2, _WINDOW, _WINDOW // 2).unfold(3, _WINDOW, _WINDOW // 2) * hann * hann[:, None]
     power = torch.fft.fft2(tiles).abs().square().mean((0, 1, 2, 3)).cpu()
-    floor = _FAINT * float(power.max())
+    level = 10 * power.clamp_min(_FAINT * float(power.max())).log10()
     found = {}
     for name, (row, column) in FREQUENCIES.items():
-        along = torch.stack([power[row, (column + k) % _WINDOW] for k in _AWAY]).median()
-        across = torch.stack([power[(row + k) % _WINDOW, column] for k in _AWAY]).median()
-        beside = max(float(along), float(across), floor)
-        found[name] = 10 * math.log10(max(float(power[row, column]), floor) / beside)
+        along = torch.stack([level[row, (column + k) % _WINDOW] for k in _AWAY]).mean()
+        across = torch.stack([level[(row + k) % _WINDOW, column] for k in _AWAY]).mean()
+        found[name] = float(level[row, column] - max(along, across))
     return found
 
 

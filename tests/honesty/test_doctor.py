@@ -109,7 +109,7 @@ class TestPlantedHoles:
 
         e = examined(toy("rough", rough, **_FREE))
         assert {"grain", "above-truth", "away-from-truth"} <= names(e)
-        assert e.grain["restored"]["all"] > 0.1
+        assert e.grain["restored"]["all"] > 0.05
         assert e.attacks["restored"].psnr["8"] < 0
 
     def test_a_score_above_that_of_the_truth(self):
@@ -306,7 +306,7 @@ class TestCommand:
         facts = json.loads(capsys.readouterr().out)
         assert "grid" in [finding["name"] for finding in facts["findings"]]
         assert facts["attacks"]["truth"]["robustness"] == 1
-        assert set(facts["peaks"]["restored"]) == set(FREQUENCIES)
+        assert set(facts["peaks"]) == set(FREQUENCIES)
         assert main([*command, "--fail-if", "grid"]) == 4
         assert "found grid" in capsys.readouterr().err
 
