@@ -15,7 +15,7 @@ ABOVE: Final = 0.1  # units that 2/255 may gain on a photograph
 AWAY: Final = 0.25  # units that 8/255 may gain on an enlargement while PSNR does not rise
 PATTERN: Final = 0.03  # units that a fixed pattern of 2/255 may gain, beyond grain of that size
 GRAIN: Final = 0.05  # units that grain of 2/255 may gain
-PEAK: Final = 6.0  # dB; photographs themselves have up to 4
+PEAK: Final = 4.0  # dB
 PHASE: Final = 4.0  # dB
 PUSH: Final = 3.0  # times as strong on flat patches as on pictures
 DEAD: Final = 0.25  # of the pixels
@@ -43,7 +43,9 @@ def findings_of(e: Examination) -> list[Finding]:
 
 
 def _not_finite(e: Examination) -> Iterator[str]:
-    if not e.flat.is_finite or any(math.isnan(zone.size) for zone in e.zones.values()) or not math.isfinite(e.unit):
+    sizes = (zone.size for zone in e.zones.values())
+    gains = (gain for attack in e.attacks.values() for row in attack.gain.values() for gain in row.values())
+    if not e.flat.is_finite or any(map(math.isnan, (*sizes, *gains))):
         yield "Its score or gradient is NaN or infinite on flat, degraded or perfect images."
 
 

@@ -16,7 +16,7 @@ from toys import brightness, dead, difference, nan_gradient, toy
 from perceptloss import create_critic
 from perceptloss.cli.main import main
 from perceptloss.critic import Critic
-from perceptloss.errors import ConfigError, InputError
+from perceptloss.errors import ConfigError, InputError, WeightsError
 from perceptloss.honesty.doctor import examine
 from perceptloss.honesty.examination import Examination
 from perceptloss.honesty.findings import findings_of
@@ -208,6 +208,20 @@ def test_phases_are_those_of_a_stride():
 _MODULES = """
 import torch
 from torch import nn
+from perceptloss import Card, Critic
+
+CARD = Card(
+    name="own", summary="Of a test.", kind="nr", better="higher", bounds=(0, 1), identity=None, shape="hinge",
+    licence_code="Apache-2.0", paper="none", source="tests",
+)
+
+class Own(Critic):
+    def __init__(self):
+        super().__init__(CARD)
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def score(self, x, y=None):
+        return self.gain * x.mean((1, 2, 3))
 
 class Strided(nn.Module):
     def __init__(self):
@@ -259,11 +273,24 @@ class TestOwnCritics:
         assert critic_named(f"{modules}:Alone", better="higher").card.kind == "nr"
         assert critic_named(f"{modules}:Alone", better="higher", kind="stereo-nr").card.channels == 6
 
+    def test_a_critic_brings_its_card(self, modules, tmp_path):
+        critic = critic_named(f"{modules}:Own")
+        assert (critic.card.name, critic.card.better, critic.is_frozen) == ("own", "higher", True)
+        assert not critic.gain.requires_grad
+        assert critic_named(f"{modules}:Own", better="lower").card.better == "lower"
+        torch.save({"gain": torch.tensor(0.5)}, tmp_path / "own.pth")
+        assert float(critic_named(f"{modules}:Own", "own.pth")(torch.ones(1, 3, 8, 8))) == 0.5
+        with pytest.raises(ConfigError, match="has a card"):
+            critic_named(f"{modules}:Own", kind="fr")
+
     def test_weights_of_its_own(self, modules, tmp_path):
         state = {"stem.weight": torch.zeros(8, 3, 3, 3), "stem.bias": torch.zeros(8)}
         torch.save(state, tmp_path / "own.pth")
         critic = critic_named(f"{modules}:Strided", "own.pth", better="lower")
         assert float(critic(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32))) == 0
+        torch.save({"stem.weight": torch.zeros(1)}, tmp_path / "other.pth")
+        with pytest.raises(WeightsError, match=r"other\.pth does not fit"):
+            critic_named(f"{modules}:Strided", "other.pth", better="lower")
 
     @pytest.mark.parametrize(
         ("name", "message"),
