@@ -154,7 +154,7 @@ _RULES: Final[dict[str, tuple[Callable[[Examination], Iterator[str]], str]]] = {
         "another term that sees this damage, or none of it in training; or `better` is wrong",
     ),
     "disorder": (_disorder, f"{_PAIR}, which sees this damage"),
-    "pixelation": (_pixelation, "a full-reference term that sees edges, such as `mini-fr` or `gmsd`, beside it"),
+    "pixelation": (_pixelation, "a full-reference term without that hole beside it, such as `mini-fr` or `ssim`"),
     "scale": (_scale, "train and judge at the size that it was made for"),
 }
 FINDINGS: Final = tuple(_RULES)
