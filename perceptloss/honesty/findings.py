@@ -24,7 +24,7 @@ ORDER: Final = 0.9  # of the pairs of a ladder
 REVERSED: Final = 0.5
 
 _HINGE: Final = "`shape: hinge`, which pays for no more than the reference has"
-_PAIR: Final = "pair it with a full-reference term or L1 that has the larger share of the gradient"
+_PAIR: Final = "pair it with a full-reference term or L1 that has the larger `share` of the gradient"
 _LATE: Final = "a late `start` with a `ramp`"
 
 
@@ -140,11 +140,11 @@ def _scale(e: Examination) -> Iterator[str]:
 _RULES: Final[dict[str, tuple[Callable[[Examination], Iterator[str]], str]]] = {
     "not-finite": (_not_finite, "none: mend the critic (`on_nonfinite: skip` only leaves the step out)"),
     "blind": (_blind, "none: check its weights, its range of values and its direction"),
-    "above-truth": (_above_truth, f"{_HINGE}, {_LATE}, a small share; judge by critics that were not trained on"),
+    "above-truth": (_above_truth, f"{_HINGE}, {_LATE}, a small `share`; judge by critics that were not trained on"),
     "away-from-truth": (_away_from_truth, f"{_PAIR}, {_LATE}; watch PSNR and a judge of another trunk"),
     "grid": (
         _grid,
-        "a random `crop`, or a random shift of both images by some pixels at each step: no phase is paid for twice",
+        "`shift: 7` of the loss, a random shift of both images at each step, or a random `crop`: no phase is paid for twice",
     ),
     "grain": (_grain, f"{_HINGE}; {_PAIR}; watch the noise of flat areas"),
     "flat": (_flat, f"{_HINGE}; L1 beside it, which holds flat areas flat"),
