@@ -144,7 +144,7 @@ _RULES: Final[dict[str, tuple[Callable[[Examination], Iterator[str]], str]]] = {
     "away-from-truth": (_away_from_truth, f"{_PAIR}, {_LATE}; watch PSNR and a judge of another trunk"),
     "grid": (
         _grid,
-        "`shift: 7` of the loss, a random shift of both images at each step, or a random `crop`: no phase is paid for twice",
+        "`shift: 7` of the loss, a random one at each step, or a random `crop`: no phase of pixels is paid for twice",
     ),
     "grain": (_grain, f"{_HINGE}; {_PAIR}; watch the noise of flat areas"),
     "flat": (_flat, f"{_HINGE}; L1 beside it, which holds flat areas flat"),
