@@ -21,7 +21,7 @@ from PIL import Image
 
 from perceptloss import __version__, get_card, list_critics
 from perceptloss.card import shipped_cards
-from perceptloss.cli.doctor import _DRIVERS
+from perceptloss.cli.env import _DRIVERS
 from perceptloss.cli.main import main
 from perceptloss.cli.terminal import paint, write
 from perceptloss.compare import Pairing, Settings
@@ -53,7 +53,7 @@ def test_version_and_help_do_not_need_torch():
     run = subprocess.run([sys.executable, "-c", f"import sys; {code}"], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0
     assert f"perceptloss {__version__}" in run.stdout
-    for command in ("list", "show", "score", "compare", "weights", "doctor"):
+    for command in ("list", "show", "score", "compare", "weights", "doctor", "env"):
         assert command in run.stdout
 
 
@@ -98,10 +98,10 @@ def test_the_cards_as_data_are_those_of_the_code():
     assert list(shipped_cards().values()) == list_critics(), "run `perceptloss list --refresh`"
 
 
-@pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["show", "ssim"], ["show", "lpips-vgg"], ["doctor"]])
+@pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["show", "ssim"], ["show", "lpips-vgg"], ["env"]])
 def test_what_only_reads_cards_does_not_load_torch(command, tmp_path):
     code = f"import sys; from perceptloss.cli.main import main; main({command}); sys.exit('torch' in sys.modules)"
-    if command == ["doctor"] and any(map(os.path.exists, _DRIVERS)):
+    if command == ["env"] and any(map(os.path.exists, _DRIVERS)):
         pytest.skip("asks torch for the GPUs")
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")
@@ -159,13 +159,13 @@ def test_show_tells_the_whole_card(capsys):
     assert "did you mean 'lpips-squeeze'" in capsys.readouterr().err
 
 
-def test_show_and_doctor_say_where_weights_are(capsys, tmp_path, monkeypatch):
+def test_show_and_env_say_where_weights_are(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("PERCEPTLOSS_HOME", str(tmp_path))
     for name in ("squeezenet1_1", "lpips-squeeze"):
         (tmp_path / f"{name}.safetensors").write_bytes(b"own")
     assert main(["show", "lpips-squeeze"]) == 0
     assert str(tmp_path / "squeezenet1_1.safetensors") in capsys.readouterr().out
-    assert main(["doctor", "--json"]) == 0
+    assert main(["env", "--json"]) == 0
     findings = json.loads(capsys.readouterr().out)
     assert findings["critics"]["lpips-squeeze"] == "ready"
     assert findings["critics"]["ssim"] == "ready"
@@ -183,7 +183,7 @@ def test_a_broken_critic_of_another_package_breaks_no_other(capsys, monkeypatch)
             raise RuntimeError("no such library")
 
     monkeypatch.setattr("perceptloss.cli.list.entry_points", lambda group: [Point()])
-    assert main(["doctor"]) == 0
+    assert main(["env"]) == 0
     out = capsys.readouterr().out
     assert "broken: RuntimeError: no such library" in out
     assert "ready" in out
@@ -201,10 +201,10 @@ def test_a_critic_of_another_package_is_listed(capsys, monkeypatch):
     assert "theirs" in [card["name"] for card in json.loads(capsys.readouterr().out)]
 
 
-def test_doctor_tries_basicsr_only_if_asked(capsys):
-    assert main(["doctor", "--json"]) == 0
+def test_env_tries_basicsr_only_if_asked(capsys):
+    assert main(["env", "--json"]) == 0
     quick = json.loads(capsys.readouterr().out)["basicsr integration"]
-    assert main(["doctor", "--json", "--imports"]) == 0
+    assert main(["env", "--json", "--imports"]) == 0
     tried = json.loads(capsys.readouterr().out)["basicsr integration"]
     if find_spec("basicsr"):
         assert (quick, tried) == ({"import": "not tried; --imports does"}, {"import": "works"})

@@ -29,11 +29,11 @@ MAY_IMPORT = {
     "loss": {*_CORE, "networks", "registry"},
     "maps": {"output", *_CORE, "networks"},
     "compare": {*_SCORING, "output"},
-    "runs": {"errors", "output", "loss", "compare"},
     "honesty": {*_SCORING, "output", "compare"},
+    "runs": {"errors", "output", "loss", "compare"},
     "integrations": {*_CORE, "networks", "registry", "loss", "compare"},
-    "teach": {*_SCORING, "output", "critics", "compare", "runs"},
-    "cli": {*_SCORING, "output", "compare", "integrations", "runs", "honesty"},
+    "teach": {*_SCORING, "output", "critics", "compare", "honesty", "runs"},
+    "cli": {*_SCORING, "output", "compare", "honesty", "integrations", "runs"},
 }
 ROOMS = sorted(MAY_IMPORT, key=len, reverse=True)
 FRAMEWORKS = {

@@ -42,7 +42,8 @@ _COMMANDS: Final = {
     "map": "show where in an image a critic sees what",
     "recipe": "list, show, copy and run the training recipes",
     "weights": "list, fetch, verify, find and convert weight files",
-    "doctor": "versions, devices, and which critics can be used here",
+    "doctor": "examine a critic: what a restorer could exploit in it, and which guard helps",
+    "env": "versions, devices, and which critics can be used here",
 }
 
 

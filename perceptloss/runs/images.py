@@ -24,21 +24,25 @@ class Pair:
     name: str
 
 
-def bundled(names: Iterable[str]) -> list[Pair]:
+def bundled(names: Iterable[str], own: str = "--data.train and --data.val") -> list[Pair]:
     """Photographs that are installed with scikit-image, so that a recipe runs without a data set.
+
+    Args:
+        names: Of their files.
+        own: Flags that give others, for messages.
 
     Raises:
         ConfigError: if scikit-image or one of the files is missing.
     """
     spec = find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
-        advice = "`pip install scikit-image`, or give your own with --data.train and --data.val"
+        advice = f"`pip install scikit-image`, or give your own with {own}"
         raise ConfigError([f"the default photographs come with scikit-image, which is not installed: {advice}"], "data")
     folder = Path(spec.submodule_search_locations[0]) / "data"
     pairs = [Pair(folder / name, None, Path(name).stem) for name in names]
     missing = [f"scikit-image has no {pair.gt}" for pair in pairs if not pair.gt.is_file()]
     if missing:
-        raise ConfigError([*missing, "give your own images with --data.train"], "data")
+        raise ConfigError([*missing, f"give your own images with {own}"], "data")
     return pairs
 
 

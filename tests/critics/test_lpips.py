@@ -34,7 +34,7 @@ def test_squeeze_gives_published_scores_on_a_bare_machine(bare, capsys):
     critic = create_critic("lpips-squeeze")
     assert critic(*images()).tolist() == pytest.approx(TORCHMETRICS, abs=5e-5)
     assert next(critic.parameters()).dtype == torch.float32
-    assert main(["doctor"]) == 0
+    assert main(["env"]) == 0
     said = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines() if line.startswith("  lpips"))
     assert said["lpips-squeeze"] == "ready"
     assert said["lpips-alex"].endswith("(perceptloss weights fetch lpips-alex [--from pip])")

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from perceptloss import create_critic, get_card
 from perceptloss.errors import ConfigError, PerceptlossError
+from perceptloss.honesty.attacks import ATTACKS, fgsm, mi_fgsm, pgd
 from perceptloss.networks.restorers import Compact
 from perceptloss.teach.degradations.enlarge import shrunk
-from perceptloss.teach.exams.attacks import ATTACKS, attack_problems, fgsm, mi_fgsm, pgd, under_attack
+from perceptloss.teach.exams.attacks import attack_problems, under_attack
 from perceptloss.teach.exams.evaluate import default_best, exam_problems, examine, figures
 from perceptloss.teach.exams.exam import Exam
 from perceptloss.teach.exams.prefer import accuracy, calibration_error, pairs_to_compare, preferences

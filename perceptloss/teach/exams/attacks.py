@@ -1,128 +1,26 @@
-"""White-box attacks on critics: small changes of a picture that push its score where the picture does not belong.
-
-All are bounded in the largest change of a pixel, `eps`, and keep pictures in [0, 1]; nothing is rounded to 8 bits, so
-that they are a little stronger than files can be.
-"""
+"""What attacks on a critic do to its order on an exam; the attacks themselves are `perceptloss.honesty.attacks`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from perceptloss import Critic
 from perceptloss.compare.statistics.measures import srcc
 from perceptloss.errors import near
+from perceptloss.honesty.attacks import ATTACKS, STRENGTHS, Attack, pgd
 from perceptloss.teach.exams.exam import Exam
-from perceptloss.teach.exams.rows import Array, Quality, figure_of, floats, shared
+from perceptloss.teach.exams.rows import Array, figure_of, floats, shared
 from perceptloss.teach.run.critic import quality_of
 
-__all__ = ["ATTACKS", "STRENGTHS", "attack_problems", "attacked", "fgsm", "mi_fgsm", "pgd", "under_attack"]
-
-STRENGTHS: Final = (1, 2, 4, 8)
-"""Largest changes of a pixel, in 1/255."""
+__all__ = ["attack_problems", "attacked", "under_attack"]
 
 _LIMIT: Final = 60
-
-
-def fgsm(quality: Quality, x: Tensor, y: Tensor | None, direction: Tensor, eps: float) -> Tensor:
-    """One step of `eps` along the sign of the gradient.
-
-    Goodfellow, Shlens, Szegedy, "Explaining and harnessing adversarial examples", ICLR 2015.
-
-    Args:
-        quality: Images and references to qualities.
-        x: Images, (N, C, H, W), in [0, 1].
-        y: References, same shape, or None.
-        direction: 1 where the quality is to rise, -1 where it is to fall, (N,).
-        eps: Largest change of a pixel.
-
-    Returns:
-        Attacked images, (N, C, H, W), in [0, 1].
-    """
-    return (x + eps * _gradient(quality, x, y, direction).sign()).clamp(0, 1)
-
-
-def pgd(
-    quality: Quality,
-    x: Tensor,
-    y: Tensor | None,
-    direction: Tensor,
-    eps: float | Tensor,
-    steps: int = 10,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Steps of `2.5 eps / steps` along the sign of the gradient, each brought back to within `eps`.
-
-    Madry, Makelov, Schmidt, Tsipras, Vladu, "Towards deep learning models resistant to adversarial attacks", ICLR 2018.
-
-    Args:
-        quality: As in `fgsm`.
-        x: As in `fgsm`.
-        y: As in `fgsm`.
-        direction: As in `fgsm`.
-        eps: As in `fgsm`, or of each image, (N, 1, 1, 1).
-        steps: Gradients.
-        generator: Draws the start within `eps`, as the paper does; without it the start is the image.
-    """
-    attacked = x
-    if generator is not None:
-        noise = torch.rand(x.shape, generator=generator).to(x) * 2 - 1
-        attacked = (x + eps * noise).clamp(0, 1)
-    for _ in range(steps):
-        attacked = attacked + 2.5 * eps / steps * _gradient(quality, attacked, y, direction).sign()
-        attacked = _within(attacked, x, eps)
-    return attacked
-
-
-def mi_fgsm(
-    quality: Quality,
-    x: Tensor,
-    y: Tensor | None,
-    direction: Tensor,
-    eps: float,
-    steps: int = 10,
-    decay: float = 1.0,
-) -> Tensor:
-    """Steps of `eps / steps` along the sign of a running sum of gradients, each of them of mean magnitude 1.
-
-    Dong, Liao, Pang, Su, Zhu, Hu, Li, "Boosting adversarial attacks with momentum", CVPR 2018.
-
-    Args:
-        quality: As in `fgsm`.
-        x: As in `fgsm`.
-        y: As in `fgsm`.
-        direction: As in `fgsm`.
-        eps: As in `fgsm`.
-        steps: Gradients.
-        decay: Of the sum.
-    """
-    attacked, momentum = x, torch.zeros_like(x)
-    for _ in range(steps):
-        gradient = _gradient(quality, attacked, y, direction)
-        size = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
-        momentum = decay * momentum + gradient / size
-        attacked = _within(attacked + eps / steps * momentum.sign(), x, eps)
-    return attacked
-
-
-def _gradient(quality: Quality, x: Tensor, y: Tensor | None, direction: Tensor) -> Tensor:
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        return torch.autograd.grad((direction * quality(x, y)).sum(), x)[0]
-
-
-def _within(attacked: Tensor, x: Tensor, eps: float | Tensor) -> Tensor:
-    return torch.minimum(torch.maximum(attacked, x - eps), x + eps).clamp(0, 1)
-
-
-Attack = Callable[..., Tensor]
-ATTACKS: Final[dict[str, Attack]] = {"FGSM": fgsm, "PGD-10": pgd, "MI-FGSM": mi_fgsm}
 
 
 def under_attack(

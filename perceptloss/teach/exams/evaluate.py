@@ -15,10 +15,11 @@ from perceptloss import Critic
 from perceptloss.compare.statistics.measures import krcc, plcc, srcc
 from perceptloss.compare.statistics.pairs import level_accuracy, pairwise_accuracy
 from perceptloss.errors import near
+from perceptloss.honesty.attacks import Quality
 from perceptloss.teach.exams.attacks import attack_problems
 from perceptloss.teach.exams.exam import Exam
 from perceptloss.teach.exams.prefer import preferences
-from perceptloss.teach.exams.rows import Array, Quality, choose_rows, figure_of, floats, shared
+from perceptloss.teach.exams.rows import Array, choose_rows, figure_of, floats, shared
 from perceptloss.teach.run.critic import quality_of
 
 __all__ = ["choose_rows", "default_best", "exam_problems", "examine", "figures", "look_up", "qualities"]

@@ -15,10 +15,8 @@ from perceptloss.compare.statistics.bootstrap import bootstrap
 from perceptloss.compare.statistics.paired import ProtocolError
 from perceptloss.teach.exams.exam import Exam
 
-__all__ = ["Array", "Quality", "choose_rows", "figure_of", "floats", "shared"]
+__all__ = ["Array", "choose_rows", "figure_of", "floats", "shared"]
 
-Quality = Callable[[Tensor, Tensor | None], Tensor]
-"""Images and references in [0, 1], (N, C, H, W), to qualities (N,), higher is better."""
 
 Array = NDArray[Any]
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from perceptloss import Critic, create_critic
 from perceptloss.critics.mini.viewing import LiteCritic
 from perceptloss.errors import ConfigError
+from perceptloss.honesty.attacks import pgd
 from perceptloss.output.files import replacing
 from perceptloss.output.progress import bar
-from perceptloss.teach.exams.attacks import pgd
 from perceptloss.teach.run.critic import quality_of
 from perceptloss.teach.run.options import CriticOptions
 from perceptloss.teach.run.setup import Material
