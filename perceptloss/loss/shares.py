@@ -69,19 +69,19 @@ class Shares:
         """
         pixel_norm = l1_norm(x, y, self.pixel_weight)
         mine = [term for term in squares if term.label in self.shares and weights.get(term, 0.0) > 0]
-        ratios = [math.sqrt(float(squares[term])) / weights[term] for term in mine]
-        found = [math.log(r / pixel_norm) if r > 0 and pixel_norm > 0 else math.nan for r in ratios]
-        for term, log in zip(mine, _agreed(found), strict=True):
-            if math.isfinite(log):
+        *sums, pixel = _summed([*(float(squares[term]) / weights[term] ** 2 for term in mine), pixel_norm**2])
+        for term, square in zip(mine, sums, strict=True):
+            if 0 < square < math.inf and pixel > 0:
+                log = math.log(square / pixel) / 2
                 old = self.logs.get(term.label, log)
                 self.logs[term.label] = old + _RATE * (log - old)
 
 
-def _agreed(values: list[float]) -> list[float]:
-    """Means over the processes, so that all keep the same weights."""
-    if not values or not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+def _summed(values: list[float]) -> list[float]:
+    """Sums over the processes, so that all keep the weights that one would, with the whole batch."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return values
     device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
     sums = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(sums)
-    return (sums / dist.get_world_size()).tolist()
+    return sums.tolist()  # type: ignore[no-any-return]

@@ -47,7 +47,9 @@ def verdict(t: Watched) -> list[str]:
         allowed = ", ".join(f"{name} {change:+g}" for name, change in budget.allowed.items())
         held = "held" if budget.spent <= 1 + _NEAR else "**not held**"
         kept = "" if t.kept == 1 else f", after going back to {t.kept:.0%} of the way from the start"
-        said.append(f"Budget {allowed}: {held} on strips that were not trained on, {max(0.0, budget.spent):.0%} spent{kept}.")
+        said.append(
+            f"Budget {allowed}: {held} on strips that were not trained on, {max(0.0, budget.spent):.0%} spent{kept}."
+        )
     if t.watch is not None:
         said.append(t.watch.summary())
     return said
