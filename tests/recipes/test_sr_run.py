@@ -224,7 +224,7 @@ def test_a_budget_is_held_or_walked_back_to(run_here: Callable[..., Path]) -> No
         "--loss.budget_every",
         "1000",
     ]
-    options += ["--train.lr", "1", "--loss.pixel_weight", "0", "--loss.critics", "{tv: 1.0}"]
+    options += ["--train.lr", "0.2", "--loss.pixel_weight", "0", "--loss.critics", "{tv: 1.0}"]
     run = run_here("run", *options, "--loss.budget", "{psnr: -0.02}")
     (held,) = records(run, "budget")
     assert held["spent"] <= 1.05
