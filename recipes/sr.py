@@ -269,7 +269,7 @@ def main(argv: Sequence[str]) -> None:
     side, seed = config.data.patch, config.train.seed
     critics = build_critics(config.loss, accelerator.device, side=side, share_every=config.log.every, seed=seed)
     trained = [term.critic for term in (critics.terms if critics else ()) if not term.spec.monitor]
-    jury = Jury.summon(accelerator, config.val.judges, trained, config.border)
+    jury = Jury.summon(accelerator, config.val, trained, config.border)
     photos = (TRAIN_PHOTOS, VAL_PHOTOS)
     images = find_images(config.data, config.model.scale, photos, jury.smallest_side, accelerator)
     on_main(accelerator, lambda: remember(folder, of_pairs({"data.train": images[0], "data.val": images[1]})))

@@ -119,6 +119,7 @@ class Val:
 
     every: int = option(1000, "steps between validations; 0: only at the end", at_least=0)
     judges: tuple[str, ...] = option((), "critics that only watch; none of them may be trained on")
+    guests: tuple[str, ...] = option((), "judges that are asked too if their weights are here; if not, they are named")
     best: str = option("psnr-y", "metric that decides which weights are kept as models/best*")
     reaction: Literal["warn", "stop", "freeze", "anneal"] = option(
         "warn", "to alarms: say so, stop, give the critics no more weight, or less and less"

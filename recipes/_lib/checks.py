@@ -11,6 +11,7 @@ from _lib.data import POLICY
 from _lib.validation import FIDELITY
 from perceptloss import get_card
 from perceptloss.errors import ConfigError, UnknownCritic, near
+from perceptloss.honesty.judges import judge_problems
 from perceptloss.loss.budget import budget_problems
 from perceptloss.loss.parsing import parse_terms
 from perceptloss.loss.terms import TermSpec
@@ -57,7 +58,7 @@ def option_problems(data: Data, model: Model, loss: Loss, train: Train, val: Val
 def _judge_problems(val: Val, trained: set[str]) -> list[str]:
     problems: list[str] = []
     judges: list[str] = []
-    for name in val.judges:
+    for name in (*val.judges, *val.guests):
         try:
             card = get_card(name)
         except UnknownCritic as error:
@@ -66,8 +67,8 @@ def _judge_problems(val: Val, trained: set[str]) -> list[str]:
         judges.append(card.name)
         if card.channels != 3:
             problems.append(f"val.judges: {name!r} judges stereo pairs")
-        elif card.name in trained:
-            problems.append(f"val.judges: {name!r} is trained on, so it is no judge; it is scored anyway, as a critic")
+    pairs = [get_card(name) for name in sorted(trained)], [get_card(name) for name in judges]
+    problems += [f"val.judges: {problem}" for problem in judge_problems(*pairs)]
     columns = {FIDELITY, *judges, *trained}
     if val.best not in columns:
         problems.append(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from perceptloss import Critic
 from perceptloss.compare import Results
 from perceptloss.compare.images import ImageFile, Policy, read
 from perceptloss.compare.pixels import as_bytes, as_tensor
@@ -16,7 +18,7 @@ from perceptloss.compare.results import ImageRecord
 from perceptloss.output.files import replacing
 from perceptloss.output.names import visible
 
-__all__ = ["detail", "picture"]
+__all__ = ["detail", "picture", "where_they_differ"]
 
 _INK, _PAPER, _FAINT = (20, 20, 20), (255, 255, 255), (110, 110, 110)
 _TITLES = {"l1": "L1 alone", "critics": "L1 + critics"}
@@ -33,12 +35,24 @@ def detail(gt: Tensor, side: int, step: int = 8) -> tuple[int, int]:
     return row * step, column * step
 
 
-def picture(results: Results, path: Path, *, side: int = 64, zoom: int = 4) -> None:
+def where_they_differ(eye: Critic, first: Tensor, second: Tensor, gt: Tensor, side: int) -> tuple[int, int]:
+    """Top left corner of the square where a judge's maps of two restored images differ most, all (3, H, W)."""
+    with torch.no_grad():
+        maps = [eye.maps(image[None], gt[None]) for image in (first, second)]
+    apart = F.interpolate((maps[0] - maps[1]).abs(), size=gt.shape[1:], mode="bilinear")
+    means = F.avg_pool2d(apart, side, stride=8)[0, 0]
+    row, column = divmod(int(means.argmax()), means.shape[1])
+    return row * 8, column * 8
+
+
+def picture(results: Results, path: Path, eye: Critic | None = None, *, side: int = 96, zoom: int = 3) -> None:
     """Draw the first images of a comparison of files with their references.
 
     Args:
         results: Scored by at least one critic.
         path: Of the PNG.
+        eye: A judge with maps, which chooses the crops: where the last two systems differ most in its eyes.
+            Without it, or of one system, they are where the ground truth has the strongest edges.
         side: Of the crops, pixels; that of the smallest image if this is less.
         zoom: Each pixel becomes a square of this side.
     """
@@ -53,7 +67,11 @@ def picture(results: Results, path: Path, *, side: int = 64, zoom: int = 4) -> N
     big, small = ImageFont.load_default(18), ImageFont.load_default(13)
     for r, record in enumerate(records):
         top = head + r * (tile + foot)
-        y, x = detail(_pixels(record.reference), side)
+        gt, outputs = _pixels(record.reference), [_pixels(file) for file in record.outputs[-2:]]
+        if eye is None or len(outputs) < 2:
+            y, x = detail(gt, side)
+        else:
+            y, x = where_they_differ(eye.cpu(), outputs[0], outputs[1], gt, side)
         for c, (title, file, caption) in enumerate(_columns(results, record, r)):
             corner = (left + c * (tile + gap), top)
             crop = Image.fromarray(as_bytes(_pixels(file)[:, y : y + side, x : x + side]))

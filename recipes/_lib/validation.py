@@ -24,7 +24,7 @@ from perceptloss.compare.plan import make_plan
 from perceptloss.compare.provenance import describe_inputs
 from perceptloss.compare.run import run_plan
 from perceptloss.compare.table import render
-from perceptloss.errors import PerceptlossError
+from perceptloss.errors import MissingWeights, PerceptlossError
 from perceptloss.honesty.history import Sight
 from perceptloss.honesty.judges import judge_remarks
 from perceptloss.honesty.reactions import Reaction
@@ -33,6 +33,7 @@ from perceptloss.inputs import all_finite
 from perceptloss.output.files import write_atomically
 from perceptloss.runs.images import Pair
 from perceptloss.runs.meters import run_facts
+from perceptloss.runs.options import Val
 
 __all__ = ["FIDELITY", "Jury"]
 
@@ -51,21 +52,28 @@ class Jury:
         critics: PSNR of the luma, judges, and the critics trained on, each once.
         trained: Names of the last.
         settings: Border and device.
+        absent: Guests whose weights are not here.
     """
 
     accelerator: Accelerator
     critics: tuple[str | Critic, ...]
     trained: frozenset[str]
     settings: Settings
+    absent: tuple[str, ...] = ()
 
     @classmethod
-    def summon(cls, accelerator: Accelerator, judges: Sequence[str], trained: Sequence[Critic], border: int) -> Jury:
-        """The jury of a run; builds the judges."""
-        watching = [create_critic(name).as_published() for name in judges]
+    def summon(cls, accelerator: Accelerator, val: Val, trained: Sequence[Critic], border: int) -> Jury:
+        """The jury of a run; builds the judges, and of the guests those that have weights here."""
+        watching, absent = [create_critic(name).as_published() for name in val.judges], []
+        for name in val.guests:
+            try:
+                watching.append(create_critic(name).as_published())
+            except MissingWeights:
+                absent.append(name)
         critics = {critic.card.name: critic for critic in (*watching, *trained)}
         settings = Settings(crop_border=border, device=str(accelerator.device))
         only_trained = frozenset(critics) - {critic.card.name for critic in watching}
-        return cls(accelerator, (FIDELITY, *critics.values()), only_trained, settings)
+        return cls(accelerator, (FIDELITY, *critics.values()), only_trained, settings, tuple(absent))
 
     @property
     def cards(self) -> dict[str, Card]:
@@ -121,10 +129,22 @@ class Jury:
         return Watch(trained, self.cards, reaction=reaction)
 
     @property
+    def eye(self) -> Critic | None:
+        """The first judge that says where it sees what."""
+        judges = (critic for critic in self.critics if isinstance(critic, Critic) and critic.card.needs_reference)
+        return next((c for c in judges if c.has_maps and c.card.name not in self.trained), None)
+
+    @property
     def remarks(self) -> list[str]:
         """What a reader of the table should know of the judges."""
         judges = [card for name, card in self.cards.items() if name not in self.trained and name != FIDELITY]
-        return judge_remarks([self.cards[name] for name in sorted(self.trained)], judges)
+        remarks = judge_remarks([self.cards[name] for name in sorted(self.trained)], judges)
+        if self.absent:
+            names = " ".join(self.absent)
+            remarks.append(
+                f"not asked, because their weights are not here: {names} (`perceptloss weights fetch {names}`)"
+            )
+        return ["".join(f"- {remark}\n" for remark in remarks)] if remarks else []
 
     def is_better(self, name: str, new: float | None, old: float | None) -> bool:
         """Whether one mean score of a critic beats another; none at all, or one that is not finite, is worst."""
@@ -188,7 +208,7 @@ class Jury:
             text += f"- left out, because it restores pixels that are NaN or infinite: {', '.join(lost)}\n"
         text += "".join(f"\n{remark.rstrip()}\n" for remark in remarks if remark)
         if is_main:
-            picture(results, folder / "picture.png")
+            picture(results, folder / "picture.png", self.eye)
             write_atomically(folder / "results.md", text)
             write_atomically(folder / "results.json", results.to_json())
         return text

@@ -188,12 +188,12 @@ def test_a_judge_is_not_trained_on_and_patches_suit_every_critic() -> None:
     found = problems(options.load(sr.Config, argv))
     assert len(found) == 2
     assert "'ms-ssim' needs sides of at least 161" in found[0]
-    assert "'gmsd' is trained on, so it is no judge" in found[1]
+    assert any("judge 'gmsd' is trained on" in problem for problem in found)
 
 
 def test_judges_and_critics_may_have_the_names_of_other_libraries() -> None:
     argv = ["--loss.critics", "{srsim: 1}", "--val.judges", "[ms_ssim, sr-sim, musiq]", "--val.best", "ms-ssim"]
-    trained, absent = problems(options.load(sr.Config, argv))
+    absent, trained = problems(options.load(sr.Config, argv))
     assert "'sr-sim' is trained on" in trained
     assert "there is no critic 'musiq' here: near it are 'maniqa'" in absent
 

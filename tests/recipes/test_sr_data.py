@@ -15,6 +15,7 @@ from PIL import Image
 from perceptloss.compare.images import read
 from perceptloss.errors import ConfigError, InputError, PerceptlossError
 from perceptloss.runs.images import bundled, check, find_pairs
+from perceptloss.runs.options import Val
 
 
 def test_default_photographs_are_installed_and_held_out() -> None:
@@ -199,13 +200,13 @@ def test_a_network_of_nan_is_never_the_best(photos, tmp_path):
 
     from perceptloss.runs.images import find_pairs
 
-    jury = Jury.summon(Accelerator(cpu=True), ["gmsd", "mdsi"], [], 0)
+    jury = Jury.summon(Accelerator(cpu=True), Val(judges=("gmsd", "mdsi")), [], 0)
     pairs = find_pairs([str(photos / "val")], [], 4, "val")
     systems = {
         "bicubic": lambda lq: torch.nn.functional.interpolate(lq[None], scale_factor=4, mode="bicubic")[0],
         "broken": lambda lq: torch.full((3, 4 * lq.shape[1], 4 * lq.shape[2]), math.nan),
     }
-    means = {name: jury.means(enlarge, pairs, 4) for name, enlarge in systems.items()}
+    means = {name: jury.means(enlarge, pairs, 4)[0] for name, enlarge in systems.items()}
     assert set(means["broken"].values()) == {None}
     for name in jury.cards:
         good = means["bicubic"][name]
