@@ -56,6 +56,8 @@ class Budget:
         allowed: Full-reference critic to the change that is allowed against the start, in its units, signed:
             `{"psnr": -0.5}`.
         most: Greatest factor of the critics' weights; above 1, a budget that is not spent is offered to them.
+        room: How many times the budget may be spent while training goes on. Above 1 it pays where the weights go back
+            towards the start at the end: that regains fidelity faster than it loses what critics gave.
 
     Attributes:
         start: Scores of the restorer that it is held against.
@@ -66,10 +68,10 @@ class Budget:
         ConfigError: if the budget is none.
     """
 
-    def __init__(self, allowed: Mapping[str, float], most: float = 1.0) -> None:
+    def __init__(self, allowed: Mapping[str, float], most: float = 1.0, room: float = 1.0) -> None:
         if problems := budget_problems(allowed):
             raise ConfigError(problems, "budget")
-        self.allowed, self.most = dict(allowed), most
+        self.allowed, self.most, self.room = dict(allowed), most, room
         self.start: dict[str, float] = {}
         self.spent, self.factor = 0.0, 1.0
 
@@ -94,15 +96,14 @@ class Budget:
         self.spent = self.spent_of(scores)
         if not math.isfinite(self.spent):
             return
-        left = max(-2.0, min(1.0, 1 - self.spent))
-        if self.spent < _NOT_YET:
-            left = min(left, _NOT_YET)
+        spent = self.spent / self.room
+        left = max(-2.0, min(1.0 if spent >= _NOT_YET else _NOT_YET, 1 - spent))
         self.factor = min(self.most, max(_LEAST, self.factor * math.exp(_GAIN * left)))
 
     @property
     def must_project(self) -> bool:
         """Whether conflicts with fidelity are to be projected away."""
-        return self.spent > 1
+        return self.spent > self.room
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs."""

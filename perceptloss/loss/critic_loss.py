@@ -49,9 +49,8 @@ class CriticLoss(Learning):
         pixel_weight: Weight of the mean absolute error beside the critics, which shares are relative to.
         shift: Lines and columns of the images that no critic sees, a random number of them at the top and at the left,
             anew in every step: then no stride of a critic prints its grid at one place. 0: they see everything.
-        budget: Full-reference critics and what they may change against the start, such as `{"psnr": -0.5}`; tell
-            `budget.note` the scores on held-out images from time to time, first those of the start.
-        budget_most: Greatest factor of all weights while the budget is not spent.
+        budget: Full-reference critics and what they may change against the start, such as `{"psnr": -0.5}`, or
+            a `Budget`; tell its `note` the scores on held-out images from time to time, first those of the start.
         seed: Of the places of random crops, which depend on nothing else but the step.
         lean: Frozen layers keep ReLU masks and pooling positions instead of activations.
         grey: What happens to images of one channel, for terms that do not say: `refuse`, or `replicate` them.
@@ -77,8 +76,7 @@ class CriticLoss(Learning):
         share_every: int = 100,
         pixel_weight: float = 1.0,
         shift: int = 0,
-        budget: Mapping[str, float] | None = None,
-        budget_most: float = 1.0,
+        budget: Mapping[str, float] | Budget | None = None,
         seed: int = 0,
         lean: bool = False,
         grey: Grey = "refuse",
@@ -98,7 +96,7 @@ class CriticLoss(Learning):
             grey=grey,
         )
         super().__init__(build_terms(specs), on_nonfinite, pixel_weight, shift, seed)
-        self.budget = Budget(budget, budget_most) if budget else None
+        self.budget = Budget(budget) if isinstance(budget, Mapping) else budget
         self.grad: GradMode = grad
         self.overshoot: Overshoot = overshoot
         self.micro_batch, self.input_range = micro_batch, tuple(input_range)

@@ -92,6 +92,9 @@ class Loss:
     )
     budget_every: int = option(25, "steps between two measurements of what is spent", at_least=1)
     budget_most: float = option(1.0, "greatest factor of the critics' weights while the budget is not spent", above=0)
+    budget_room: float = option(
+        1.0, "how many times it may be spent on the way, as the end goes back towards the start", at_least=1
+    )
     on_nonfinite: Literal["skip", "raise"] = option("skip", "what to do with a critic or a step that is not finite")
 
 

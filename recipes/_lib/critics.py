@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from _lib.data import strip_of
 from perceptloss import CriticLoss, create_critic
 from perceptloss.integrations.probe import probe
-from perceptloss.loss.budget import walk_back
+from perceptloss.loss.budget import Budget, walk_back
 from perceptloss.output.files import replacing
 from perceptloss.runs import loop
 from perceptloss.runs.images import Pair
@@ -44,8 +44,7 @@ def build_critics(loss: Loss, device: torch.device, *, side: int, share_every: i
         share_every=share_every,
         pixel_weight=loss.pixel_weight or 1.0,
         shift=loss.shift,
-        budget=loss.budget or None,
-        budget_most=loss.budget_most,
+        budget=Budget(loss.budget, loss.budget_most, loss.budget_room) if loss.budget else None,
         seed=seed,
     ).to(device)
     critics.check_gradient(*probe(critics, device, side))
