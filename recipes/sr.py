@@ -67,6 +67,15 @@ TRAIN_PHOTOS = (
     "motorcycle_right.png",
 )
 VAL_PHOTOS = ("camera.png", "chelsea.png", "coffee.png", "rocket.jpg")
+NETWORK = {"num_feat": 48, "num_conv": 12, "upscale": 4}
+LEARNING = {"lr": 5e-4, "penalty": 1e-4, "replay": 0.2}
+CRITICS = {
+    "lpips-squeeze": {"share": 0.55},  # looks
+    "grid": {"share": 0.1},  # prints no pattern
+    "patch": {"share": 0.1, "weights": None, "start": 100, "ramp": 200, "joint": LEARNING},  # learns what is not real
+}
+JUDGES = ("mini-fr", "haarpsi", "ms-gmsd", "mini-nr")
+GUESTS = ("lpips-alex", "niqe")
 
 
 @dataclass(frozen=True)
@@ -76,11 +85,11 @@ class Config(RunOptions):
     output: str = option("runs/sr", "folder of the run")
     baseline: bool = option(True, "also train with L1 alone, and compare (if there are critics)")
     data: Data = field(default_factory=lambda: Data(patch=64))
-    model: Model = field(default_factory=lambda: Model(options={"num_feat": 32, "num_conv": 8, "upscale": 4}))
-    loss: Loss = field(default_factory=lambda: Loss(critics={"mini-fr": 0.015, "mini-nr": 0.001}))
-    train: Train = field(default_factory=lambda: Train(steps=1250, lr=2e-3, warmup=100, ema=0.995))
-    val: Val = field(default_factory=lambda: Val(judges=("fsim", "iw-ssim", "dss", "gmsd", "ssim"), best="fsim"))
-    log: Log = field(default_factory=Log)
+    model: Model = field(default_factory=lambda: Model(options=dict(NETWORK), weights="sr-start"))
+    loss: Loss = field(default_factory=lambda: Loss(critics=CRITICS, shift=8, budget={"psnr": -0.5}, budget_room=3.0))
+    train: Train = field(default_factory=lambda: Train(steps=500, lr=8e-4, warmup=20, ema=0.995))
+    val: Val = field(default_factory=lambda: Val(every=125, judges=JUDGES, guests=GUESTS, best="mini-fr"))
+    log: Log = field(default_factory=lambda: Log(every=25))
 
     @property
     def name(self) -> str:

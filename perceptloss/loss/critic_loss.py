@@ -96,7 +96,7 @@ class CriticLoss(Learning):
             grey=grey,
         )
         super().__init__(build_terms(specs), on_nonfinite, pixel_weight, shift, seed)
-        self.budget = Budget(budget) if isinstance(budget, Mapping) else budget
+        self.budget = budget if isinstance(budget, Budget) else Budget(budget) if budget else None
         self.grad: GradMode = grad
         self.overshoot: Overshoot = overshoot
         self.micro_batch, self.input_range = micro_batch, tuple(input_range)

@@ -19,6 +19,8 @@ from perceptloss.output.files import replacing
 from perceptloss.output.tensors import sort_metadata
 from perceptloss.runs.options import Model
 from perceptloss.runs.state import Ema
+from perceptloss.weights.manifest import manifest
+from perceptloss.weights.search import find
 
 __all__ = ["bicubic", "build_network", "export", "load_weights", "restore"]
 
@@ -64,7 +66,7 @@ def build_network(model: Model, side: int) -> nn.Module:
     except (TypeError, ValueError) as error:
         raise ConfigError([f"model.options: {model.arch}: {error}"], "model") from error
     if model.weights is not None:
-        load_weights(network, Path(model.weights))
+        load_weights(network, _file_of(model.weights))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         shape = network.eval()(torch.zeros(1, 3, side, side)).shape
     if shape != (1, 3, side * model.scale, side * model.scale):
@@ -73,6 +75,12 @@ def build_network(model: Model, side: int) -> nn.Module:
             "model",
         )
     return network.train()
+
+
+def _file_of(weights: str) -> Path:
+    """A path, or the file of a name in the weights manifest."""
+    path = Path(weights)
+    return find(weights) if not path.exists() and weights in manifest() else path
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -87,7 +95,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
         state = state.get("params_ema") or state.get("params") or state
         network.load_state_dict(state)
     except (OSError, RuntimeError, ValueError, AttributeError) as error:
-        raise WeightsError(f"{path} does not hold the weights of this network: {error}") from error
+        hint = "Another network starts from other weights, or from none: --model.weights null"
+        raise WeightsError(f"{path} does not hold the weights of this network: {error}\n{hint}") from error
 
 
 def restore(network: nn.Module, lq: Tensor, scale: int, multiple: int = 1) -> Tensor:

@@ -15,10 +15,10 @@ sys.path.insert(0, str(RECIPES))
 TINY: dict[str, Any] = {
     "threads": 1,
     "data": {"patch": 32, "batch": 2},
-    "model": {"options": {"num_feat": 4, "num_conv": 1, "upscale": 4}},
-    "loss": {"critics": {"gmsd": 0.5}},
+    "model": {"options": {"num_feat": 4, "num_conv": 1, "upscale": 4}, "weights": None},
+    "loss": {"critics": {"gmsd": 0.5}, "shift": 0, "budget": {}},
     "train": {"warmup": 2, "lr": 0.001, "ema": 0.9},
-    "val": {"every": 0, "judges": ["haarpsi"], "best": "psnr-y"},
+    "val": {"every": 0, "judges": ["haarpsi"], "guests": [], "best": "psnr-y"},
     "log": {"every": 1},
 }
 
