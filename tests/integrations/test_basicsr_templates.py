@@ -83,11 +83,13 @@ def test_what_templates_offer_is_valid_when_it_is_uncommented():
 
 def test_the_discriminator_that_a_template_offers_is_built(monkeypatch, tmp_path):
     text = FILES["realesrgan"].read_text()
-    for key in ("network_d", "optim_d", "gan_opt"):
+    for key in ("network_d", "optim_d", "gan_opt", "l1_gt_usm", "percep_gt_usm", "gan_gt_usm"):
         assert f"# {key}: " in text
         text = text.replace(f"# {key}: ", f"{key}: ")
     text = text.replace("model_type: RealESRNetModel ", "model_type: RealESRGANModel ")
-    log = two_steps(small("realesrgan", text), monkeypatch, tmp_path)
+    opt = small("realesrgan", text)
+    opt["network_d"]["num_feat"] = 4
+    log = two_steps(opt, monkeypatch, tmp_path)
     assert log["l_g_gan"] > 0
     assert log["l_d_real"] > 0
 
