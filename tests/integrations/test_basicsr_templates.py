@@ -81,6 +81,7 @@ def test_what_templates_offer_is_valid_when_it_is_uncommented():
         assert read_plan(opt).loss.terms[-1].critic.card.name in offer
 
 
+@pytest.mark.thorough
 def test_the_discriminator_that_a_template_offers_is_built(monkeypatch, tmp_path):
     text = FILES["realesrgan"].read_text()
     for key in ("network_d", "optim_d", "gan_opt", "l1_gt_usm", "percep_gt_usm", "gan_gt_usm"):
