@@ -156,7 +156,7 @@ def build_trainee(
         batches=iter(loader),
         loss=critics,
         watch=watch,
-        strips=Strips.cut(pairs, config.loss.budget if critics else {}, scale, data.patch),
+        strips=Strips.cut(pairs, config.loss.budget if critics else {}, config.model, data.patch),
         ema=ema,
         **progress,
     )

@@ -17,7 +17,6 @@ Then `type: critic_lpips_vgg` (the critic's name, hyphens as underscores) names 
 
 from __future__ import annotations
 
-import copy
 import copyreg
 import inspect
 import logging
@@ -30,6 +29,7 @@ import torch
 from torch import Tensor
 
 from perceptloss.errors import ConfigError, near
+from perceptloss.integrations.log import forward_log
 from perceptloss.integrations.probe import probe
 from perceptloss.loss.critic_loss import CriticLoss
 from perceptloss.loss.hidden import Hidden
@@ -37,7 +37,7 @@ from perceptloss.loss.parsing import parse_loss
 from perceptloss.loss.terms import TermOptions
 from perceptloss.registry import list_critics
 
-__all__ = ["LOSS_OPTIONS", "Forward", "HostLoss", "Registry", "add", "identifier", "loss_class", "register_losses"]
+__all__ = ["LOSS_OPTIONS", "HostLoss", "Registry", "add", "identifier", "loss_class", "register_losses"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ _LOSS_DEFAULTS = {
 }
 LOSS_OPTIONS = tuple(_LOSS_DEFAULTS)
 _TERM_OPTIONS = tuple(key for key in TermOptions.__annotations__ if key not in ("critic", "name", "weight"))
+_INSTEAD = "or train with critics: under train: of BasicSR, with recipes/sr.py, or in a loop of your own"
 
 
 class Registry(Protocol):
@@ -64,37 +65,6 @@ class Registry(Protocol):
         """Whether a name is taken."""
 
 
-class Forward(logging.Handler):
-    """Hands perceptloss's log records to a host's logger, which writes the log file of a run.
-
-    Args:
-        host: The name of its logger, which is that of its package.
-    """
-
-    def __init__(self, host: str) -> None:
-        super().__init__()
-        self.host = host
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Pass a record on; those of other ranks, which hosts silence, too, as the NaN may be theirs."""
-        logger = logging.getLogger(self.host)
-        if not logger.isEnabledFor(record.levelno):
-            if record.levelno < logging.WARNING:
-                return
-            record = copy.copy(record)
-            record.msg = f"(not on rank 0) {record.msg}"
-        for handler in logger.handlers:  # its own alone: the root's get the record anyway
-            if record.levelno >= handler.level:
-                handler.handle(record)
-
-
-def forward_log(registry: Registry) -> None:
-    """Let what perceptloss logs go to the logger of the package that a registry is from; may be repeated."""
-    host, ours = type(registry).__module__.partition(".")[0], logging.getLogger("perceptloss")
-    if not any(isinstance(handler, Forward) and handler.host == host for handler in ours.handlers):
-        ours.addHandler(Forward(host))
-
-
 class HostLoss(Hidden):
     """A `CriticLoss` as a host expects it; `loss_class` makes the classes to register.
 
@@ -103,7 +73,9 @@ class HostLoss(Hidden):
         loss_weight: Factor of the whole loss. Where the host weighs, it is only stored and may
             be negative, which such hosts give a meaning of their own.
         options: Options of `CriticLoss`; for the class of one critic also its term's keys
-            (shape, tolerance, start, ramp, crop, precision, weights).
+            (shape, tolerance, start, ramp, crop, precision, weights). A `share` is one of an L1 loss of weight
+            `pixel_weight` in another slot, times `loss_weight`. A host that only calls its losses lets no critic
+            learn and measures no budget: `joint` and `budget` are refused.
 
     Attributes:
         step: Training step for schedules and crops. None: optimizer steps are counted, which starts anew
@@ -127,6 +99,7 @@ class HostLoss(Hidden):
         sign = "" if self.weighs == "host" else "positive "
         if not (is_number and math.isfinite(loss_weight) and (loss_weight if sign else abs(loss_weight)) > 0):
             problems.append(f"loss_weight must be a {sign}number other than 0, got {loss_weight!r}")
+        problems += _unattended(terms, options)
         try:
             if problems:  # then the rest is only read: weights may be missing
                 parse_loss(terms, **{**_LOSS_DEFAULTS, **options})
@@ -151,7 +124,8 @@ class HostLoss(Hidden):
         if critics is not None:
             problems.append(f"'critics' goes with type CriticLoss; {type(self).__name__} is {self.critic!r} alone")
         term = {key: options[key] for key in options if key in _TERM_OPTIONS}
-        return [{"critic": self.critic, "weight": 1.0, **term}], rest, problems
+        size = {} if "share" in term else {"weight": 1.0}
+        return [{"critic": self.critic, **size, **term}], rest, problems
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor | tuple[Tensor, None]:
         """The loss of restored images.
@@ -205,6 +179,19 @@ class HostLoss(Hidden):
         if kind.__module__ != __name__:
             return copyreg.__newobj__, (kind,), vars(self)  # type: ignore[attr-defined]
         return _blank, (kind.__name__, kind.critic, kind.weighs, kind.returns), vars(self)
+
+
+def _unattended(terms: Any, options: Mapping[str, Any]) -> list[str]:
+    """What only a host serves that does more than call its losses."""
+    rows = terms.items() if isinstance(terms, Mapping) else enumerate(terms) if isinstance(terms, list) else ()
+    problems = [
+        f"{row.get('critic', place)}: no critic learns in this host: leave 'joint' out and give weights, {_INSTEAD}"
+        for place, row in rows
+        if isinstance(row, Mapping) and row.get("joint") not in (None, False)
+    ]
+    if options.get("budget") is not None:
+        problems.append(f"budget: this host never tells what is spent: give smaller weights or shares, {_INSTEAD}")
+    return problems
 
 
 def frames(images: Tensor) -> Tensor:
@@ -263,7 +250,7 @@ def add(registry: Registry, objects: Mapping[str, Any]) -> tuple[str, ...]:
     for name, item in objects.items():
         if name not in taken:
             registry.register(item) if register_module is None else register_module(name=name, module=item)
-    forward_log(registry)
+    forward_log(type(registry).__module__.partition(".")[0])
     return tuple(objects)
 
 

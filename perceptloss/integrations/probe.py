@@ -22,7 +22,7 @@ def probe(loss: CriticLoss, device: torch.device, side: int | None = None) -> tu
     Args:
         loss: The loss to be proven.
         device: Where to put the images.
-        side: Their side in pixels; the smallest one from 64 on that every term accepts if left out.
+        side: Their side in pixels; if left out, the smallest one of which every term sees 64 and accepts what it sees.
 
     Returns:
         x and y, (2, 3, side, side).
@@ -31,7 +31,7 @@ def probe(loss: CriticLoss, device: torch.device, side: int | None = None) -> tu
     if side is None:
         step = math.lcm(*(card.multiple_of for card in cards))
         least = max([64, *(card.min_size for card in cards), *(term.spec.crop or 0 for term in loss.terms)])
-        side = math.ceil(least / step) * step
+        side = math.ceil(least / step) * step + loss.shift
     channels = max((card.channels for card in cards), default=3)
     generator = torch.Generator("cpu").manual_seed(0)
     coarse = torch.rand(1, channels, 9, 9, generator=generator, device="cpu")

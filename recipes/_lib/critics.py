@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,13 +12,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from _lib.data import strip_of
+from _lib.networks import restore
 from perceptloss import CriticLoss, create_critic
 from perceptloss.integrations.probe import probe
 from perceptloss.loss.budget import Budget, walk_back
 from perceptloss.output.files import replacing
 from perceptloss.runs import loop
 from perceptloss.runs.images import Pair
-from perceptloss.runs.options import Loss
+from perceptloss.runs.options import Loss, Model
 
 __all__ = ["Spender", "Strips", "build_critics", "deliver_critics", "settle_budget", "watch_budget"]
 
@@ -58,16 +60,19 @@ class Strips:
     Attributes:
         pairs: Low-quality parts, (3, h, w), and ground truth.
         names: Critics of the budget.
+        restored: Enlarges a low-quality part by a network.
     """
 
     pairs: Sequence[tuple[Tensor, Tensor]]
     names: Sequence[str]
+    restored: Callable[[nn.Module, Tensor], Tensor]
 
     @classmethod
-    def cut(cls, images: Sequence[Pair], budget: Mapping[str, Any], scale: int, patch: int) -> Strips:
+    def cut(cls, images: Sequence[Pair], budget: Mapping[str, Any], model: Model, patch: int) -> Strips:
         """Of as many images as are enough, evenly chosen; none without a budget."""
         chosen = images[:: max(1, len(images) // _STRIPS)][:_STRIPS] if budget else []
-        return cls([strip_of(pair, scale, patch) for pair in chosen], tuple(budget))
+        restored = partial(restore, scale=model.scale, multiple=model.multiple_of)
+        return cls([strip_of(pair, model.scale, patch) for pair in chosen], tuple(budget), restored)
 
     @torch.no_grad()
     def scores(self, network: nn.Module, device: torch.device) -> dict[str, float]:
@@ -76,7 +81,7 @@ class Strips:
         critics = {name: create_critic(name).to(device) for name in self.names}
         totals = dict.fromkeys(self.names, 0.0)
         for lq, gt in self.pairs:
-            x, y = network(lq[None].to(device)).float().clamp(0, 1), gt[None].to(device)
+            x, y = self.restored(network, lq.to(device))[None].clamp(0, 1), gt[None].to(device)
             for name, critic in critics.items():
                 totals[name] += float(critic(x, y)) / len(self.pairs)
         network.train()

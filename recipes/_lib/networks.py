@@ -1,4 +1,4 @@
-"""Restorers: networks of ours and BasicSR's by name, their weight files, and running them on whole images."""
+"""Restorers: networks of ours, BasicSR and spandrel by name, their weight files, and running them on whole images."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from perceptloss.errors import ConfigError, WeightsError, near
+from perceptloss.integrations.networks import find_network
 from perceptloss.networks.restorers import RFDN, Compact
 from perceptloss.output.files import replacing
 from perceptloss.output.tensors import sort_metadata
@@ -31,17 +32,21 @@ _OURS: Final[dict[str, type[nn.Module]]] = {"Compact": Compact, "RFDN": RFDN}
 def _architecture(name: str) -> type[nn.Module]:
     if name in _OURS:
         return _OURS[name]
+    known = dict(_OURS)
+    ours = " and ".join(_OURS)
     try:
         import perceptloss.integrations.basicsr  # noqa: F401 - makes BasicSR importable, and fills its registry
     except ImportError as error:
-        ours = " and ".join(_OURS)
-        raise ConfigError([f"model.arch: {name!r} is not one of ours ({ours}), and {error}"], "model") from None
-    from basicsr.utils.registry import ARCH_REGISTRY
+        problem = f"{name!r} is not one of ours ({ours}), and {error}"
+    else:
+        from basicsr.utils.registry import ARCH_REGISTRY
 
-    known = {**{key.removesuffix("_basicsr"): entry for key, entry in ARCH_REGISTRY}, **_OURS}
-    if name not in known:
-        raise ConfigError([f"model.arch: neither we nor BasicSR have {name!r}{near(name, known, 1)}"], "model")
-    return known[name]
+        known |= {key.removesuffix("_basicsr"): entry for key, entry in ARCH_REGISTRY if key not in _OURS}
+        problem = f"neither we, nor BasicSR, nor spandrel have {name!r}{near(name, known, 1)}"
+    found = known.get(name) or find_network(name)
+    if found is None:
+        raise ConfigError([f"model.arch: {problem}"], "model")
+    return found
 
 
 def build_network(model: Model, side: int) -> nn.Module:

@@ -165,6 +165,75 @@ def test_a_number_that_yaml_reads_as_text_is_explained():
     train = yaml.safe_load("critics: [{critic: gmsd, weight: !!float 1e-4}]")
     assert read_plan(options(**train)).loss.terms[0].spec.weight == 1e-4
 
+    train = yaml.safe_load("critics: [{critic: patch, weights: null, share: 1e-1, joint: {lr: 5e-4}}]")
+    found = problems(options(**train))
+    assert {
+        "YAML reads 1e-1 as text: write share: !!float 1e-1",
+        "YAML reads 5e-4 as text: write lr: !!float 5e-4",
+    } <= {problem.rpartition(": YAML")[2] or problem for problem in found}
+
+
+L1 = {"type": "L1Loss", "loss_weight": 0.01, "reduction": "mean"}
+
+
+@pytest.mark.parametrize(
+    ("pixel", "given", "weight", "said"),
+    [
+        (L1, None, 0.01, "train.pixel_opt, an L1 loss of weight 0.01"),
+        ({"type": "CharbonnierLoss"}, None, 1.0, "train.pixel_opt, an L1 loss of weight 1"),
+        (L1, 2, 2, "an L1 loss of weight 2, as pixel_weight says"),
+        (L1 | {"type": "MSELoss"}, None, 1.0, "though train.pixel_opt is MSELoss of weight 0.01, reduction mean"),
+        (L1 | {"reduction": "sum"}, None, 1.0, "though train.pixel_opt is L1Loss of weight 0.01, reduction sum"),
+        (None, None, 1.0, "an L1 loss of weight 1, though train.pixel_opt is missing: set pixel_weight in critic_opt"),
+    ],
+)
+def test_shares_are_relative_to_the_l1_loss_of_the_config(pixel, given, weight, said):
+    given = {} if given is None else {"pixel_weight": given}
+    plan = read_plan(options(critics=[{"critic": "gmsd", "share": 0.2}], pixel_opt=pixel, critic_opt=given))
+    assert plan.loss._shares.pixel_weight == weight
+    assert said in plan.relative
+    assert read_plan(options(critics=[GMSD], pixel_opt=pixel, critic_opt=given)).relative is None
+
+
+def with_budget(budget, **changes):
+    opt = options(critics=[GMSD | {"start": 500}], critic_opt={"budget": budget}, total_iter=1000)
+    opt["datasets"] |= {"val": {"name": "Set14", "phase": "val"}, "val_2": {"name": "Set5", "phase": "val"}}
+    opt["val"] = {"val_freq": 5e2, "metrics": {"crisp": {"type": "calculate_psnr", "crop_border": 4}}}
+    return opt | changes
+
+
+@pytest.mark.parametrize(
+    ("budget", "metric"),
+    [
+        ({"psnr": -0.5}, {"type": "calculate_psnr", "crop_border": 4}),
+        ({"lpips-alex": 0.01}, {"type": "calculate_critic", "critic": "lpips-alex"}),
+        ({"ms-ssim": -0.01}, {"type": "calculate_critic_ms_ssim"}),
+    ],
+)
+def test_a_budget_follows_the_metric_that_measures_it(budget, metric):
+    opt = with_budget(budget)
+    opt["val"]["metrics"] = {"other": {"type": "calculate_critic", "critic": "gmsd"}, "mine": metric}
+    spending = read_plan(opt).spending
+    assert spending.sources == dict.fromkeys(budget, "mine")
+    assert (spending.dataset, spending.start, spending.end) == ("Set14", 500, 1000)
+
+
+def test_a_budget_that_nothing_measures_is_refused_at_once():
+    opt = with_budget({"psnr": -0.5, "ssim": -0.01}, val={"val_freq": 1000, "metrics": {}})
+    found = problems(opt)
+    assert "no metric under val.metrics measures 'psnr'; add psnr: {type: calculate_psnr, crop_border: 4}" in found[0]
+    assert "add ssim: {type: calculate_critic, critic: ssim}" in found[1]
+    assert "term 'gmsd' starts at 500, before the first validation (val_freq 1000)" in found[2]
+    assert "give datasets.val and val.val_freq" in problems(with_budget({"psnr": -0.5}, datasets={}, val=None))[0]
+
+
+def test_a_budget_of_the_wrong_sign_is_listed_with_the_rest():
+    opt = with_budget({"psnr": 0.5, "niqe": -1})
+    opt["train"]["critic_opt"] |= {"grad": "fuse", "budget_most": 0}
+    found = "\n".join(problems(opt))
+    for part in ("budget: 'psnr': higher is better", "'niqe' does not", "budget_most must be", "grad must be one of"):
+        assert part in found
+
 
 def test_patches_too_small_for_a_critic_are_found_whenever_it_starts():
     late = {"critic": "fake-large", "weight": 1.0, "start": 90_000}
@@ -178,6 +247,8 @@ def test_patches_too_small_for_a_critic_are_found_whenever_it_starts():
     assert "a multiple of 8" in problems(opt)[0]
     opt["train"]["critics"][0]["crop"] = 24
     assert read_plan(opt) is not None
+    opt["train"]["critic_opt"] = {"shift": 16}
+    assert "it would see 20x20 (gt_size 36 and shift 16)" in problems(opt)[0]
 
 
 def test_labels_and_critics_that_do_not_fit_basicsr():

@@ -336,3 +336,103 @@ def test_a_joint_critic_beside_a_discriminator():
     log = step(model, 1)
     assert log["l_patch_joint_rank"] > 0
     assert log["l_d_real"] > 0
+
+
+class Loader(list):
+    """A validation set that gives the same two images each time."""
+
+    def __init__(self, name="held-out"):
+        data = batch(seed=9)
+        super().__init__(
+            {"lq": data["lq"][i, None], "gt": data["gt"][i, None], "lq_path": [f"{i}.png"]} for i in (0, 1)
+        )
+        self.dataset = type("Dataset", (), {"opt": {"name": name}})
+
+
+def with_budget():
+    opt = options(
+        "CriticSRModel",
+        critics=[{"critic": "gmsd", "share": 0.9, "start": 2}],
+        critic_opt={"budget": {"psnr": -1e-4}},
+        total_iter=6,
+        ema_decay=0,
+    )
+    opt["datasets"] |= {"val": {"name": "held-out"}, "val_2": {"name": "other"}}
+    opt["val"] = {"val_freq": 2, "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 2}}}
+    opt["path"]["training_states"] = "nowhere"
+    return opt
+
+
+def validate(model, number, name="held-out"):
+    model.validation(Loader(name), number, None, False)
+    return model.metric_results["psnr"]
+
+
+def test_a_budget_follows_the_validation_of_the_first_set(tmp_path, log):
+    torch.manual_seed(1)
+    model = build_model(with_budget())
+    model.opt["path"]["training_states"] = str(tmp_path)
+    budget = model.cri_pix.critics.budget
+    step(model, 1)
+    validate(model, 1)
+    step(model, 2)
+    start = validate(model, 2)  # the last one before the critics do anything
+    assert budget.start == {"psnr": start}
+    assert validate(model, 2, "other") == start
+    step(model, 3)
+    model.save_training_state(0, 3)
+    with torch.no_grad():
+        model.net_g.conv_last.bias.add_(0.2)
+    spent = validate(model, 3)
+    assert budget.spent == pytest.approx((start - spent) / 1e-4)
+    assert budget.factor == pytest.approx(0.5, abs=0.01)  # the most that one measurement takes away
+    assert budget.must_project
+    assert any("factor of their weights 0.49" in line and f"(start {start:.4f})" in line for line in log)
+
+    resumed = build_model(with_budget())
+    resumed.opt["path"]["training_states"] = str(tmp_path)
+    resumed.resume_training(torch.load(tmp_path / "3.state", weights_only=True))
+    assert resumed.cri_pix.critics.budget.state() == budget.state()  # with the validation after the save
+    assert not any("at the end" in line for line in log)
+    validate(model, 7)
+    assert any("% of their budget at the end: take an earlier checkpoint" in line for line in log)
+
+
+def test_less_budget_makes_smaller_weights():
+    torch.manual_seed(1)
+    model = build_model(with_budget())
+    step(model, 1)
+    validate(model, 1)
+    full = step(model, 3)["l_gmsd"]
+    model.cri_pix.critics.budget.factor = 0.25
+    assert step(model, 3)["l_gmsd"] == pytest.approx(0.25 * full, rel=0.2)
+
+
+def test_a_model_without_means_of_its_metrics_cannot_hold_a_budget():
+    model = build_model(with_budget())
+    model.nondist_validation = lambda *_: None
+    with pytest.raises(ConfigError, match="keeps no mean of 'psnr' in metric_results"):
+        model.validation(Loader(), 2, None, False)
+
+
+def test_what_shares_are_relative_to_is_said_at_the_start(log):
+    pixel = {"type": "L1Loss", "loss_weight": 0.01, "reduction": "mean"}
+    build_model(options(critics=[JOINT, {"critic": "gmsd", "share": 0.2}], pixel_opt=pixel))
+    (said,) = (line for line in log if "Critics beside" in line)
+    assert "l_patch: weight 0.1, learning, softplus of patch" in said
+    assert "l_gmsd: share 0.2, deficit of" in said or "l_gmsd: share 0.2, distance of" in said
+    assert "shares are those of the gradient beside train.pixel_opt, an L1 loss of weight 0.01" in said
+
+
+def test_a_share_is_kept_beside_the_pixel_loss_of_the_config():
+    pixel = {"type": "L1Loss", "loss_weight": 0.01, "reduction": "mean"}
+    torch.manual_seed(1)
+    model = build_model(options(critics=[{"critic": "gmsd", "share": 0.5}], pixel_opt=pixel))
+    data = batch()
+    output = model.net_g(data["lq"]).detach().requires_grad_()
+    l1 = 0.01 * (output - data["gt"]).abs().mean()
+    (of_pixel,) = torch.autograd.grad(l1, output)
+    (of_critic,) = torch.autograd.grad(
+        model.cri_pix(output, data["gt"]) - model.cri_pix.pixel(output, data["gt"]), output
+    )
+    torch.testing.assert_close(of_critic.norm(), of_pixel.norm(), rtol=1e-2, atol=0)

@@ -10,6 +10,7 @@ import torch
 from bsr import FLAKY_EXIT, launch, log_of, rows, scalars, shrunk, write_photographs
 
 MSR, GAN, LINES = "train_msrresnet_x4_critics.yml", "train_esrgan_x4_critics.yml", "train_msrresnet_x4_registry.yml"
+JOINT = "train_msrresnet_x4_joint.yml"
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +115,56 @@ def test_other_recipes_train(recipe, losses, photographs, tmp_path):
     assert [key for key in steps[4] if key.startswith("l_")][: len(losses)] == losses
     assert all(steps[4][key] > 0 for key in losses)
     assert (tmp_path / "experiments" / opt["name"] / "models" / "net_g_latest.pth").is_file()
+
+
+def learned(folder, name, step, rank=0):
+    """What the critics of a process had learned at an iteration."""
+    file = folder / "experiments" / name / "training_states" / f"{step}.critics{rank}"
+    return torch.load(file, weights_only=True)
+
+
+@pytest.mark.thorough
+def test_a_joint_critic_and_a_budget_go_through_a_stop(photographs, tmp_path):
+    opt = shrunk(JOINT, photographs)
+    done = launch(tmp_path, opt)
+    assert done.returncode == 0, done.stderr[-3000:]
+    log = log_of(tmp_path, opt["name"])
+    assert "l_patch: share 0.2, learning, softplus of patch|weights:random" in log
+    assert "shares are those of the gradient beside train.pixel_opt, an L1 loss of weight 1" in log
+    psnr = scalars(tmp_path, opt["name"])["metrics/Set14/psnr"]
+    before = learned(tmp_path, opt["name"], 4)
+    assert before["budget"]["start"]["psnr"] == pytest.approx(psnr[2], abs=1e-4)
+    assert before["budget"]["spent"] == pytest.approx((psnr[4] - psnr[2]) / -0.5, abs=1e-3)  # validated after the save
+    assert set(before["shares"]) == {"lpips-vgg", "patch"}
+    row = rows(log)[4]
+    assert row["l_patch_joint_rank"] > 0
+    assert row["share_patch"] + row["share_lpips-vgg"] == pytest.approx(1.0, abs=1e-3)
+
+    opt["train"]["total_iter"] = 6
+    done = launch(tmp_path, opt, "--auto_resume")
+    assert done.returncode == 0, done.stderr[-3000:]
+    after = learned(tmp_path, opt["name"], 6)
+    assert after["budget"]["start"] == before["budget"]["start"]
+    steps = [state["joint"]["patch"]["steps"] for state in (before, after)]
+    assert steps[1] == steps[0] + 2
+    models = tmp_path / "experiments" / opt["name"] / "models"
+    assert not [key for key in torch.load(models / "net_g_6.pth", weights_only=True)["params"] if "patch" in key]
+
+
+@pytest.mark.thorough
+def test_two_processes_keep_one_critic_and_one_budget(photographs, tmp_path):
+    opt = shrunk(JOINT, photographs)
+    for _ in range(2):
+        done = launch(tmp_path, opt, processes=2)
+        if done.returncode == 0 or FLAKY_EXIT not in done.stderr:
+            break
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (learned(tmp_path, opt["name"], 4, rank) for rank in (0, 1))
+    assert first["budget"] == second["budget"]
+    assert first["budget"]["spent"] != 0
+    assert first["shares"] == second["shares"]
+    critics = [state["joint"]["patch"]["parameters"] for state in (first, second)]
+    assert all(torch.equal(one, two) for one, two in zip(*critics, strict=True))
 
 
 @pytest.mark.thorough

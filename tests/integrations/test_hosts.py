@@ -243,6 +243,40 @@ def test_a_schedule_without_iterations_is_announced(images, caplog):
     assert loss(*images).item() == 0.0
 
 
+def test_what_needs_more_than_calls_is_refused_with_what_to_do():
+    patch = {"critic": "patch", "weights": None, "weight": 0.1}
+    with pytest.raises(ConfigError) as caught:
+        loss_class(weighs="host")(critics=[patch | {"joint": {"lr": 1e-3}}], budget={"psnr": -0.5}, grad="fuse")
+    joint, budget = (problem for problem in caught.value.problems if "this host" in problem)
+    assert joint.startswith("patch: no critic learns in this host")
+    assert "recipes/sr.py" in joint
+    assert "smaller weights or shares" in budget
+    assert any("grad must be one of" in problem for problem in caught.value.problems)
+    for wrong in ({"critics": {"patch": {**patch, "joint": {}}}}, {"critics": [patch | {"joint": True}]}):
+        with pytest.raises(ConfigError, match="no critic learns"):
+            loss_class()(**wrong)
+    with pytest.raises(ConfigError, match="no critic learns"):
+        loss_class("critic_mini_nr", critic="mini-nr")(joint=True)
+    loss_class()(critics=[patch | {"joint": False}])
+
+
+@pytest.mark.parametrize("weighs", ["loss", "host"])
+def test_a_share_is_one_of_an_l1_loss_in_another_slot(images, weighs):
+    x, y = images
+    one = loss_class("critic_gmsd", critic="gmsd", weighs=weighs)(share=0.25, pixel_weight=0.5, shift=8)
+    two = loss_class(weighs=weighs)(critics={"gmsd": {"share": 0.25}}, pixel_weight=0.5, shift=8)
+    pixel = gradient(0.5 * (x - y).abs().mean(), x).norm()
+    for loss in (one, two):
+        norm = gradient(loss(x, y), x).norm()
+        torch.testing.assert_close(norm / (norm + pixel), torch.tensor(0.25), rtol=1e-3, atol=0)
+
+
+def test_a_shift_leaves_the_first_call_images_that_are_large_enough(images):
+    loss = loss_class()(critics={"fake-large": 1.0}, shift=8)
+    big = torch.rand(1, 3, 170, 170)
+    assert loss(big.clone().requires_grad_(), big).item() == 0.0
+
+
 def test_range_of_hosts_that_work_from_minus_one_to_one(images):
     x, y = images
     loss = loss_class()(critics={"gmsd": 1.0}, input_range=[-1, 1])

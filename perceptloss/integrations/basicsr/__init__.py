@@ -25,6 +25,8 @@ without a GPU, and registers three ways to use critics:
 A critic with `joint: true` goes on learning beside the generator, in any of BasicSR's models; `CriticSRModel` and
 `CriticSRGANModel` are SRModel and SRGANModel under names that say so.
 
+`network_g` may also name a network of spandrel, where that is installed: HAT, SPAN, NAFNet and others.
+
 Critics are also metrics: `calculate_critic` and `calculate_critic_<name>` under `val.metrics`.
 """
 
@@ -48,11 +50,13 @@ except ImportError as error:
     ) from error
 
 # not before the shim
-from basicsr.utils.registry import LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY  # noqa: E402
+from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY  # noqa: E402
 
+from perceptloss.errors import ConfigError  # noqa: E402
 from perceptloss.integrations.basicsr.model import with_critics  # noqa: E402
 from perceptloss.integrations.hosts import register_losses  # noqa: E402
 from perceptloss.integrations.metrics import calculate_critic, register_metrics  # noqa: E402
+from perceptloss.integrations.networks import find_network  # noqa: E402
 
 __all__ = ["calculate_critic", "install", "train_pipeline", "with_critics"]
 
@@ -69,6 +73,8 @@ def install() -> None:
     _train.load_resume_state = shim.load_resume_state
     if not hasattr(MODEL_REGISTRY.get, "without_critics"):
         MODEL_REGISTRY.get = _hooked(MODEL_REGISTRY.get)
+    if not hasattr(ARCH_REGISTRY.get, "without_packages"):
+        ARCH_REGISTRY.get = _with_packages(ARCH_REGISTRY.get)
 
 
 def _hooked(get: Callable[..., type]) -> Callable[..., type]:
@@ -78,6 +84,25 @@ def _hooked(get: Callable[..., type]) -> Callable[..., type]:
 
     vars(get_with_critics)["without_critics"] = get
     return get_with_critics
+
+
+def _with_packages(get: Callable[..., type]) -> Callable[..., type]:
+    """Look for networks in other packages, too; not registered, so that a fork may still register its own."""
+
+    @wraps(get)
+    def get_anywhere(name: str, suffix: str = "basicsr") -> type:
+        if name in ARCH_REGISTRY or f"{name}_{suffix}" in ARCH_REGISTRY:
+            return get(name, suffix)
+        found = find_network(name)
+        if found is None:
+            raise ConfigError(
+                [f"neither BasicSR nor an installed package has {name!r}; spandrel has HAT, SPAN, NAFNet and others"],
+                "network_g",
+            )
+        return found
+
+    vars(get_anywhere)["without_packages"] = get
+    return get_anywhere
 
 
 install()

@@ -23,8 +23,12 @@ from perceptloss.integrations.basicsr.options import Plan, patch_size, read_plan
 from perceptloss.integrations.basicsr.slot import CriticSlot
 from perceptloss.integrations.hosts import HostLoss
 from perceptloss.integrations.probe import probe
+from perceptloss.loss.terms import Term
+from perceptloss.output.files import replacing
 
 __all__ = ["Guest", "with_critics"]
+
+_HOOKED = ("optimize_parameters", "reduce_loss_dict", "validation", "save_training_state", "resume_training")
 
 
 class Guest:
@@ -50,7 +54,7 @@ class Guest:
         self._unused = 0  # iterations without an evaluation, until the first one
         if self._is_alone:  # SRModel insists on a pixel or a perceptual loss
             opt["train"]["pixel_opt"] = {"type": "L1Loss", "loss_weight": 0.0, "reduction": "mean"}
-        for method in ("optimize_parameters", "reduce_loss_dict", "save_training_state", "resume_training"):
+        for method in _HOOKED:
             if hasattr(model, method):
                 setattr(model, method, partial(getattr(self, f"_{method}"), getattr(model, method)))
 
@@ -93,10 +97,12 @@ class Guest:
         lines = [
             f"score_{term.label}: only watched, {term.signature}"
             if term.spec.monitor
-            else f"l_{term.label}: weight {term.spec.weight:g}, {term.spec.shape} of {term.signature}, "
+            else f"l_{term.label}: {_size(term)}, {term.spec.shape} of {term.signature}, "
             f"gradient norm {norms[term.label]:.2e} on the test pattern"
             for term in plan.loss.terms
         ]
+        if plan.relative is not None:
+            lines.append(f"shares are those of the gradient beside {plan.relative}")
         if "share" in plan.extras:
             lines.append(f"share_*: measured at each iteration that is a multiple of {plan.loss.share_every}")
         text = "".join(f"\n\t{line}" for line in lines)
@@ -132,10 +138,25 @@ class Guest:
                     [f"model {self.name} never evaluates cri_pix, so the critics train nothing"], "train.critics"
                 )
 
+    def _validation(
+        self, inner: Callable[..., None], dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool = False
+    ) -> None:
+        inner(dataloader, current_iter, tb_logger, save_img)
+        spending = self.plan.spending if self.plan is not None else None
+        if spending is None or not spending.follow(self.model, dataloader.dataset.opt["name"], current_iter, tb_logger):
+            return
+        if (file := self._state_file(current_iter)).is_file():  # BasicSR saves before it validates
+            self._save_critics(file)
+
     def _save_training_state(self, inner: Callable[[int, int], None], epoch: int, current_iter: int) -> None:
         inner(epoch, current_iter)
         if self.slot is not None and self.slot.critics.is_learning and current_iter != -1:
-            torch.save(self.slot.critics.state_dict(), self._state_file(current_iter))
+            self._save_critics(self._state_file(current_iter))
+
+    def _save_critics(self, file: Path) -> None:
+        assert self.plan is not None
+        with replacing(file) as draft:
+            torch.save(self.plan.loss.state_dict(), draft)
 
     def _resume_training(self, inner: Callable[[dict[str, Any]], None], resume_state: dict[str, Any]) -> None:
         inner(resume_state)
@@ -160,6 +181,12 @@ class Guest:
         log = inner(self.slot.untangle(losses))
         log.update(self.slot.watched())
         return log
+
+
+def _size(term: Term) -> str:
+    spec = term.spec
+    how = f"weight {spec.weight:g}" if spec.share is None else f"share {spec.share:g}"
+    return f"{how}, learning" if spec.joint is not None else how
 
 
 @cache

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from perceptloss.errors import ConfigError, PerceptlossError, near
+from perceptloss.integrations.basicsr.budget import Spending, find_spending
 from perceptloss.integrations.hosts import LOSS_OPTIONS, identifier
+from perceptloss.loss.budget import budget_problems
 from perceptloss.loss.critic_loss import CriticLoss
+from perceptloss.loss.joint.options import JointOptions
 from perceptloss.registry import list_critics
 
 __all__ = ["Plan", "grey_output", "patch_size", "read_plan"]
 
 _BLOCKS = ("critics", "critic_opt")
+_L1 = ("L1Loss", "CharbonnierLoss")  # whose gradient is a sign almost everywhere
 _EXTRAS = ("score", "share")
+_NUMBERS = ("weight", "share", "tolerance", *JointOptions.__annotations__)
 _GENERATOR = ("pix", "percep", "style", "gan", "ldl", "feat", "path")
 _RESERVED = {"pix", "percep", "style", "d_real", "d_fake", *(f"g_{part}" for part in _GENERATOR)}  # l_<name> of BasicSR
 
@@ -28,10 +34,14 @@ class Plan:
     Attributes:
         loss: The critics.
         extras: What is logged beside the weighted losses: `score`, `share`.
+        relative: What shares are relative to, as a sentence; None where no term has one.
+        spending: How the budget is followed; None without one.
     """
 
     loss: CriticLoss
     extras: tuple[str, ...] = ()
+    relative: str | None = None
+    spending: Spending | None = None
 
 
 def read_plan(opt: Mapping[str, Any]) -> Plan | None:
@@ -71,15 +81,49 @@ def read_plan(opt: Mapping[str, Any]) -> Plan | None:
     problems += _numbers_as_text(critics)
     if "share" in extras and options.get("share_every") == 0:
         problems.append("train.critic_opt: log: [share] never comes with share_every: 0, which measures none")
+    pixel_weight, relative = _l1_beside(train.get("pixel_opt") or {}, options.get("pixel_weight"))
+    options["pixel_weight"] = pixel_weight
+    problems += _without_budget(options)
     loss = _build(critics, {key: value for key, value in options.items() if key in known}, problems)
+    spending = None
     if loss is not None:
         problems += _unusable(loss, opt)
+        spending = find_spending(opt, loss, problems)
         is_watched_only = all(term.spec.monitor for term in loss.terms)
         if is_watched_only and not any(train.get(slot) for slot in ("pixel_opt", "perceptual_opt", "gan_opt")):
             problems.append("train.critics only watch, and there is no other loss, so nothing would be trained")
     if problems or loss is None:
         raise ConfigError(problems, "the BasicSR config")
-    return Plan(loss, extras)
+    has_shares = any(term.spec.share is not None for term in loss.terms)
+    return Plan(loss, extras, relative if has_shares else None, spending)
+
+
+def _l1_beside(pixel: Mapping[str, Any], given: Any) -> tuple[Any, str]:
+    """Weight of the L1 loss that shares are relative to, and a sentence that says so.
+
+    Args:
+        pixel: `train.pixel_opt`; empty if there is none.
+        given: `critic_opt.pixel_weight`, None if the config leaves it to `train.pixel_opt`.
+    """
+    if given is not None:
+        return given, f"an L1 loss of weight {given}, as pixel_weight says"
+    kind, weight, reduction = pixel.get("type"), pixel.get("loss_weight", 1.0), pixel.get("reduction", "mean")
+    is_positive = isinstance(weight, (int, float)) and math.isfinite(weight) and weight > 0
+    if kind in _L1 and reduction == "mean" and is_positive:
+        return weight, f"train.pixel_opt, an L1 loss of weight {weight:g}"
+    found = f"is {kind} of weight {weight}, reduction {reduction}" if pixel else "is missing"
+    return 1.0, f"an L1 loss of weight 1, though train.pixel_opt {found}: set pixel_weight in critic_opt to change that"
+
+
+def _without_budget(options: dict[str, Any]) -> list[str]:
+    """What is wrong with the budget, which is then taken out."""
+    budget, most = options.get("budget"), options.get("budget_most", 1.0)
+    found = [] if budget is None else [f"train.critic_opt.budget: {problem}" for problem in budget_problems(budget)]
+    if isinstance(most, bool) or not isinstance(most, (int, float)) or not most > 0:
+        found.append(f"train.critic_opt.budget_most must be a number above 0, got {most!r}")
+    if found:
+        options.update(budget=None, budget_most=1.0)
+    return found
 
 
 def _build(critics: Any, options: dict[str, Any], problems: list[str]) -> CriticLoss | None:
@@ -115,8 +159,10 @@ def _hyphens(train: Mapping[str, Any]) -> Iterator[str]:
 def _numbers_as_text(critics: Any) -> Iterator[str]:
     rows = critics.values() if isinstance(critics, Mapping) else critics if isinstance(critics, list) else ()
     for row in rows:
-        for key, value in row.items() if isinstance(row, Mapping) else (("weight", row),):
-            if key in ("weight", "tolerance") and isinstance(value, str):
+        entries = row if isinstance(row, Mapping) else {"weight": row}
+        joint = entries.get("joint")
+        for key, value in (*entries.items(), *(joint.items() if isinstance(joint, Mapping) else ())):
+            if key in _NUMBERS and isinstance(value, str):
                 with suppress(ValueError):
                     float(value)
                     yield f"YAML reads {value} as text: write {key}: !!float {value}"
@@ -168,6 +214,8 @@ def grey_output(opt: Mapping[str, Any]) -> str | None:
 def _unusable(loss: CriticLoss, opt: Mapping[str, Any]) -> Iterator[str]:
     """Terms that could not run, or not be logged, found now and not at the step where they start."""
     size, grey = patch_size(opt), grey_output(opt)
+    seen = None if size is None else size - loss.shift
+    cut = f" and shift {loss.shift}" if loss.shift else ""
     for term in loss.terms:
         card = term.critic.card
         if term.label in _RESERVED:
@@ -176,12 +224,12 @@ def _unusable(loss: CriticLoss, opt: Mapping[str, Any]) -> Iterator[str]:
             yield f"term {term.label!r}: critic {card.name!r} judges stereo pairs, BasicSR's models give single images"
         elif grey and term.spec.grey != "replicate":
             yield f"term {term.label!r}: {grey}, but critics judge colour images: say grey: replicate in critic_opt"
-        if size is None:
+        if seen is None:
             continue
-        side = size if term.spec.crop is None else min(size, term.spec.crop)
+        side = seen if term.spec.crop is None else min(seen, term.spec.crop)
         if side < card.min_size or side % card.multiple_of:
             multiple = f", a multiple of {card.multiple_of}" if card.multiple_of > 1 else ""
             yield (
                 f"term {term.label!r}: critic {card.name!r} needs sides of at least {card.min_size}{multiple}, "
-                f"but it would see {side}x{side} (gt_size {size})"
+                f"but it would see {side}x{side} (gt_size {size}{cut})"
             )
