@@ -49,6 +49,16 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--set", type=Path, metavar="FOLDER", help="for `trunks`: a scored set to learn from")
     parser.add_argument("--exam", type=Path, metavar="FOLDER", help="for `trunks`: a scored set of other photographs")
     parser.add_argument("--opinions", type=Path, metavar="CSV", help="for `trunks`: people's, columns image and mos")
+    parser.add_argument("--val", type=Path, metavar="FOLDER", help="for `quality`: photographs that no run sees")
+    parser.add_argument(
+        "--train", type=Path, metavar="FOLDER", help="for `quality`: to train on; the recipe's if left out"
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/quality"), help="for `quality`: folder of the trainings"
+    )
+    parser.add_argument("--steps", type=int, default=500, help="for `quality`: of each training")
+    parser.add_argument("--seed", type=int, action="append", help="for `quality`: repeatable; 0, 1 and 2 if left out")
+    parser.add_argument("--loss", action="append", help="for `quality`: repeatable; all if left out, l1 first")
     parser.add_argument("--critic", action="append", help="for `critics`: repeatable; all if left out")
     parser.add_argument("--case", action="append", choices=sorted(CASES), help="repeatable; all if left out")
     parser.add_argument(
@@ -66,6 +76,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("reference needs --pictures FOLDER; docs/reference-scores.md says what belongs into it")
     if options.what == "trunks" and not (options.set and options.exam):
         parser.error("trunks needs --set FOLDER and --exam FOLDER; docs/own-critics.md says which")
+    if options.what == "quality" and not (options.val and options.val.is_dir()):
+        parser.error("quality needs --val FOLDER of photographs")
     if options.json is not None and (why := unwritable(options.json)):
         parser.error(f"--json {options.json} {why}")
     options.device = torch.device(options.device)
@@ -160,9 +172,20 @@ def _trunks(options: argparse.Namespace) -> dict[str, Any]:
     return {"trunks": [asdict(row) for row in rows]}
 
 
+def _quality(options: argparse.Namespace) -> dict[str, Any]:
+    from benchmarks.quality import LOSSES, Proof
+    from perceptloss.compare.table import render as table_of
+
+    losses, seeds = options.loss or tuple(LOSSES), tuple(options.seed or (0, 1, 2))
+    proof = Proof(options.runs, options.val, options.train, options.steps, seeds, losses)
+    results = proof.results()
+    print(table_of(results, "md"))
+    return {"results": json.loads(results.to_json())}
+
+
 _DO = {
     "costs": _costs, "critics": _critics, "libraries": _libraries, "precision": _precision, "reference": _reference,
-    "trunks": _trunks,
+    "quality": _quality, "trunks": _trunks,
 }  # fmt: skip
 
 

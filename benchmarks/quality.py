@@ -1,0 +1,102 @@
+"""What losses do for pictures: one network, one start, the same patches and steps under each, judged by others.
+
+Every training is a run of `recipes/sr.py`, so that an interrupted proof goes on where it stopped; every picture is then
+scored by judges that none of the losses uses, and images are what is resampled, with all seeds of an image together.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from perceptloss.compare import Analysis, Results, Settings, compare
+
+__all__ = ["JUDGES", "LOSSES", "Proof"]
+
+_PATCH: Final = "{share: %s, weights: null, start: 100, ramp: 200, joint: {lr: 5.0e-4, penalty: 1.0e-4, replay: 0.2}}"
+_JOINT: Final = "{lpips-squeeze: {share: 0.55}, grid: {share: 0.1}, patch: " + _PATCH % "0.1" + "}"
+LOSSES: Final[Mapping[str, tuple[str, ...]]] = {
+    "l1": ("--loss.critics", "{}", "--loss.budget", "{}"),
+    "lpips-squeeze": ("--loss.critics", "{lpips-squeeze: {share: 0.65}}", "--loss.budget", "{}", "--loss.shift", "0"),
+    "mini-fr": ("--loss.critics", "{mini-fr: {share: 0.65}}", "--loss.budget", "{}"),
+    "mini-nr": ("--loss.critics", "{mini-nr: {share: 0.2}}", "--loss.budget", "{}"),
+    "frozen": ("--loss.critics", "{lpips-squeeze: {share: 0.65}, grid: {share: 0.1}}"),
+    "patch": ("--loss.critics", "{grid: {share: 0.1}, patch: " + _PATCH % "0.3" + "}"),
+    "joint": ("--loss.critics", _JOINT, "--loss.budget", "{}"),
+    "joint, 0.5 dB": ("--loss.critics", _JOINT),
+    "joint, 0.25 dB": ("--loss.critics", _JOINT, "--loss.budget", "{psnr: -0.25}"),
+}
+"""Name of a loss to options of the recipe; the budget is that of the recipe, 0.5 dB, where it says no other."""
+JUDGES: Final = ("lpips-alex", "st-lpips-alex", "niqe", "haarpsi", "ms-ssim", "vif", "mini-fr", "psnr-y")
+"""None shares a trunk or weights with a loss, but `mini-fr` with itself."""
+_RECIPE: Final = Path(__file__).parents[1] / "recipes" / "sr.py"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """All trainings of a proof.
+
+    Attributes:
+        folder: Of all runs, `<loss>-<seed>` each.
+        val: Folder of photographs that no run sees.
+        train: Folder of photographs to train on; None: those of the recipe.
+        steps: Of each training.
+        seeds: Of patches and critics.
+        losses: Names of `LOSSES`.
+        judges: Critics that only judge.
+        border: Pixels cut off before scoring.
+    """
+
+    folder: Path
+    val: Path
+    train: Path | None = None
+    steps: int = 500
+    seeds: Sequence[int] = (0, 1, 2)
+    losses: Sequence[str] = tuple(LOSSES)
+    judges: Sequence[str] = JUDGES
+    border: int = 4
+
+    def run(self, loss: str, seed: int) -> Path:
+        """Train under one loss, unless it is done, and return the folder of the run.
+
+        Raises:
+            CalledProcessError: if the training fails.
+        """
+        home = self.folder / f"{loss.replace(', ', '-').replace(' ', '-')}-{seed}"
+        if not (home / "results.json").exists():
+            command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", str(_RECIPE)]
+            options = ["--output", str(home), "--baseline", "false", "--data.val", f"[{self.val}]"]
+            options += ["--train.steps", str(self.steps), "--train.seed", str(seed), "--val.every", "0"]
+            options += ["--val.judges", "[gmsd]", "--val.guests", "[]", "--val.best", "gmsd"]
+            options += [] if self.train is None else ["--data.train", f"[{self.train}]"]
+            subprocess.run([*command, *options, *LOSSES[loss]], check=True, stdout=subprocess.DEVNULL)
+        return home
+
+    def gathered(self, homes: Mapping[tuple[str, int], Path]) -> dict[str, Path]:
+        """Folders of links to the pictures of all seeds, by loss, and to the ground truth under `ground-truth`."""
+        folders: dict[str, Path] = {}
+        for (loss, seed), home in homes.items():
+            trained = "l1" if loss == "l1" else "critics"
+            for name, made in ((loss, trained), ("ground-truth", "ground-truth")):
+                folder = folders.setdefault(name, self.folder / "pictures" / name.replace(", ", "-").replace(" ", "-"))
+                folder.mkdir(parents=True, exist_ok=True)
+                for file in sorted((home / "images" / made).rglob("*.png")):
+                    link = folder / f"{file.stem}@{seed}.png"
+                    link.unlink(missing_ok=True)
+                    os.symlink(file.resolve(), link)
+        return folders
+
+    def results(self) -> Results:
+        """Train what is not trained, and compare everything with L1 alone."""
+        homes = {(loss, seed): self.run(loss, seed) for seed in self.seeds for loss in self.losses}
+        folders = self.gathered(homes)
+        reference = folders.pop("ground-truth")
+        settings = Settings(crop_border=self.border)
+        results = compare(folders, reference, self.judges, baseline=self.losses[0], settings=settings)
+        groups = {image.key: image.key.partition("@")[0] for image in results.images}
+        return replace(results, analysis=Analysis(groups=groups))
