@@ -27,7 +27,7 @@ from _lib.checks import find_images, option_problems
 from _lib.critics import Strips, build_critics, deliver_critics, settle_budget, watch_budget
 from _lib.data import PatchPairs, SampleOrder, patch_loader
 from _lib.honesty import Watched, look, verdict
-from _lib.networks import bicubic, build_network, export, load_weights, restore
+from _lib.networks import NETWORK, bicubic, build_network, export, load_weights, restore
 from _lib.validation import Jury
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -67,7 +67,6 @@ TRAIN_PHOTOS = (
     "motorcycle_right.png",
 )
 VAL_PHOTOS = ("camera.png", "chelsea.png", "coffee.png", "rocket.jpg")
-NETWORK = {"num_feat": 48, "num_conv": 12, "upscale": 4}
 LEARNING = {"lr": 5e-4, "penalty": 1e-4, "replay": 0.2}
 CRITICS = {
     "lpips-squeeze": {"share": 0.55},  # looks
@@ -85,7 +84,7 @@ class Config(RunOptions):
     output: str = option("runs/sr", "folder of the run")
     baseline: bool = option(True, "also train with L1 alone, and compare (if there are critics)")
     data: Data = field(default_factory=lambda: Data(patch=64))
-    model: Model = field(default_factory=lambda: Model(options=dict(NETWORK), weights="sr-start"))
+    model: Model = field(default_factory=lambda: Model(options=dict(NETWORK), weights="auto"))
     loss: Loss = field(default_factory=lambda: Loss(critics=CRITICS, shift=8, budget={"psnr": -0.5}, budget_room=3.0))
     train: Train = field(default_factory=lambda: Train(steps=500, lr=8e-4, warmup=20, ema=0.995))
     val: Val = field(default_factory=lambda: Val(every=125, judges=JUDGES, guests=GUESTS, best="mini-fr"))

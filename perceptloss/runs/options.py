@@ -66,7 +66,7 @@ class Model:
         1, "whole images are padded by reflection to this multiple (windows of SwinIR, HAT: 8, 16)", at_least=1
     )
     weights: str | None = option(
-        None, "file to start from: .safetensors, .pth as BasicSR writes it (params_ema, else params), or a shipped name"
+        None, "to start from: .safetensors, .pth of BasicSR (params_ema, else params), a shipped name, auto: what fits"
     )
 
 

@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from _lib.data import POLICY
+from _lib.networks import start_of
 from _lib.validation import FIDELITY
 from perceptloss import get_card
 from perceptloss.errors import ConfigError, UnknownCritic, near
@@ -48,10 +49,12 @@ def option_problems(data: Data, model: Model, loss: Loss, train: Train, val: Val
             )
         if term.card.channels != 3:
             problems.append(f"loss.critics: {term.label!r} judges stereo pairs")
-    if loss.budget:
+    if loss.budget and loss.critics:
         problems += [f"loss.budget: {problem}" for problem in budget_problems(loss.budget)]
-        if model.weights is None:
-            problems.append("loss.budget is held against the start: give model.weights, or leave it out")
+        if start_of(model) is None:
+            problems.append(
+                "loss.budget is held against the start: give model.weights, or no budget: --loss.budget '{}'"
+            )
     return problems + _judge_problems(val, trained)
 
 

@@ -23,7 +23,10 @@ from perceptloss.runs.state import Ema
 from perceptloss.weights.manifest import manifest
 from perceptloss.weights.search import find
 
-__all__ = ["bicubic", "build_network", "export", "load_weights", "restore"]
+__all__ = ["NETWORK", "bicubic", "build_network", "export", "load_weights", "restore", "start_of"]
+
+NETWORK: Final = {"num_feat": 48, "num_conv": 12, "upscale": 4}
+"""Arguments of Compact that the shipped start was made for."""
 
 
 _OURS: Final[dict[str, type[nn.Module]]] = {"Compact": Compact, "RFDN": RFDN}
@@ -70,8 +73,8 @@ def build_network(model: Model, side: int) -> nn.Module:
         network = architecture(**model.options)
     except (TypeError, ValueError) as error:
         raise ConfigError([f"model.options: {model.arch}: {error}"], "model") from error
-    if model.weights is not None:
-        load_weights(network, _file_of(model.weights))
+    if (start := start_of(model)) is not None:
+        load_weights(network, _file_of(start))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         shape = network.eval()(torch.zeros(1, 3, side, side)).shape
     if shape != (1, 3, side * model.scale, side * model.scale):
@@ -80,6 +83,13 @@ def build_network(model: Model, side: int) -> nn.Module:
             "model",
         )
     return network.train()
+
+
+def start_of(model: Model) -> str | None:
+    """What a network starts from: with `auto` the shipped start if it was made for this network, else nothing."""
+    if model.weights != "auto":
+        return model.weights
+    return "sr-start" if (model.arch, model.options) == ("Compact", NETWORK) else None
 
 
 def _file_of(weights: str) -> Path:
@@ -100,8 +110,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
         state = state.get("params_ema") or state.get("params") or state
         network.load_state_dict(state)
     except (OSError, RuntimeError, ValueError, AttributeError) as error:
-        hint = "Another network starts from other weights, or from none: --model.weights null"
-        raise WeightsError(f"{path} does not hold the weights of this network: {error}\n{hint}") from error
+        raise WeightsError(f"{path} does not hold the weights of this network: {error}") from error
 
 
 def restore(network: nn.Module, lq: Tensor, scale: int, multiple: int = 1) -> Tensor:

@@ -62,7 +62,11 @@ def test_a_network_trains_with_critics_frozen_and_joint_within_a_budget(
     for term in config["loss"]["critics"].values():
         term |= {"weights": None, "start": 1, "ramp": 1}
     config["train"] |= {"steps": 3, "warmup": 1, "lr": 1e-2, "ema": 0.5}
-    config |= {"threads": 1, "val": {"every": 0, "judges": ["haarpsi"], "best": "haarpsi"}, "log": {"every": 1}}
+    config |= {
+        "threads": 1,
+        "val": {"every": 0, "judges": ["haarpsi"], "guests": [], "best": "haarpsi"},
+        "log": {"every": 1},
+    }
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     sr.main(["--config", str(tmp_path / "small.yaml"), "--output", str(tmp_path / "run")])
