@@ -18,8 +18,8 @@ from perceptloss.compare import Analysis, Results, Settings, compare
 
 __all__ = ["JUDGES", "LOSSES", "Proof"]
 
-_PATCH: Final = "{share: %s, weights: null, start: 100, ramp: 200, joint: {lr: 5.0e-4, penalty: 1.0e-4, replay: 0.2}}"
-_JOINT: Final = "{lpips-squeeze: {share: 0.55}, grid: {share: 0.1}, patch: " + _PATCH % "0.1" + "}"
+_PATCH: Final = "{share: %s, weights: null, start: 100, ramp: 100, joint: {lr: 7.0e-4, penalty: 5.0e-5, replay: 0.2}}"
+_JOINT: Final = "{lpips-squeeze: {share: 0.5}, grid: {share: 0.1}, patch: " + _PATCH % "0.18" + "}"
 LOSSES: Final[Mapping[str, tuple[str, ...]]] = {
     "l1": ("--loss.critics", "{}", "--loss.budget", "{}"),
     "lpips-squeeze": ("--loss.critics", "{lpips-squeeze: {share: 0.65}}", "--loss.budget", "{}", "--loss.shift", "0"),
@@ -55,7 +55,7 @@ class Proof:
     folder: Path
     val: Path
     train: Path | None = None
-    steps: int = 500
+    steps: int = 800
     seeds: Sequence[int] = (0, 1, 2)
     losses: Sequence[str] = tuple(LOSSES)
     judges: Sequence[str] = JUDGES

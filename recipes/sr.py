@@ -67,11 +67,11 @@ TRAIN_PHOTOS = (
     "motorcycle_right.png",
 )
 VAL_PHOTOS = ("camera.png", "chelsea.png", "coffee.png", "rocket.jpg")
-LEARNING = {"lr": 5e-4, "penalty": 1e-4, "replay": 0.2}
+LEARNING = {"lr": 7e-4, "penalty": 5e-5, "replay": 0.2}
 CRITICS = {
-    "lpips-squeeze": {"share": 0.55},  # looks
+    "lpips-squeeze": {"share": 0.5},  # looks
     "grid": {"share": 0.1},  # prints no pattern
-    "patch": {"share": 0.1, "weights": None, "start": 100, "ramp": 200, "joint": LEARNING},  # learns what is not real
+    "patch": {"share": 0.18, "weights": None, "start": 100, "ramp": 100, "joint": LEARNING},  # learns what is not real
 }
 JUDGES = ("mini-fr", "haarpsi", "ms-gmsd", "mini-nr")
 GUESTS = ("lpips-alex", "niqe")
@@ -86,8 +86,8 @@ class Config(RunOptions):
     data: Data = field(default_factory=lambda: Data(patch=64))
     model: Model = field(default_factory=lambda: Model(options=dict(NETWORK), weights="auto"))
     loss: Loss = field(default_factory=lambda: Loss(critics=CRITICS, shift=8, budget={"psnr": -0.5}, budget_room=3.0))
-    train: Train = field(default_factory=lambda: Train(steps=500, lr=8e-4, warmup=20, ema=0.995))
-    val: Val = field(default_factory=lambda: Val(every=125, judges=JUDGES, guests=GUESTS, best="mini-fr"))
+    train: Train = field(default_factory=lambda: Train(steps=800, lr=8e-4, warmup=20, ema=0.995))
+    val: Val = field(default_factory=lambda: Val(every=200, judges=JUDGES, guests=GUESTS, best="mini-fr"))
     log: Log = field(default_factory=lambda: Log(every=25))
 
     @property
