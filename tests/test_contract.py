@@ -22,7 +22,7 @@ from rounding import assert_same
 from small import SMALL, is_small
 from torch import Tensor, nn
 
-from perceptloss import Critic, create_critic, get_card
+from perceptloss import Critic, CriticLoss, create_critic, get_card
 from perceptloss.card import Card
 from perceptloss.critic import Entry
 from perceptloss.errors import InputError
@@ -323,3 +323,18 @@ class TestCopies:
         assert torch.equal(torch.get_rng_state(), before), "building a critic moved the global random state"
         assert first.keys() == second.keys()
         assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+class TestJoint:
+    def test_learns_beside_a_restorer_and_is_frozen_again(self, critic):
+        if not any(True for _ in critic.parameters()):
+            pytest.skip("nothing to learn")
+        loss_fn = CriticLoss([{"critic": copy.deepcopy(critic), "weight": 1.0, "joint": {"mix": False}}])
+        own = loss_fn.terms[0].critic
+        before = copy.deepcopy(own.state_dict())
+        learned = loss_fn.learn(*images(critic), step=0)
+        assert math.isfinite(learned[critic.card.name]["rank"])
+        assert any(not torch.equal(before[name], tensor) for name, tensor in own.state_dict().items())
+        assert all(torch.equal(before[name], tensor) for name, tensor in own.named_buffers() if name in before)
+        assert all(p.grad is None and not p.requires_grad for p in own.parameters())
+        assert not any(module.training for module in own.modules())

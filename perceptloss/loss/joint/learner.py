@@ -90,7 +90,7 @@ class Learner:
         with self._learning(), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
             parts = {"rank": self._ladder(x, y, draws)}
             if self.joint.swap and self.critic.has_maps:
-                parts["swap"] = self.joint.swap * self._swap(x, y, draws)
+                parts |= self._swap(x, y, draws)
             if self.joint.penalty and self.steps % self.joint.penalty_every == 0:
                 parts["penalty"] = self.joint.penalty * self.joint.penalty_every * self._penalty(torch.cat([x, y]), y)
             if self.joint.stay:
@@ -123,12 +123,14 @@ class Learner:
         found = _pooled(apart, cells) if cells.ndim == 4 else apart.mean((1, 2, 3))
         return self.joint.margin * found
 
-    def _swap(self, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+    def _swap(self, x: Tensor, y: Tensor, draws: Draws) -> dict[str, Tensor]:
         image, mask = swapped(x, y, draws)
         cells = self._cells(image, y)
+        if cells.ndim < 4:
+            return {}
         share = _pooled(mask, cells)
         kept, replaced = ((cells * w).sum((1, 2, 3)) / w.sum((1, 2, 3)) for w in (1 - share, share))
-        return F.relu(self._margin(x, y, kept) - (kept - replaced)).mean()
+        return {"swap": self.joint.swap * F.relu(self._margin(x, y, kept) - (kept - replaced)).mean()}
 
     def _penalty(self, images: Tensor, y: Tensor) -> Tensor:
         """Squared l1 norm of the input gradient, by a finite difference along its sign.
@@ -151,9 +153,11 @@ class Learner:
         """Qualities of parts, (N, 1, h, w), where the critic has maps, else of images, (N,)."""
         if not self.critic.has_maps:
             return self._quality(x, y)
-        x, reference = self.critic.admit(x, y if self.critic.card.needs_reference else None, check_range=False)
-        sign = 1.0 if self.critic.map_better == "higher" else -1.0
-        return sign * self.critic.quality_map(x, reference)
+        image, reference = self.critic.admit(x, y if self.critic.card.needs_reference else None, check_range=False)
+        cells = self.critic.quality_map(image, reference)
+        if not cells.requires_grad:  # a map that is only for looking at
+            return self._quality(x, y)
+        return cells if self.critic.map_better == "higher" else -cells
 
     def _quality(self, x: Tensor, y: Tensor | None) -> Tensor:
         card = self.critic.card
