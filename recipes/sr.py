@@ -86,7 +86,7 @@ class Config(RunOptions):
     data: Data = field(default_factory=lambda: Data(patch=64))
     model: Model = field(default_factory=lambda: Model(options=dict(NETWORK), weights="auto"))
     loss: Loss = field(default_factory=lambda: Loss(critics=CRITICS, shift=8, budget={"psnr": -0.5}, budget_room=3.0))
-    train: Train = field(default_factory=lambda: Train(steps=800, lr=8e-4, warmup=20, ema=0.995))
+    train: Train = field(default_factory=lambda: Train(steps=700, lr=8e-4, warmup=20, ema=0.995))
     val: Val = field(default_factory=lambda: Val(every=400, judges=JUDGES, guests=GUESTS, best="mini-fr"))
     log: Log = field(default_factory=lambda: Log(every=25))
 
@@ -256,7 +256,8 @@ def conclude(config: Config, jury: Jury, folder: Path, pairs: Sequence[Pair], tr
         systems[name] = partial(restore, network, scale=model.scale, multiple=model.multiple_of)
     parameters = sum(p.numel() for p in network.parameters())
     facts = {"recipe": "sr", "steps": config.train.steps, "parameters": parameters}
-    remarks = [*verdict(trainee), *jury.remarks]
+    start = build_network(model, config.data.patch // model.scale).to(jury.accelerator.device)
+    remarks = [*verdict(trainee, start, network, pairs, model.scale), *jury.remarks]
     return jury.conclude(folder, systems, pairs, model.scale, [*homes, "bicubic"][0], facts, remarks)
 
 

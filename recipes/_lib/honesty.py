@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torch import nn
+
 from _lib.critics import Spender
+from _lib.data import whole_pair
 from perceptloss.honesty.history import Sight
 from perceptloss.honesty.watch import Watch
+from perceptloss.runs.images import Pair
 
 __all__ = ["Watched", "look", "verdict"]
 
@@ -39,17 +43,30 @@ def look(t: Watched, sights: Sequence[Sight], means: Mapping[str, float | None])
     return [str(alarm) for alarm in alarms]
 
 
-def verdict(t: Watched) -> list[str]:
-    """Sentences below the table of a run: what was spent of the budget, and what was alarming."""
+def verdict(t: Watched, start: nn.Module, end: nn.Module, pairs: Sequence[Pair], scale: int) -> list[str]:
+    """Sentences below the table of a run: what was spent of the budget, and what was alarming.
+
+    Args:
+        t: At its end.
+        start: Network that it started from.
+        end: Network that is delivered.
+        pairs: Validation images.
+        scale: Factor of the networks.
+    """
     said = []
     budget = None if t.loss is None else t.loss.budget
     if budget is not None:
+        whole = replace(t.strips, pairs=[whole_pair(pair, scale) for pair in pairs])
+        before, after = (whole.scores(network, t.accelerator.device) for network in (start, end))
         allowed = ", ".join(f"{name} {change:+g}" for name, change in budget.allowed.items())
         held = "held" if budget.spent <= 1 + _NEAR else "**not held**"
         kept = "" if t.kept == 1 else f", after going back to {t.kept:.0%} of the way from the start"
         said.append(
             f"Budget {allowed}: {held} on strips that were not trained on, {max(0.0, budget.spent):.0%} spent{kept}."
         )
+        moved = ", ".join(f"{name} {after[name] - before[name]:+.3g}" for name in budget.allowed)
+        beyond = max((after[name] - before[name]) / change for name, change in budget.allowed.items()) > 1 + _NEAR
+        said.append(f"On the validation images, against the start: {moved}{' (**beyond it**)' if beyond else ''}.")
     if t.watch is not None:
         said.append(t.watch.summary())
     return said
