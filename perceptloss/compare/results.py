@@ -141,9 +141,10 @@ class Results:
     @cached_property
     def inference(self) -> Inference:
         """What the scores show beyond their means: intervals, tests, ranks, strengths, agreement with people."""
-        return infer(self._scores(), self.analysis)
+        return infer(self.arrays(), self.analysis)
 
-    def _scores(self) -> Scores:
+    def arrays(self) -> Scores:
+        """The scores as arrays, with what is known of their critics."""
         return Scores(
             values=self.array(),
             systems=self.systems,

@@ -1,0 +1,7 @@
+"""Reports that open from disk: `write_report` of one comparison, `write_timeline` of a training's checkpoints."""
+
+from __future__ import annotations
+
+from perceptloss.compare.report.document import report_html, write_report
+
+__all__ = ["report_html", "write_report"]
