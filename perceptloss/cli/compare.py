@@ -8,7 +8,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from perceptloss.cli.options import SOURCES, add_common, execute
+from perceptloss.cli.execution import execute
+from perceptloss.cli.options import SOURCES, add_common
 from perceptloss.compare.folders import composed
 from perceptloss.errors import ConfigError
 

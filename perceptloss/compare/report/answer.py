@@ -11,11 +11,10 @@ from perceptloss.compare.shown import number, signed
 from perceptloss.compare.statistics.units import Bounds
 from perceptloss.output.tables import counted
 
-__all__ = ["answer", "remarks"]
+__all__ = ["answer", "redundancy", "remarks"]
 
 _ALIKE: Final = 0.95  # share of pairs from which two critics are as good as one vote
 _APART: Final = 0.5  # below which they contradict each other more often than not
-_NEAR: Final = frozenset({"natural", "any"})
 
 
 def answer(results: Results) -> list[str]:
@@ -61,7 +60,9 @@ def _order(results: Results) -> str:
 
 def _against(results: Results, system: int) -> str:
     """One sentence per system: by which critics it is better or worse, and by which nothing is shown."""
-    better, worse, open_ = [], [], []
+    better: list[str] = []
+    worse: list[str] = []
+    open_: list[str] = []
     name, row = results.systems[system], results.inference.effects[system]
     for n, (column, effect) in enumerate(zip(results.critics, row, strict=True)):
         if effect is None or not column.is_evidence:
@@ -91,17 +92,22 @@ def _list(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def remarks(results: Results, agreement: Sequence[Sequence[float | None]]) -> Iterator[str]:
-    """What else a reader should know of the critics: their domains, and how far they are votes of their own.
+def remarks(results: Results) -> Iterator[str]:
+    """What the critics' cards say that a reader should know."""
+    for column in results.critics:
+        domains = column.card.get("domains") or []
+        if domains and "natural" not in domains:
+            yield f"{column.label} was made for {_list([*domains])} images: elsewhere its scores mean less."
+        yield from (f"{column.label}: {note}" for note in column.card.get("notes") or ())
+
+
+def redundancy(results: Results, agreement: Sequence[Sequence[float | None]]) -> Iterator[str]:
+    """Which critics are one vote, and which contradict each other.
 
     Args:
         results: The scores.
         agreement: Share of pairs of outputs that two critics order alike, [critic][critic].
     """
-    for column in results.critics:
-        domains = column.card.get("domains") or []
-        if domains and not _NEAR & set(domains):
-            yield f"{column.label} was made for {_list([*domains])} images: elsewhere its scores mean less."
     labels = [column.label for column in results.critics]
     for a, row in enumerate(agreement):
         for b, share in enumerate(row[:a]):
@@ -112,4 +118,3 @@ def remarks(results: Results, agreement: Sequence[Sequence[float | None]]) -> It
                 yield f"{both} order {share:.0%} of all pairs of outputs alike: count them as one vote."
             elif share < _APART:
                 yield f"{both} contradict each other on {1 - share:.0%} of all pairs of outputs."
-    yield from (f"{column.label}: {note}" for column in results.critics for note in column.card.get("notes") or ())

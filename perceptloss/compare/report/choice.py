@@ -91,4 +91,6 @@ def _rankings(scores: Scores, level: Array) -> Iterator[Iterator[tuple[int, str]
 
 def _first(strength: Array, reason: str, least: float = -np.inf) -> Iterator[tuple[int, str]]:
     count = max(1, len(strength) // 3) if np.ptp(strength) > 0 or len(strength) == 1 else 0
-    return ((image, reason) for image in np.argsort(-strength, kind="stable")[:count].tolist() if strength[image] > least)
+    return (
+        (image, reason) for image in np.argsort(-strength, kind="stable")[:count].tolist() if strength[image] > least
+    )

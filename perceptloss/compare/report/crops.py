@@ -71,7 +71,7 @@ class Shot:
 
 def shots(results: Results, choices: Sequence[Choice], embed: Embed = "crops") -> list[Shot]:
     """The chosen images with their pictures; one whose files are gone or no longer what was scored says so."""
-    found = []
+    found: list[tuple[Shot, list[Bytes]]] = []
     for number, choice in enumerate(choices):
         shot = Shot(results.images[choice.image].key, number, choice.image, choice.reasons)
         if embed == "none":

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Final
 
-from perceptloss.compare.report.answer import answer, remarks
+from perceptloss.compare.report.answer import answer, redundancy, remarks
 from perceptloss.compare.report.choice import RANDOM, choose
 from perceptloss.compare.report.crops import Embed, Shot, shots
 from perceptloss.compare.report.making import critic_rows, making
@@ -23,7 +23,7 @@ from perceptloss.output.files import write_atomically
 
 __all__ = ["report_html", "write_report"]
 
-SCRIPTS: Final = ("tables.js", "plots.js", "panes.js", "viewer.js")
+SCRIPTS: Final = ("tables.js", "images.js", "plots.js", "waterfalls.js", "panes.js", "viewer.js")
 _DIGITS: Final = 6
 
 
@@ -56,8 +56,8 @@ def report_html(results: Results, *, embed: Embed = "crops", telling: int = 10, 
         "results": results,
         "is_single": is_single,
         "answer": answer(results),
-        "notes": [*lines(results), *sentences(results)],
-        "remarks": list(remarks(results, alike)),
+        "notes": [*redundancy(results, alike), *lines(results), *sentences(results)],
+        "remarks": list(remarks(results)),
         "header": header if is_single else [*header, "rank", "wins"],
         "groups": [column.group or "" for column in results.critics],
         "rows": rows_of(results),
@@ -97,7 +97,11 @@ def _data(results: Results, pictures: Sequence[Shot]) -> dict[str, Any]:
         "keys": [image.key for image in results.images],
         "values": [[[_short(score) for score in row] for row in system] for system in results.values],
         "shots": {shot.image: shot.number for shot in pictures},
-        "copies": {"Markdown": render(results, "md"), "LaTeX": render(results, "latex"), "CSV": render(results, "summary-csv")},
+        "copies": {
+            "Markdown": render(results, "md"),
+            "LaTeX": render(results, "latex"),
+            "CSV": render(results, "summary-csv"),
+        },
     }
 
 

@@ -15,7 +15,10 @@ __all__ = ["critic_rows", "making"]
 def making(results: Results) -> Iterator[tuple[str, str]]:
     """Name and value of each fact."""
     about = results.provenance
-    yield "scored", f"{about.get('created', 'unknown')} on {about.get('device', 'unknown')}, {about.get('platform', '')}"
+    yield (
+        "scored",
+        f"{about.get('created', 'unknown')} on {about.get('device', 'unknown')}, {about.get('platform', '')}",
+    )
     versions = about.get("versions", {})
     yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items())
     if command := about.get("command"):

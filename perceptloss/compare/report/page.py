@@ -65,7 +65,11 @@ def _environment() -> Environment:
     except ImportError as error:
         raise PerceptlossError("reports need jinja2: pip install 'perceptloss[compare]'") from error
     made = Environment(
-        loader=FileSystemLoader(_ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(_ASSETS),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     made.filters["visible"] = visible
     made.finalize = lambda value: visible(value, "\n") if type(value) is str else value

@@ -1,7 +1,7 @@
 """The perception-distortion plane: two critics as axes, systems as points, better towards the lower left.
 
-After Blau and Michaeli, "The Perception-Distortion Tradeoff", CVPR 2018: what only slides along the front has traded one
-for the other.
+After Blau and Michaeli, "The Perception-Distortion Tradeoff", CVPR 2018: what only slides along the front has traded
+one for the other.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Final
 
 import numpy as np
@@ -94,7 +94,7 @@ def _plane(results: Results, scores: Scores, across: int, up: int) -> Plane | No
         return None
     groups = results.analysis.groups
     codes = codes_of(np.array([groups[key] for key in np.array(scores.keys)[kept]])) if groups else None
-    table = scores.values[np.ix_(alive, [across, up], np.flatnonzero(kept))]  # (systems, 2, images)
+    table = scores.values[alive][:, [across, up]][:, :, kept]  # (systems, 2, images)
     units = Units.of(table.reshape(2 * len(alive), -1).T, codes)
     means = units.mean.reshape(-1, 2)
     rings = _rings(units, means, results.analysis.level) if units.count > 1 else [None] * len(alive)
@@ -142,6 +142,6 @@ def _front(points: Sequence[Point]) -> str:
     if not front:
         return ""
     steps = [(front[0][0], float(_TOP)), front[0]]
-    for (_, above), (right, below) in zip(front, front[1:], strict=False):
+    for (_, above), (right, below) in pairwise(front):
         steps += [(right, above), (right, below)]
     return path_of([*steps, (float(_RIGHT), front[-1][1])])

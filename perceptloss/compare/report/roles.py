@@ -70,7 +70,8 @@ def roles(results: Results, scores: Scores) -> Roles | None:
         return None
     axis = Axis.around([0.0, *(end for gain in found for end in (gain.low, gain.high))], _LEFT, _RIGHT)
     rows = tuple(
-        (gain, _TOP + (n + 0.5) * _ROW, axis(gain.low), axis(gain.gain), axis(gain.high)) for n, gain in enumerate(found)
+        (gain, _TOP + (n + 0.5) * _ROW, axis(gain.low), axis(gain.gain), axis(gain.high))
+        for n, gain in enumerate(found)
     )
     said = []
     for name in dict.fromkeys(gain.system for gain in found):

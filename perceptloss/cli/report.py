@@ -1,0 +1,57 @@
+"""`perceptloss report`: a page of results that `--output` saved, without scoring again; of several, over time."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from perceptloss.cli.options import a_path, add_embed, page_problems
+from perceptloss.cli.terminal import result
+from perceptloss.errors import ConfigError
+
+__all__ = ["add_parser"]
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("report", help="a page of saved results", description=__doc__)
+    parser.add_argument(
+        "results",
+        nargs="+",
+        type=a_path,
+        metavar="JSON",
+        help="what --output or a recipe saved; several, of the same images by the same critics, are drawn over time",
+    )
+    output = parser.add_argument_group("output")
+    about = "the page (default: beside the results, .html; of several: report.html)"
+    output.add_argument("--output", type=a_path, metavar="FILE", help=about)
+    add_embed(output)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the page and print its path."""
+    from perceptloss.compare import load_results
+    from perceptloss.compare.report import write_report, write_timeline
+
+    is_single = len(args.results) == 1
+    default = Path(args.results[0]).with_suffix(".html").as_posix() if is_single else "report.html"
+    output = args.output or default
+    if wrong := page_problems(output):
+        raise ConfigError(wrong, "the command line")
+    found, problems = {}, []
+    for path in args.results:
+        try:
+            found[path] = load_results(path)
+        except (ConfigError, OSError) as error:
+            problems.append(
+                f"{path}: {'; '.join(error.problems) if isinstance(error, ConfigError) else error.strerror}"
+            )
+    if problems:
+        raise ConfigError(problems, "the results")
+    if is_single:
+        write_report(found[args.results[0]], output, embed=args.embed)
+    else:
+        write_timeline(found, output)
+    result(f"{output}\n")
+    return 0
