@@ -60,6 +60,9 @@ def add_analysis(parser: argparse.ArgumentParser) -> None:
         metavar="CRITIC",
         help="a critic that a system was trained on: it is no evidence, and the others only watched; may be repeated",
     )
+    group.add_argument(
+        "--votes", nargs="+", default=[], metavar="CSV", help="what people saved on a page of `perceptloss vote`"
+    )
     more = parser.add_argument_group("more columns")
     more.add_argument(
         "--preset",
@@ -179,8 +182,10 @@ def asked_of(args: argparse.Namespace, plan: Plan, presets: Sequence[Preset]) ->
     from perceptloss.compare.external import read_scores, unknown_better
     from perceptloss.compare.groups import read_groups
     from perceptloss.compare.opinions import read_opinions
+    from perceptloss.compare.votes.ballots import read_votes
 
     keys = [image.key for image in plan.images]
+    records = [(image.key, image.outputs, image.reference) for image in plan.images]
     better, problems = _directions(args.better)
     noise, more = _numbers("--noise", args.noise)
     margins, most = _numbers("--equivalent", args.equivalent)
@@ -204,6 +209,7 @@ def asked_of(args: argparse.Namespace, plan: Plan, presets: Sequence[Preset]) ->
         worst=args.worst,
         presets=tuple(presets),
         opinions=read_opinions(args.mos, plan.systems, keys) if args.mos is not None else (),
+        votes=read_votes(args.votes, plan.systems, records) if args.votes else (),
         details=args.details,
     )
     wrong = analysis.unfit(plan.systems, labels, keys)

@@ -85,7 +85,7 @@ def _check(
     if args.report is not None:
         wrong += page_problems(args.report, "--report")
     wrong += unwritable_output(args.output)
-    sources = [*systems.values(), args.ref, args.mos, args.group, *args.scores_from]
+    sources = [*systems.values(), args.ref, args.mos, args.group, *args.scores_from, *args.votes]
     wrong += _overwritten("--output", args.output, sources)
     wrong += _overwritten("--report", args.report, sources)
     if args.cache is not None and (why := unwritable(Path(args.cache), is_folder=True)):

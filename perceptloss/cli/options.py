@@ -24,6 +24,8 @@ __all__ = [
     "add_computing",
     "add_embed",
     "add_inputs",
+    "add_pairing",
+    "add_reading",
     "one_system",
     "page_problems",
     "plan_of",
@@ -34,7 +36,6 @@ NOT_FINITE, UNWRITTEN, THRESHOLD = 1, 2, 4
 _log = logging.getLogger("perceptloss.compare")
 SOURCES: Final = "a folder, image, .txt list or .csv of image,path"
 _READING: Final = (
-    ("--colour", ("rgb", "y"), "y: BT.601 luma, as in BasicSR's evaluation"),
     ("--resize", ("never", "to-ref"), "to-ref: bicubic, clamped to [0, 1]"),
     ("--exif", ("refuse", "apply"), "images with a rotation in EXIF"),
     ("--grey", ("refuse", "replicate"), "images with one channel"),
@@ -108,6 +109,16 @@ def add_inputs(parser: argparse.ArgumentParser, *, needs_critic: bool = True) ->
         help="a critic, perhaps with weight files of its own, or NAME-y on luma; may be repeated",
     )
     critics.add_argument("--random-weights", action="store_true", help="untrained networks, to try things out only")
+    add_pairing(parser)
+    reading = add_reading(parser)
+    reading.add_argument("--crop-border", type=int, default=0, metavar="N", help="pixels to remove from every side")
+    reading.add_argument(
+        "--colour", choices=("rgb", "y"), default="rgb", help="y: BT.601 luma, as in BasicSR's evaluation"
+    )
+
+
+def add_pairing(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for pairing."""
     pairing = parser.add_argument_group("pairing")
     pairing.add_argument("--ref", type=a_path, metavar="PATH", help=f"the references: {SOURCES}")
     pairing.add_argument(
@@ -132,6 +143,10 @@ def add_inputs(parser: argparse.ArgumentParser, *, needs_critic: bool = True) ->
         action="store_true",
         help="two views are one image: folders LEFT,RIGHT, or names or folders such as _L and _R, left and right",
     )
+
+
+def add_reading(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add the flags for how files become pictures."""
     reading = parser.add_argument_group("images")
     reading.add_argument(
         "--crop",
@@ -140,9 +155,9 @@ def add_inputs(parser: argparse.ArgumentParser, *, needs_critic: bool = True) ->
         help="cut a few pixels off: to the size that all have, or to multiples of N, before --crop-border",
     )
     reading.add_argument("--max-pixels", type=int, default=178_956_970, metavar="N", help="largest picture to decode")
-    reading.add_argument("--crop-border", type=int, default=0, metavar="N", help="pixels to remove from every side")
     for flag, choices, about in _READING:
         reading.add_argument(flag, choices=choices, default=choices[0], help=about)
+    return reading
 
 
 def add_computing(group: argparse._ArgumentGroup, tile: str) -> None:
@@ -183,7 +198,9 @@ def one_system(paths: Sequence[str]) -> dict[str, Images]:
     return {name or "images": paths[0]}
 
 
-def plan_of(args: argparse.Namespace, systems: Mapping[str, Images], baseline: str | None = None) -> Plan:
+def plan_of(
+    args: argparse.Namespace, systems: Mapping[str, Images], baseline: str | None = None, *, is_scored: bool = True
+) -> Plan:
     """What the flags of `add_inputs` and `add_computing` ask for, checked.
 
     Raises:
@@ -198,7 +215,9 @@ def plan_of(args: argparse.Namespace, systems: Mapping[str, Images], baseline: s
     pick_device(args.device)
     args.strip = tuple(args.strip)
     rules = Pairing(**{field.name: getattr(args, field.name) for field in fields(Pairing)})
-    return make_plan(systems, args.ref, args.critic, baseline=baseline, rules=rules, settings=settings)
+    return make_plan(
+        systems, args.ref, args.critic, baseline=baseline, rules=rules, settings=settings, is_scored=is_scored
+    )
 
 
 def unwritable_output(output: str | None, *, is_folder: bool = False, flag: str = "--output") -> list[str]:

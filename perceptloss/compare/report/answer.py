@@ -115,6 +115,6 @@ def redundancy(results: Results, agreement: Sequence[Sequence[float | None]]) ->
                 continue
             both = f"{labels[b]} and {labels[a]}"
             if share >= _ALIKE:
-                yield f"{both} order {share:.0%} of all pairs of outputs alike: count them as one vote."
+                yield f"{both} order {100 * share:.0f} % of all pairs of outputs alike: count them as one vote."
             elif share < _APART:
-                yield f"{both} contradict each other on {1 - share:.0%} of all pairs of outputs."
+                yield f"{both} contradict each other on {100 * (1 - share):.0f} % of all pairs of outputs."

@@ -7,11 +7,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Final
 
+from perceptloss.compare.pages import page
 from perceptloss.compare.report.answer import answer, redundancy, remarks
 from perceptloss.compare.report.choice import RANDOM, choose
 from perceptloss.compare.report.crops import Embed, Shot, shots
 from perceptloss.compare.report.making import critic_rows, making
-from perceptloss.compare.report.page import page
 from perceptloss.compare.report.plane import planes
 from perceptloss.compare.report.roles import roles
 from perceptloss.compare.report.standings import critic_agreement, heat, rows_of, win_matrices
@@ -23,7 +23,7 @@ from perceptloss.output.files import write_atomically
 
 __all__ = ["report_html", "write_report"]
 
-SCRIPTS: Final = ("tables.js", "images.js", "plots.js", "waterfalls.js", "panes.js", "viewer.js")
+SCRIPTS: Final = ("common.js", "tables.js", "images.js", "plots.js", "waterfalls.js", "panes.js", "viewer.js")
 _DIGITS: Final = 6
 
 

@@ -128,7 +128,7 @@ def _share(means: Array, alive: list[int], own: int, other: int, level: float) -
     share = float(((mine > theirs) + (mine == theirs) / 2).mean())
     low, high = wilson(share, len(means), level)
     gain = 1 if low > 0.5 else -1 if high < 0.5 else 0
-    return Cell(f"{share:.0%}", share, f"{low:.0%}–{high:.0%}", gain != 0, gain, abs(2 * share - 1))
+    return Cell(f"{100 * share:.0f} %", share, f"{100 * low:.0f}–{100 * high:.0f}", gain != 0, gain, abs(2 * share - 1))
 
 
 def critic_agreement(scores: Scores) -> list[list[float | None]]:

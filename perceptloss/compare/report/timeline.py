@@ -11,9 +11,9 @@ from typing import Final
 
 import numpy as np
 
+from perceptloss.compare.pages import page
 from perceptloss.compare.report.axes import Axis, Tick, path_of
 from perceptloss.compare.report.making import critic_rows, making
-from perceptloss.compare.report.page import page
 from perceptloss.compare.results import Results
 from perceptloss.compare.shown import decimals, half_width, number
 from perceptloss.compare.statistics.paired import Array, codes_of
@@ -27,19 +27,25 @@ __all__ = ["Chart", "Series", "Timeline", "timeline", "timeline_html", "write_ti
 WIDTH, HEIGHT = 640, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, WIDTH - 130, 12, HEIGHT - 40
 _ROUNDS: Final = 2000
+_LINE: Final = 14.0  # height of a name
+_ORDERS: Final = {
+    "step": "in the order of the steps that they were made at",
+    "checkpoint": "in the order of the last number in their paths",
+    "number": "in the order in which they were scored, or given if that is not known",
+}
 _IMAGES: Final = "images"  # a system that is called otherwise in each file, being the only one
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line: its name, number, path, marks, the outline of its band, and the height of its last mark."""
+    """A line: its name, number, path, marks, the outline of its band, and the height of its name."""
 
     name: str
     place: int
     line: str
     marks: tuple[tuple[float, float], ...]
     band: str
-    last: float
+    label: float
     is_hollow: bool = False
 
 
@@ -150,13 +156,13 @@ def _moments(found: Mapping[str, Results]) -> tuple[dict[str, float], str]:
     steps = {path: _step(results) for path, results in found.items()}
     numbers = {path: re.findall(r"\d+", Path(path).with_suffix("").as_posix()) for path in found}
     parts = {path: float(digits[-1]) if digits else None for path, digits in numbers.items()}
-    for moments, unit in ((steps, "step"), (parts, "number in the path")):
+    for moments, unit in ((steps, "step"), (parts, "checkpoint")):
         if len(set(moments.values())) == len(found) and None not in moments.values():
             return {path: moment for path, moment in moments.items() if moment is not None}, unit
     by_clock = sorted(found, key=lambda path: str(found[path].provenance.get("created", "")))
     is_clear = len({str(results.provenance.get("created")) for results in found.values()}) == len(found)
     order = by_clock if is_clear else list(found)
-    return {path: float(n) for n, path in enumerate(order, 1)}, "order of scoring" if is_clear else "order given"
+    return {path: float(n) for n, path in enumerate(order, 1)}, "number"
 
 
 def _step(results: Results) -> float | None:
@@ -188,7 +194,7 @@ def gap_charts(line: Timeline) -> Iterator[Chart]:
         return
     for s, name in enumerate(line.systems):
         gains = [_gains(line, s, results) for results in line.results]
-        if any(np.isnan(gain).any() for gain in gains):
+        if any(np.isnan(gain).any() for gain in gains) or not any(gain.any() for gain in gains):
             continue
         own, others = ([gain[chosen].mean(axis=0) for gain in gains] for chosen in (trained, watching))
         rows = [
@@ -229,8 +235,17 @@ def _chart(line: Timeline, label: str, caption: str, rows: Sequence[tuple[str, i
     x = Axis.around(line.moments, _LEFT, _RIGHT, margin=0.03)
     ends = [(*_ends(middle, interval), middle) for _, _, points, _ in rows for _, middle, interval in points]
     y = Axis.around([value for triple in ends for value in triple], _BOTTOM, _TOP)
-    series = tuple(_series(name, place, points, x, y, hollow) for name, place, points, hollow in rows if points)
-    return Chart(label, caption, series, x.ticks, y.ticks)
+    series = [_series(name, place, points, x, y, hollow) for name, place, points, hollow in rows if points]
+    return Chart(label, caption, tuple(_apart(series)), x.ticks, y.ticks)
+
+
+def _apart(series: Sequence[Series]) -> list[Series]:
+    """With names moved down where they would cover each other."""
+    heights: dict[int, float] = {}
+    lowest = -_LINE
+    for n in sorted(range(len(series)), key=lambda n: series[n].label):
+        lowest = heights[n] = max(series[n].label, lowest + _LINE)
+    return [replace(one, label=heights[n]) for n, one in enumerate(series)]
 
 
 def _ends(middle: float, interval: Bounds | None) -> tuple[float, float]:
@@ -262,7 +277,7 @@ def timeline_html(found: Mapping[str, Results]) -> str:
             rows.append((f"{moment:g}", name, *(number(c.mean, columns[k]) for k, c in enumerate(row))))
     context = {
         "title": f"{', '.join(line.systems)}: over time",
-        "intro": f"{counted(len(facts), 'result')} of {counted(len(last.images), 'image')}, by {line.unit}.",
+        "intro": f"{counted(len(facts), 'result')} of {counted(len(last.images), 'image')}; {_ORDERS[line.unit]}.",
         "notes": line.notes,
         "charts": list(charts(line)),
         "gaps": list(gap_charts(line)),
@@ -273,7 +288,9 @@ def timeline_html(found: Mapping[str, Results]) -> str:
         "critics": list(critic_rows(last)),
         "making": list(making(last)),
     }
-    return page("timeline.html", context, styles=("style.css",), scripts=("tables.js", "plots.js"), data={})
+    return page(
+        "timeline.html", context, styles=("style.css",), scripts=("common.js", "tables.js", "plots.js"), data={}
+    )
 
 
 def write_timeline(found: Mapping[str, Results], path: str | PathLike[str]) -> None:

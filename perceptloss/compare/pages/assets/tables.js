@@ -1,8 +1,3 @@
-"use strict";
-document.documentElement.classList.add("scripted");
-const data = JSON.parse(document.getElementById("data").textContent);
-const all = (selector, root = document) => [...root.querySelectorAll(selector)];
-const element = (tag, text = "", facts = {}) => Object.assign(document.createElement(tag), { textContent: text }, facts);
 const signed = (value) => (value > 0 ? "+" : "") + shown(value);
 const shown = (value) => (value === null ? "n/a" : Number(value.toPrecision(4)).toString()).replace("-", "−");
 
@@ -59,10 +54,4 @@ for (const button of all("button[data-copy]")) {
       said.textContent = "saved as a file, since the clipboard is closed";
     }
   });
-}
-
-function save(blob, name) {
-  const link = element("a", "", { href: URL.createObjectURL(blob), download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
