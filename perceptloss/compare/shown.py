@@ -96,7 +96,7 @@ def strength_section(title: str, systems: Sequence[str], found: Strengths, about
     rows = []
     for n, name in enumerate(systems):
         ends = f"[{found.low[n]:.2f}, {found.high[n]:.2f}]" if found.low else "n/a"
-        rows.append((name, f"{found.values[n]:.2f}".replace("-", _MINUS), ends.replace("-", _MINUS)))
+        rows.append((name, f"{round(found.values[n], 2) + 0.0:.2f}".replace("-", _MINUS), ends.replace("-", _MINUS)))
     notes = [f"who is ahead by s wins with a chance of 1 / (1 + exp(−s)); {about}"]
     if found.is_separated:
         notes.append(

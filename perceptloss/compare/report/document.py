@@ -11,13 +11,14 @@ from perceptloss.compare.pages import page
 from perceptloss.compare.report.answer import answer, redundancy, remarks
 from perceptloss.compare.report.choice import RANDOM, choose
 from perceptloss.compare.report.crops import Embed, Shot, shots
+from perceptloss.compare.report.heat import critic_agreement, heat, win_matrices
 from perceptloss.compare.report.making import critic_rows, making
 from perceptloss.compare.report.plane import planes
 from perceptloss.compare.report.roles import roles
-from perceptloss.compare.report.standings import critic_agreement, heat, rows_of, win_matrices
 from perceptloss.compare.report.waterfall import waterfalls
 from perceptloss.compare.results import Results
 from perceptloss.compare.sections import lines, sections
+from perceptloss.compare.standings import header_of
 from perceptloss.compare.table import render, sentences
 from perceptloss.output.files import write_atomically
 
@@ -49,8 +50,6 @@ def report_html(results: Results, *, embed: Embed = "crops", telling: int = 10, 
     is_single = len(results.systems) == 1
     pictures = shots(results, choose(scores, telling, random, results.analysis.seed), embed)
     alike = critic_agreement(scores)
-    header = ["system", *(column.header for column in results.critics)]
-    header += [preset.header for preset in results.analysis.presets]
     context = {
         "title": f"{', '.join(results.systems)}: a comparison" if not is_single else f"{results.systems[0]}: scores",
         "results": results,
@@ -58,9 +57,9 @@ def report_html(results: Results, *, embed: Embed = "crops", telling: int = 10, 
         "answer": answer(results),
         "notes": [*redundancy(results, alike), *lines(results), *sentences(results)],
         "remarks": list(remarks(results)),
-        "header": header if is_single else [*header, "rank", "wins"],
+        "header": header_of(results.critics, [p.header for p in results.analysis.presets], is_single=is_single),
         "groups": [column.group or "" for column in results.critics],
-        "rows": rows_of(results),
+        "rows": results.rows(),
         "heat": [] if is_single else heat(results),
         "agreement": [] if is_single or len(results.critics) < 2 else alike,
         "planes": list(planes(results, scores)),

@@ -31,6 +31,7 @@ class View {
   /* Draw part of a picture; `wipe` in [0, 1] draws `other` right of that place. */
   draw(canvas, picture, other = null, wipe = 1, lens = null) {
     const dots = window.devicePixelRatio || 1, context = canvas.getContext("2d");
+    canvas.style.maxWidth = (picture.width * this.zoom) / dots + "px";
     canvas.width = Math.max(1, Math.round(canvas.clientWidth * dots));
     canvas.height = Math.min(Math.round(TALLEST * dots), Math.max(picture.height * this.zoom, Math.round(120 * dots)));
     context.imageSmoothingEnabled = false;

@@ -66,6 +66,7 @@ function draw() {
       control.lens.checked ? state.lens : null);
   });
   control.wipe.parentElement.hidden = !isSlider;
+  control.wipe.style.maxWidth = stage.querySelector("canvas")?.style.maxWidth;
   control.which.hidden = state.mode !== "side by side";
   control.scale.hidden = !control.difference.checked;
   control.caption.textContent = panes.length ? "" : "Nothing is chosen.";

@@ -1,4 +1,4 @@
-"""Tables of a report: scores with differences, mean ranks, who beats whom, and which critics agree."""
+"""Heat maps of a report: mean ranks, who beats whom, and which critics agree."""
 
 from __future__ import annotations
 
@@ -9,41 +9,12 @@ import numpy as np
 
 from perceptloss.compare.arrays import Scores
 from perceptloss.compare.results import Results
-from perceptloss.compare.shown import decimals, half_width, number, signed_number
+from perceptloss.compare.standings import Cell, Row
 from perceptloss.compare.statistics.paired import Array, codes_of
 from perceptloss.compare.statistics.significance import wilson
 from perceptloss.compare.statistics.units import Units
 
-__all__ = ["Cell", "Matrix", "Row", "critic_agreement", "heat", "rows_of", "win_matrices"]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What a table shows in a cell.
-
-    Attributes:
-        text: The figure.
-        value: It as a number to sort by; None where there is none.
-        more: What stands beside it, such as a difference.
-        is_starred: Whether that is shown to be one.
-        gain: 1 where the difference is for the better, -1 for the worse, 0 where neither is shown.
-        shade: Strength of its colour, in [0, 1]; below 0 where it has none.
-    """
-
-    text: str
-    value: float | None = None
-    more: str = ""
-    is_starred: bool = False
-    gain: int = 0
-    shade: float = -1.0
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table."""
-
-    name: str
-    cells: tuple[Cell, ...]
+__all__ = ["Matrix", "critic_agreement", "heat", "win_matrices"]
 
 
 @dataclass(frozen=True)
@@ -57,35 +28,6 @@ class Matrix:
 
     label: str
     rows: tuple[Row, ...]
-
-
-def rows_of(results: Results) -> list[Row]:
-    """A row per system: under each critic its mean and difference to the baseline, presets, mean rank and wins."""
-    found, rows = results.inference, []
-    standings = results.summary().standings
-    for place, (name, standing) in enumerate(zip(results.systems, standings, strict=True)):
-        cells = []
-        for n, (column, cell) in enumerate(zip(results.critics, standing.cells, strict=True)):
-            shown = [mean for other in standings if (mean := other.cells[n].mean) is not None]
-            effect, digits = found.effects[place][n], decimals(shown)
-            bounds = found.means[place][n] if effect is None else effect.bounds
-            starred = effect is not None and effect.is_starred
-            gain = 0
-            if effect is None or cell.difference is None:
-                more = half_width(cell.mean, bounds, digits) if cell.mean is not None else ""
-            else:
-                more = f"{signed_number(cell.difference, digits)} {half_width(cell.difference, bounds, digits)}"
-                gain = (1 if (cell.difference > 0) == column.is_higher_better else -1) if starred else 0
-            cells.append(Cell(number(cell.mean, shown), cell.mean, more.strip(), starred, gain))
-        for preset in found.presets:
-            value, values = preset.values[place], [v for v in preset.values if v is not None]
-            cells.append(Cell(number(value, values), value))
-        if len(results.systems) > 1:
-            cells.append(Cell("n/a" if standing.rank is None else f"{standing.rank:.2f}", standing.rank))
-            wins = standing.wins
-            cells.append(Cell("—" if wins is None else f"{wins} of {len(results.images)}", wins))
-        rows.append(Row(name, tuple(cells)))
-    return rows
 
 
 def heat(results: Results) -> list[Row]:
