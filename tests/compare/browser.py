@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -25,21 +26,26 @@ class Browser:
     """One process and one page."""
 
     def __init__(self, program: str, folder: Path) -> None:
-        to_them, ours = os.pipe()
-        theirs, from_them = os.pipe()[::-1]
-        self._write, self._read = ours, from_them
+        to_them, self._write = os.pipe()
+        self._read, from_them = os.pipe()
         self._errors = (folder / "chromium.log").open("wb")
         flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage")
-        shell = f'exec "$0" "$@" 3<&{to_them} 4>&{theirs}'
+        theirs = [fcntl.fcntl(end, fcntl.F_DUPFD, 64) for end in (to_them, from_them)]
+
+        def as_it_wants() -> None:
+            for end, number in zip(theirs, (3, 4), strict=True):
+                os.dup2(end, number)
+
         self.process = subprocess.Popen(
-            ["sh", "-c", shell, program, *flags, "--remote-debugging-pipe", f"--user-data-dir={folder / 'profile'}"],
-            pass_fds=(to_them, theirs),
+            [program, *flags, "--remote-debugging-pipe", f"--user-data-dir={folder / 'profile'}"],
+            pass_fds=(3, 4),
+            preexec_fn=as_it_wants,
             stdout=self._errors,
             stderr=self._errors,
             start_new_session=True,
         )
-        os.close(to_them)
-        os.close(theirs)
+        for end in (to_them, from_them, *theirs):
+            os.close(end)
         self.events: list[dict[str, Any]] = []
         self._buffer, self._count, self._session = b"", 0, None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -74,7 +80,10 @@ class Browser:
         while b"\0" not in self._buffer:
             if not select.select([self._read], [], [], max(0.0, until - time.monotonic()))[0]:
                 raise TimeoutError("chromium says nothing")
-            self._buffer += os.read(self._read, 1 << 20)
+            more = os.read(self._read, 1 << 20)
+            if not more:
+                raise EOFError("chromium has ended")
+            self._buffer += more
         text, _, self._buffer = self._buffer.partition(b"\0")
         return json.loads(text)
 

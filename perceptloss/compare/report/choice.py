@@ -66,6 +66,8 @@ def _standardised(scores: Scores) -> Array:
     there = ~np.isnan(kept)
     count = np.maximum(there.sum(axis=(0, 2), keepdims=True), 1)
     centred = kept - np.nansum(kept, axis=(0, 2), keepdims=True) / count
+    largest = np.nanmax(np.abs(centred), axis=(0, 2), keepdims=True, initial=0)
+    centred = centred / np.where(largest > 0, largest, 1)  # squares of any size stay in float64
     spread = np.sqrt(np.nansum(centred**2, axis=(0, 2), keepdims=True) / count)
     level: Array = np.nan_to_num(centred / np.where(spread > 0, spread, 1))
     return level

@@ -21,6 +21,7 @@ from perceptloss.compare.sections import lines, sections
 from perceptloss.compare.standings import header_of
 from perceptloss.compare.table import render, sentences
 from perceptloss.output.files import write_atomically
+from perceptloss.output.names import visible
 
 __all__ = ["report_html", "write_report"]
 
@@ -89,11 +90,11 @@ def _data(results: Results, pictures: Sequence[Shot]) -> dict[str, Any]:
     """What scripts need beside what is on the page."""
     is_single = len(results.systems) == 1
     return {
-        "systems": results.systems,
-        "critics": [column.header for column in results.critics],
+        "systems": list(map(visible, results.systems)),
+        "critics": [visible(column.header) for column in results.critics],
         "higher": [column.is_higher_better for column in results.critics],
         "base": None if results.baseline is None or is_single else results.systems.index(results.baseline),
-        "keys": [image.key for image in results.images],
+        "keys": [visible(image.key) for image in results.images],
         "values": [[[_short(score) for score in row] for row in system] for system in results.values],
         "shots": {shot.image: shot.number for shot in pictures},
         "copies": {

@@ -120,11 +120,15 @@ def _codes(page: str, systems: Sequence[str], records: Sequence[Record]) -> dict
 def _vote(row: Mapping[str, str], known: Mapping[str, tuple[str, str]]) -> tuple[Vote | None, str]:
     """The vote, or what is wrong with it; neither if it is about nothing that is compared."""
     seconds, trial = number(row["seconds"]), row["trial"]
-    if row["answer"] not in _ANSWERS or seconds is None or not trial.isdecimal() or not row["voter"]:
-        return (
-            None,
-            f"expected an answer of {', '.join(_ANSWERS)}, a voter, a number and seconds, got {dict(row)!r:.120}",
-        )
+    expected = {
+        "answer": (row["answer"] in _ANSWERS, "left, right or tie"),
+        "seconds": (seconds is not None and seconds >= 0, "a number"),
+        "trial": (trial.isdecimal(), "a whole number"),
+        "voter": (bool(row["voter"]), "a name"),
+    }
+    wrong = [f"{name} must be {what}, got {row[name]!r}" for name, (is_fine, what) in expected.items() if not is_fine]
+    if wrong or seconds is None:
+        return None, "; ".join(wrong)
     if row["left"] not in known or row["right"] not in known:
         return None, ""
     (image, left), (other, right) = known[row["left"]], known[row["right"]]

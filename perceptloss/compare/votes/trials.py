@@ -24,7 +24,8 @@ class Options:
 
     Attributes:
         trials: Comparisons at most; if there are more, they are drawn, each image and pair as often as can be.
-        repeats: Comparisons that come again with sides changed, to see whether a voter is consistent.
+        repeats: Comparisons of the first half, at most all of them, that come again in the second with sides changed,
+            to see whether a voter is consistent.
         catches: Comparisons of a picture with a ruined copy, to see whether a voter looks.
         has_ties: Whether "no difference" is an answer.
         side: Largest side of the crops that are shown; None for whole images.
