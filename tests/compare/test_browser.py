@@ -135,6 +135,11 @@ class TestReport:
         page.wait("control.shot.value === '1'")
         assert page.run("control.zoom.value") == "2"
 
+    def test_begins_with_a_pixel_as_large_as_one_of_the_page(self, page, report):
+        page.open(report, dots=3)
+        page.wait("state.panes.length === 4")
+        assert page.run("[control.zoom.value, state.view.zoom]") == ["3", 3]
+
     def test_the_slider_moves_by_the_keyboard(self, page):
         page.run("setMode('slider'), control.wipe.focus()")
         before = pixels(page)

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from made import DISTANCE, LIGHT, made, random_results
 from PIL import Image
+from png16 import png16
 
 from perceptloss.cli.main import main
-from perceptloss.compare import compare, load_results, score_pairs
+from perceptloss.compare import Pairing, Settings, compare, load_results, score_pairs
+from perceptloss.compare.images import ImageFile
 from perceptloss.compare.pages import window
 from perceptloss.compare.report import report_html, write_report
 from perceptloss.compare.report.answer import answer, redundancy
@@ -262,6 +264,38 @@ class TestPictures:
         monkeypatch.chdir(tmp_path / "else")
         assert all(shot.panes for shot in shots(results, choose(results.arrays())))
 
+    def test_16_bits_are_shown_as_8(self, tmp_path, noise, toys):
+        for name, seed in (("a", 0), ("gt", 1)):
+            (tmp_path / name).mkdir()
+            deep = noise((40, 50, 3), seed).astype(int) * 257 + 100
+            png16(tmp_path / name / "p.png", deep.clip(0, 65535).astype(np.uint16))
+        results = compare({"a": tmp_path / "a"}, tmp_path / "gt", ["toy-error"])
+        (shot,) = shots(results, choose(results.arrays()))
+        shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(shot.panes[1].url.partition(",")[2]))))
+        assert np.array_equal(shown, noise((40, 50, 3), 1)) and shot.box is None
+
+    @pytest.mark.parametrize(
+        ("settings", "size"), [({"resize": "to-ref"}, (44, 40)), ({"crop": "to-ref"}, (42, 40))], ids=["resized", "cut"]
+    )
+    def test_sizes_are_made_alike_as_for_the_critics(self, tmp_path, noise, toys, settings, size):
+        for name, width in (("a", 42), ("gt", 44)):
+            (tmp_path / name).mkdir()
+            Image.fromarray(noise((40, width, 3), 3)).save(tmp_path / name / "p.png")
+        results = compare({"a": tmp_path / "a"}, tmp_path / "gt", ["toy-error"], settings=Settings(**settings))
+        (shot,) = shots(results, choose(results.arrays()))
+        assert [(pane.width, pane.height) for pane in shot.panes] == [size, size]
+
+    def test_of_stereo_pairs_the_left_view_is_shown(self, tmp_path, noise, toys):
+        for name in ("a", "gt"):
+            for n, side in enumerate(("left", "right")):
+                (tmp_path / name / side).mkdir(parents=True)
+                Image.fromarray(noise((40, 42, 3), n)).save(tmp_path / name / side / "p.png")
+        rules = Pairing(stereo=True)
+        results = compare({"a": tmp_path / "a"}, tmp_path / "gt", ["toy-error"], rules=rules)
+        (shot,) = shots(results, choose(results.arrays()))
+        shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(shot.panes[0].url.partition(",")[2]))))
+        assert np.array_equal(shown, noise((40, 42, 3), 0))
+
     def test_images_from_memory_have_none(self, toys):
         import torch
 
@@ -346,6 +380,24 @@ class TestPage:
         groups = {image.key: f"scene {n // 3}" for n, image in enumerate(results.images)}
         page = report_html(replace(results, analysis=replace(results.analysis, groups=groups, details=True, worst="2")))
         assert "4 groups" in page and "Friedman" in page and "Bradley-Terry" in page
+
+    @pytest.mark.thorough
+    def test_a_thousand_images_stay_below_15_megabytes(self, tmp_path, noise):
+        """Four systems, five critics, and pictures that no compression makes smaller."""
+        columns = [replace(LIGHT, label=f"critic {n}", signature=f"c{n}|x:1") for n in range(5)]
+        values = np.random.default_rng(0).normal(size=(4, 5, 1000))
+        results = made(values, columns, ("a", "b", "c", "d"))
+        images = list(results.images)
+        for choice in choose(results.arrays()):
+            files = []
+            for n in range(5):
+                path = tmp_path / f"{choice.image}-{n}.png"
+                Image.fromarray(noise((300, 300, 3), n)).save(path, compress_level=1)
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                files.append(ImageFile(path.as_posix(), digest, 300, 300, "rgb8"))
+            images[choice.image] = replace(images[choice.image], outputs=tuple(files[:4]), reference=files[4])
+        page = report_html(replace(results, images=tuple(images)))
+        assert page.count("data-pane=") == 75 and len(page.encode()) < 15e6
 
     def test_notebooks_get_the_table(self):
         shown = random_results()._repr_html_()

@@ -26,7 +26,7 @@ function differenceOf(own, reference) {
 }
 
 class View {
-  constructor() { this.zoom = 1; this.x = 0; this.y = 0; }
+  constructor() { this.zoom = Math.min(4, Math.max(1, Math.round(window.devicePixelRatio || 1))); this.x = this.y = 0; }
 
   /* Draw part of a picture; `wipe` in [0, 1] draws `other` right of that place. */
   draw(canvas, picture, other = null, wipe = 1, lens = null) {

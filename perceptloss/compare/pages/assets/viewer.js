@@ -147,5 +147,6 @@ if (shots.length) {
     zoomBy(event.deltaY < 0 ? 1 : -1, event.offsetX, event.offsetY);
   }, { passive: false });
   window.addEventListener("resize", draw);
+  control.zoom.value = state.view.zoom;
   choose(0);
 } else viewer.hidden = true;

@@ -127,5 +127,6 @@ part.votes.addEventListener("pointermove", (event) => {
 });
 window.addEventListener("resize", draw);
 
+part.zoom.value = view.zoom;
 const kept = recalled();
 if (kept?.voter) { ({ voter, answers } = kept); place = answers.length; ask(); }
