@@ -22,6 +22,7 @@ from perceptloss.output.tables import counted, text
 if TYPE_CHECKING:
     from perceptloss.compare.pairing import Images
     from perceptloss.compare.plan import Plan
+    from perceptloss.compare.results import Results
     from perceptloss.compare.thresholds import Threshold
 
 __all__ = ["execute"]
@@ -36,7 +37,6 @@ def execute(args: argparse.Namespace, systems: Mapping[str, Images], baseline: s
     if args.dry_run:
         result(_describe(plan))
         return 0
-    from perceptloss.compare.report import write_report
     from perceptloss.compare.run import run_plan
     from perceptloss.compare.table import render, sentences
     from perceptloss.compare.thresholds import check_thresholds
@@ -54,12 +54,24 @@ def execute(args: argparse.Namespace, systems: Mapping[str, Images], baseline: s
     for sentence in sentences(results):
         _log.warning("%s", sentence)
     unwritten = _written("--output", args.output, results.save)
-    unwritten += _written("--report", args.report, partial(write_report, results, embed=args.embed))
     result(render(results, args.format))
+    unwritten += _written("--report", args.report, partial(_report, args, plan, results))
     failures = check_thresholds(results, thresholds)
     for failure in [*failures, *unwritten]:
         _log.error("%s", failure)
     return UNWRITTEN if unwritten else NOT_FINITE if results.has_gaps else THRESHOLD if failures else 0
+
+
+def _report(args: argparse.Namespace, plan: Plan, results: Results, path: str) -> None:
+    from perceptloss.compare.report import quality_maps, write_report
+    from perceptloss.compare.report.quality import chosen_images
+
+    maps = None
+    if args.map is not None and args.embed != "none":
+        count = len(chosen_images(results)) * len(plan.systems)
+        with bar("maps", count, show=False if args.quiet else None) as shown:
+            maps = quality_maps(plan, results, args.map, random_weights=args.random_weights, progress=shown.update)
+    write_report(results, path, embed=args.embed, maps=maps)
 
 
 def _written(flag: str, path: str | None, write: Callable[[str], None]) -> list[str]:
@@ -96,7 +108,16 @@ def _check(
     names = [*(entry.name for entry in parse_critics(args.critic)), *names_of(args)]
     thresholds = parse_thresholds(args.fail_if, names, has_baseline=len(systems) > 1)
     plan = plan_of(args, systems, baseline)
+    if args.map is not None and (wrong := _map_problems(args, plan)):
+        raise ConfigError(wrong, "the command line")
     return plan, thresholds, asked_of(args, plan, presets)
+
+
+def _map_problems(args: argparse.Namespace, plan: Plan) -> list[str]:
+    from perceptloss.compare.report.quality import map_problems
+
+    lacking = [] if args.report else ["--map is drawn in a report: give --report"]
+    return lacking + map_problems(plan, args.map)
 
 
 def _overwritten(flag: str, output: str | None, sources: Iterable[Images | None]) -> list[str]:

@@ -87,6 +87,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 def add_report(group: argparse._ArgumentGroup) -> None:
     """Add the flags of a report."""
     group.add_argument("--report", type=a_path, metavar="FILE", help="also write a page that stands alone (.html)")
+    group.add_argument("--map", metavar="NAME", help="in the report, also where this critic of -c sees what")
     add_embed(group)
 
 

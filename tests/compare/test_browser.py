@@ -15,7 +15,7 @@ from PIL import Image
 from perceptloss import registry
 from perceptloss.compare import Pairing, Settings, compare
 from perceptloss.compare.plan import make_plan
-from perceptloss.compare.report import write_report
+from perceptloss.compare.report import quality_maps, write_report
 from perceptloss.compare.votes.asking import vote_html
 from perceptloss.compare.votes.ballots import read_votes
 from perceptloss.compare.votes.trials import Options
@@ -60,7 +60,11 @@ def report(pictures):
         patch.setitem(registry._registered, "toy-light", Entry(CARDS["toy-light"], Brightness))
         systems = {name: pictures / f"s{n}" for n, name in enumerate(SYSTEMS)}
         results = compare(systems, pictures / "gt", ["toy-error", "toy-light"])
-    write_report(results.with_roles(["toy-light"]), pictures / "report.html")
+        plan = make_plan(
+            systems, pictures / "gt", ["toy-error"], rules=Pairing(), settings=Settings(device="cpu"), baseline="plain"
+        )
+        maps = quality_maps(plan, results, "toy-error")
+    write_report(results.with_roles(["toy-light"]), pictures / "report.html", maps=maps)
     return pictures / "report.html"
 
 
@@ -81,7 +85,12 @@ def pixels(browser) -> list[str]:
 class TestReport:
     def test_no_name_is_markup_or_script(self, page):
         assert page.run("document.title").startswith("plain, <img src=x onerror")
-        assert page.run("document.querySelectorAll('img:not([data-pane]), svg[onload], body script').length") == 2
+        assert (
+            page.run(
+                "document.querySelectorAll('img:not([data-pane]):not([data-quality]), svg[onload], body script').length"
+            )
+            == 2
+        )
         assert page.run("all('#standings tbody th')[1].textContent") == HOSTILE
         page.run("document.body.insertAdjacentHTML('beforeend', '<i onclick=\"document.title=2\" id=evil>x</i>')")
         page.click("#evil")
@@ -131,6 +140,11 @@ class TestReport:
         zoomed = pixels(page)
         page.key("d")
         assert zoomed != a and pixels(page) != zoomed
+        page.key("d")
+        page.key("q")
+        assert page.run("control.quality.checked") and pixels(page) != zoomed
+        page.key("q")
+        assert pixels(page) == zoomed
         page.key("]")
         page.wait("control.shot.value === '1'")
         assert page.run("control.zoom.value") == "2"

@@ -249,6 +249,23 @@ class TestPictures:
         assert window([one, one], 32) == (44, 34, 32, 32)
         assert window([one, other], 500) == (0, 0, 120, 100)
 
+    def test_maps_lie_beside_them_in_the_same_colours(self, compared, tmp_path):
+        """Of a critic without a map, attribution: it is as large as the image, and ends where the border begins."""
+        page = tmp_path / "page.html"
+        systems = [f"{name}={tmp_path / name}" for name in "ab"]
+        args = ["--ref", str(tmp_path / "gt"), "-c", "toy-error", "--crop-border", "4", "--embed", "whole", "--quiet"]
+        assert main(["compare", *systems, *args, "--report", str(page), "--map", "toy-error"]) == 0
+        text = page.read_text("utf-8")
+        assert "toy-error, attribution, its shares of the score less the reference&#39;s: -" in text
+        found = re.findall(r'<img src="data:image/png;base64,([^"]+)"[^>]*data-quality="(\d)"', text)
+        assert [n for _, n in found] == ["0", "1"] * 4
+        weak, strong = (np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))).astype(int) for data, _ in found[:2])
+        assert weak.shape == (300, 320, 3)
+        for drawn in (weak, strong):
+            assert (drawn[:4] == 128).all() and (drawn[:, -4:] == 128).all() and not (drawn[4, 4:-4] == 128).all()
+        middle = np.array([242, 242, 242])  # of the colours: nothing lost there
+        assert abs(strong[4:-4, 4:-4] - middle).sum() > 2 * abs(weak[4:-4, 4:-4] - middle).sum()
+
     def test_a_file_that_is_another_now_is_not_shown(self, compared, tmp_path):
         Image.new("RGB", (320, 300)).save(tmp_path / "b" / "p1.png")
         (tmp_path / "a" / "p2.png").unlink()
@@ -429,6 +446,8 @@ class TestCommands:
         [
             (["--report", "page.txt"], "--report must end in .html, got 'page.txt'"),
             (["--report", "nowhere/page.html"], "--report: there is no folder 'nowhere'"),
+            (["--report", "page.html", "--map", "toy-light"], "--map toy-light is none of the critics of -c"),
+            (["--map", "toy-error"], "--map is drawn in a report: give --report"),
             (["--trained", "toy-eror"], "--trained toy-eror is none of the critics; did you mean 'toy-error'?"),
         ],
     )

@@ -14,6 +14,7 @@ from perceptloss.compare.report.crops import Embed, Shot, shots
 from perceptloss.compare.report.heat import critic_agreement, heat, win_matrices
 from perceptloss.compare.report.making import critic_rows, making
 from perceptloss.compare.report.plane import planes
+from perceptloss.compare.report.quality import QualityMaps
 from perceptloss.compare.report.roles import roles
 from perceptloss.compare.report.waterfall import waterfalls
 from perceptloss.compare.results import Results
@@ -29,19 +30,20 @@ SCRIPTS: Final = ("common.js", "tables.js", "images.js", "plots.js", "waterfalls
 _DIGITS: Final = 6
 
 
-def write_report(results: Results, path: str | PathLike[str], *, embed: Embed = "crops") -> None:
+def write_report(
+    results: Results, path: str | PathLike[str], *, embed: Embed = "crops", maps: QualityMaps | None = None
+) -> None:
     """Write `report_html` to a file, in one piece."""
-    write_atomically(Path(path), report_html(results, embed=embed))
+    write_atomically(Path(path), report_html(results, embed=embed, maps=maps))
 
 
-def report_html(results: Results, *, embed: Embed = "crops", telling: int = 10, random: int = 5) -> str:
+def report_html(results: Results, *, embed: Embed = "crops", maps: QualityMaps | None = None) -> str:
     """One page that stands alone: answer, table, plots, images, and how it was made.
 
     Args:
         results: What to report; nothing is scored again, but pictures are read from the files that were.
         embed: `crops` of 256 pixels a side at most, where systems differ most; `whole` pictures; or `none`.
-        telling: Number of images that tell most.
-        random: Number of images drawn at random beside them.
+        maps: Of `quality_maps`, beside the pictures.
 
     Raises:
         PerceptlossError: if jinja2 or Pillow is not installed.
@@ -49,7 +51,7 @@ def report_html(results: Results, *, embed: Embed = "crops", telling: int = 10, 
     results = results.in_groups()
     scores = results.arrays()
     is_single = len(results.systems) == 1
-    pictures = shots(results, choose(scores, telling, random, results.analysis.seed), embed)
+    pictures = shots(results, choose(scores, seed=results.analysis.seed), embed, maps)
     alike = critic_agreement(scores)
     context = {
         "title": f"{', '.join(results.systems)}: a comparison" if not is_single else f"{results.systems[0]}: scores",
@@ -69,6 +71,7 @@ def report_html(results: Results, *, embed: Embed = "crops", telling: int = 10, 
         "shots": pictures,
         "telling": [shot for shot in pictures if shot.reasons != (RANDOM,)],
         "drawn": [shot for shot in pictures if shot.reasons == (RANDOM,)],
+        "quality": "" if maps is None else maps.caption,
         "scores_of": lambda shot: _scores_of(results, shot),
         "roles": roles(results, scores),
         "sections": sections(results),

@@ -8,7 +8,9 @@ const state = { view: new View(), mode: "side by side", panes: [], isSwapped: fa
 function loaded(shot) {
   return Promise.all(all("img[data-pane]", shot).map(async (picture) => {
     await picture.decode();
-    return { name: picture.nextElementSibling.textContent, picture: canvasOf(picture) };
+    const map = shot.querySelector(`img[data-quality="${picture.dataset.pane}"]`);
+    await map?.decode();
+    return { name: picture.nextElementSibling.textContent, picture: canvasOf(picture), quality: map && canvasOf(map) };
   }));
 }
 
@@ -57,7 +59,8 @@ function draw() {
     box.append(element("div", "", { className: "pane-name" }), element("canvas"));
     stage.append(box);
   }
-  const pictureOf = (pane) => (control.difference.checked && pane.difference) || pane.picture;
+  const pictureOf = (pane) =>
+    (control.quality?.checked && pane.quality) || (control.difference.checked && pane.difference) || pane.picture;
   panes.forEach((pane, n) => {
     const [name, canvas] = stage.children[n].children;
     name.textContent = other ? `${pane.name} | ${other.name}` : pane.name;
@@ -106,7 +109,8 @@ function exported() {
 if (shots.length) {
   shots.forEach((shot, n) => control.shot.append(element("option", shot.querySelector("h3").textContent, { value: n })));
   control.shot.addEventListener("change", () => choose(Number(control.shot.value)));
-  for (const item of [control.a, control.b, control.lens, control.difference]) item.addEventListener("change", draw);
+  for (const item of [control.a, control.b, control.lens, control.difference, control.quality])
+    item?.addEventListener("change", draw);
   control.wipe.addEventListener("input", draw);
   control.zoom.addEventListener("change", () => zoomTo(Number(control.zoom.value)));
   control.export.addEventListener("click", exported);
@@ -121,6 +125,7 @@ if (shots.length) {
     "+": () => zoomBy(1), "=": () => zoomBy(1), "-": () => zoomBy(-1), "[": () => next(-1), "]": () => next(1),
     f: () => { if (state.mode !== "flicker") setMode("flicker"); else { state.isSwapped = !state.isSwapped; draw(); } },
     s: () => setMode("slider"), v: () => setMode("side by side"), m: toggle(control.lens), d: toggle(control.difference),
+    ...(control.quality && { q: toggle(control.quality) }),
   };
   viewer.addEventListener("keydown", (event) => {
     const isTyping = ["SELECT", "INPUT"].includes(event.target.tagName) && event.target.type !== "checkbox";
