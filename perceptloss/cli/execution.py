@@ -65,13 +65,15 @@ def execute(args: argparse.Namespace, systems: Mapping[str, Images], baseline: s
 def _report(args: argparse.Namespace, plan: Plan, results: Results, path: str) -> None:
     from perceptloss.compare.report import quality_maps, write_report
     from perceptloss.compare.report.quality import chosen_images
+    from perceptloss.honesty.comparison import content_section
 
     maps = None
     if args.map is not None and args.embed != "none":
         count = len(chosen_images(results)) * len(plan.systems)
         with bar("maps", count, show=False if args.quiet else None) as shown:
             maps = quality_maps(plan, results, args.map, random_weights=args.random_weights, progress=shown.update)
-    write_report(results, path, embed=args.embed, maps=maps)
+    more = [content_section(results)] if args.content else []
+    write_report(results, path, embed=args.embed, maps=maps, more=more)
 
 
 def _written(flag: str, path: str | None, write: Callable[[str], None]) -> list[str]:
@@ -108,16 +110,20 @@ def _check(
     names = [*(entry.name for entry in parse_critics(args.critic)), *names_of(args)]
     thresholds = parse_thresholds(args.fail_if, names, has_baseline=len(systems) > 1)
     plan = plan_of(args, systems, baseline)
-    if args.map is not None and (wrong := _map_problems(args, plan)):
+    if wrong := _report_problems(args, plan):
         raise ConfigError(wrong, "the command line")
     return plan, thresholds, asked_of(args, plan, presets)
 
 
-def _map_problems(args: argparse.Namespace, plan: Plan) -> list[str]:
+def _report_problems(args: argparse.Namespace, plan: Plan) -> list[str]:
+    """What speaks against what is asked of a report."""
     from perceptloss.compare.report.quality import map_problems
+    from perceptloss.honesty.comparison import content_problems
 
-    lacking = [] if args.report else ["--map is drawn in a report: give --report"]
-    return lacking + map_problems(plan, args.map)
+    asked = [flag for flag, is_asked in (("--map", args.map is not None), ("--content", args.content)) if is_asked]
+    problems = [] if args.report else [f"{flag} is shown in a report: give --report" for flag in asked]
+    problems += map_problems(plan, args.map) if args.map is not None else []
+    return problems + (content_problems(has_reference=args.ref is not None) if args.content else [])
 
 
 def _overwritten(flag: str, output: str | None, sources: Iterable[Images | None]) -> list[str]:

@@ -92,8 +92,11 @@ def add_report(group: argparse._ArgumentGroup) -> None:
 
 
 def add_embed(group: argparse._ArgumentGroup) -> None:
-    """Add the flag for the pictures of a report."""
+    """Add the flags for the pictures of a report."""
     about = "pictures of a report: crops of at most 256 pixels a side (default), whole ones, or none"
+    group.add_argument(
+        "--content", action="store_true", help="in the report, also what the shown images are made of (needs kornia)"
+    )
     group.add_argument("--embed", choices=("crops", "whole", "none"), default="crops", help=about)
 
 

@@ -33,11 +33,14 @@ def run(args: argparse.Namespace) -> int:
     """Write the page and print its path."""
     from perceptloss.compare import load_results
     from perceptloss.compare.report import write_report, write_timeline
+    from perceptloss.honesty.comparison import content_problems, content_section
 
     is_single = len(args.results) == 1
     default = Path(args.results[0]).with_suffix(".html").as_posix() if is_single else "report.html"
     output = args.output or default
-    if wrong := page_problems(output):
+    wrong = page_problems(output)
+    wrong += ["--content is of one comparison, not over time"] if args.content and not is_single else []
+    if wrong:
         raise ConfigError(wrong, "the command line")
     found, problems = {}, []
     for path in args.results:
@@ -50,7 +53,11 @@ def run(args: argparse.Namespace) -> int:
     if problems:
         raise ConfigError(problems, "the results")
     if is_single:
-        write_report(found[args.results[0]], output, embed=args.embed)
+        results = found[args.results[0]]
+        if args.content and (wrong := content_problems(has_reference=results.images[0].reference is not None)):
+            raise ConfigError(wrong, "the command line")
+        more = [content_section(results)] if args.content else []
+        write_report(results, output, embed=args.embed, more=more)
     else:
         write_timeline(found, output)
     result(f"{output}\n")

@@ -435,6 +435,25 @@ class TestCommands:
         assert main(["report", str(saved), "--output", str(page), "--embed", "none"]) == 0
         assert "--embed none" in page.read_text("utf-8")
 
+    def test_content_is_measured_against_the_references(self, compared, tmp_path):
+        page, saved = tmp_path / "page.html", tmp_path / "saved.json"
+        for path in (tmp_path / "b").iterdir():  # a tint, and nothing else
+            clean = np.asarray(Image.open(tmp_path / "gt" / path.name)).astype(int) + np.array([30, 0, 0])
+            Image.fromarray(clean.clip(0, 255).astype(np.uint8)).save(path)
+        args = [*self.args(tmp_path), "--report", str(page), "--content", "--output", str(saved), "--quiet"]
+        assert main(["compare", *args]) == 0
+        text = page.read_text("utf-8")
+        assert "what images are made of, against their references: 4 images shown below" in text
+        (table,) = re.findall(r"what images are made of.*?<tbody>(.*?)</tbody>", text, re.S)
+        rows = [re.findall(r"<td>(.*?)</td>", row) for row in table.split("</tr>")[:2]]
+        assert [row[0] for row in rows] == ["a", "b"]
+        drifts = [row[4] for row in rows]
+        assert float(drifts[0]) < 1 < 5 < float(drifts[1].removesuffix(" !")) and drifts[1].endswith(" !")
+        (tmp_path / "b" / "p1.png").unlink()
+        assert main(["report", str(saved), "--content", "--output", str(page)]) == 0
+        assert "3 images shown below" in page.read_text("utf-8") and "p1 left out: " in page.read_text("utf-8")
+        assert main(["report", str(saved), str(saved), "--content", "--output", str(page)]) == 2
+
     def test_trained_critics_are_declared(self, compared, tmp_path):
         saved = tmp_path / "saved.json"
         args = [*self.args(tmp_path), "-c", "toy-light", "--trained", "toy-error", "--output", str(saved), "--quiet"]
@@ -447,7 +466,8 @@ class TestCommands:
             (["--report", "page.txt"], "--report must end in .html, got 'page.txt'"),
             (["--report", "nowhere/page.html"], "--report: there is no folder 'nowhere'"),
             (["--report", "page.html", "--map", "toy-light"], "--map toy-light is none of the critics of -c"),
-            (["--map", "toy-error"], "--map is drawn in a report: give --report"),
+            (["--map", "toy-error"], "--map is shown in a report: give --report"),
+            (["--content"], "--content is shown in a report: give --report"),
             (["--trained", "toy-eror"], "--trained toy-eror is none of the critics; did you mean 'toy-error'?"),
         ],
     )

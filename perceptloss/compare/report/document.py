@@ -19,6 +19,7 @@ from perceptloss.compare.report.roles import roles
 from perceptloss.compare.report.waterfall import waterfalls
 from perceptloss.compare.results import Results
 from perceptloss.compare.sections import lines, sections
+from perceptloss.compare.shown import Section
 from perceptloss.compare.standings import header_of
 from perceptloss.compare.table import render, sentences
 from perceptloss.output.files import write_atomically
@@ -31,19 +32,27 @@ _DIGITS: Final = 6
 
 
 def write_report(
-    results: Results, path: str | PathLike[str], *, embed: Embed = "crops", maps: QualityMaps | None = None
+    results: Results,
+    path: str | PathLike[str],
+    *,
+    embed: Embed = "crops",
+    maps: QualityMaps | None = None,
+    more: Sequence[Section] = (),
 ) -> None:
     """Write `report_html` to a file, in one piece."""
-    write_atomically(Path(path), report_html(results, embed=embed, maps=maps))
+    write_atomically(Path(path), report_html(results, embed=embed, maps=maps, more=more))
 
 
-def report_html(results: Results, *, embed: Embed = "crops", maps: QualityMaps | None = None) -> str:
+def report_html(
+    results: Results, *, embed: Embed = "crops", maps: QualityMaps | None = None, more: Sequence[Section] = ()
+) -> str:
     """One page that stands alone: answer, table, plots, images, and how it was made.
 
     Args:
         results: What to report; nothing is scored again, but pictures are read from the files that were.
         embed: `crops` of 256 pixels a side at most, where systems differ most; `whole` pictures; or `none`.
         maps: Of `quality_maps`, beside the pictures.
+        more: Further tables, such as content statistics.
 
     Raises:
         PerceptlossError: if jinja2 or Pillow is not installed.
@@ -74,7 +83,7 @@ def report_html(results: Results, *, embed: Embed = "crops", maps: QualityMaps |
         "quality": "" if maps is None else maps.caption,
         "scores_of": lambda shot: _scores_of(results, shot),
         "roles": roles(results, scores),
-        "sections": sections(results),
+        "sections": [*sections(results), *more],
         "critics": list(critic_rows(results)),
         "making": list(making(results)),
     }
