@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from browser import Browser, find_browser
 from judges import CARDS, Brightness, MeanError
+from made import LIGHT, made
 from PIL import Image
 
 from perceptloss import registry
@@ -238,6 +240,38 @@ class TestReport:
         page.open(report, width=390, height=800, dots=3)
         page.wait("state.panes.length === 4")
         assert page.run("document.documentElement.scrollWidth <= 390")
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A thousand images of four systems by five critics, without pictures."""
+    columns = [replace(LIGHT, label=f"critic {n}", signature=f"c{n}|x:1") for n in range(5)]
+    values = np.random.default_rng(0).normal(size=(4, 5, 1000))
+    path = tmp_path_factory.mktemp("large") / "report.html"
+    write_report(made(values, columns, ("a", "b", "c", "d")), path)
+    return path, values
+
+
+def test_a_thousand_images_are_sorted_found_and_opened(browser, large):
+    path, values = large
+    browser.emulate()
+    browser.open(path)
+    rows = "all('#image-table tbody tr')"
+    assert browser.run(f"{rows}.length") == 50
+    browser.click("#image-table thead th:nth-child(3) button")
+    first = browser.run(f"{rows}.map(row => row.cells[0].textContent)")
+    assert first == [f"image {n:03d}" for n in np.argsort(values[1, 1])[:50]]
+    browser.click("#more-images")
+    assert browser.run(f"{rows}.length") == 250
+    figure = "#waterfalls figure:not([hidden])"
+    order = browser.run(f"document.querySelector('{figure}').dataset.order.split(' ').map(Number)")
+    assert order == np.argsort(values[1, 0] - values[0, 0]).tolist()
+    shown = set(browser.run("Object.keys(data.shots).map(Number)"))
+    place = next(n for n in range(500, 1000) if order[n] not in shown)
+    left, right, width = 60, 712, 720
+    browser.click(f"{figure} svg", right=(left + (place + 0.5) * (right - left) / 1000) / width, down=0.2)
+    assert browser.run(f"{rows}.map(row => row.cells[0].textContent)") == [f"image {order[place]:03d}"]
+    assert browser.complaints == []
 
 
 def waited(path: Path) -> Image.Image:

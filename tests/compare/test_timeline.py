@@ -119,6 +119,18 @@ def test_the_command_draws_several_files(tmp_path, monkeypatch, capsys):
     assert "over time" in page and page.count("<svg") == 3
 
 
+def test_no_name_is_markup():
+    hostile = "<img src=x onerror=alert(1)>\"'"
+    found = {}
+    for path, results in course(2).items():
+        named = replace(results, systems=("base", hostile))
+        found[hostile + path] = replace(
+            named, critics=tuple(replace(c, label=hostile + c.label) for c in named.critics)
+        )
+    page = timeline_html(found)
+    assert "<img" not in page and page.count("&lt;img src=x") > 4 and page.count("<script") == 2
+
+
 def test_two_checkpoints_of_one_image():
     found = {}
     for path, results in course(2).items():
