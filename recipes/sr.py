@@ -10,7 +10,7 @@ patches in the same order, same steps. Killed at any moment, a run goes on from 
 when started again with the same command; on a CPU in fp32 to the same bits.
 
 Below `output`: config.yaml, log.jsonl, checkpoints/last, models/ (safetensors, net_g.pth for BasicSR),
-images/, results.json, results.md, picture.png; checkpoints, models and log of the baseline in l1/.
+images/, results.json, results.md, report.html, picture.png; checkpoints, models and log of the baseline in l1/.
 """
 
 from __future__ import annotations

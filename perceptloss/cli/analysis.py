@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from perceptloss.errors import ConfigError, UnknownCritic, WeightsError
+from perceptloss.errors import ConfigError, UnknownCritic, WeightsError, near
 
 if TYPE_CHECKING:
     from perceptloss.card import Direction
@@ -53,6 +53,16 @@ def add_analysis(parser: argparse.ArgumentParser) -> None:
         "--details", action="store_true", help="also print ranks, Bradley-Terry strengths and all tests (JSON has them)"
     )
     group.add_argument("--mos", metavar="CSV", help="people's opinions, image,system,mos: who agrees with them?")
+    group.add_argument(
+        "--trained",
+        action="append",
+        default=[],
+        metavar="CRITIC",
+        help="a critic that a system was trained on: it is no evidence, and the others only watched; may be repeated",
+    )
+    group.add_argument(
+        "--votes", nargs="+", default=[], metavar="CSV", help="what people saved on a page of `perceptloss vote`"
+    )
     more = parser.add_argument_group("more columns")
     more.add_argument(
         "--preset",
@@ -84,17 +94,20 @@ class Asked:
     Attributes:
         analysis: How they are judged.
         parts: Scores made elsewhere.
+        trained: Labels of critics that a system was trained on.
     """
 
     analysis: Analysis
     parts: tuple[ExternalScores, ...] = ()
+    trained: tuple[str, ...] = ()
 
     def of(self, results: Results) -> Results:
         """The results with more columns, and how they are judged."""
         from perceptloss.compare.external import join_scores
 
         joined = join_scores(results, self.parts) if self.parts else results
-        return replace(joined, analysis=self.analysis)
+        judged = joined.with_roles(self.trained) if self.trained else joined
+        return replace(judged, analysis=self.analysis)
 
 
 def presets_of(args: argparse.Namespace) -> tuple[Preset, ...]:
@@ -169,8 +182,10 @@ def asked_of(args: argparse.Namespace, plan: Plan, presets: Sequence[Preset]) ->
     from perceptloss.compare.external import read_scores, unknown_better
     from perceptloss.compare.groups import read_groups
     from perceptloss.compare.opinions import read_opinions
+    from perceptloss.compare.votes.ballots import read_votes
 
     keys = [image.key for image in plan.images]
+    records = [(image.key, image.outputs, image.reference) for image in plan.images]
     better, problems = _directions(args.better)
     noise, more = _numbers("--noise", args.noise)
     margins, most = _numbers("--equivalent", args.equivalent)
@@ -194,11 +209,15 @@ def asked_of(args: argparse.Namespace, plan: Plan, presets: Sequence[Preset]) ->
         worst=args.worst,
         presets=tuple(presets),
         opinions=read_opinions(args.mos, plan.systems, keys) if args.mos is not None else (),
+        votes=read_votes(args.votes, plan.systems, records) if args.votes else (),
         details=args.details,
     )
-    if wrong := analysis.unfit(plan.systems, labels, keys):
+    wrong = analysis.unfit(plan.systems, labels, keys)
+    unknown = (name for name in args.trained if name not in labels)
+    wrong += [f"--trained {name} is none of the critics{near(name, labels)}" for name in unknown]
+    if wrong:
         raise ConfigError(wrong, "the command line")
-    return Asked(analysis, tuple(parts))
+    return Asked(analysis, tuple(parts), tuple(args.trained))
 
 
 def _numbers(flag: str, texts: Sequence[str]) -> tuple[dict[str, float], list[str]]:

@@ -8,11 +8,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from perceptloss.cli.options import SOURCES, add_common, execute
+from perceptloss.cli.execution import execute
+from perceptloss.cli.options import SOURCES, add_common
 from perceptloss.compare.folders import composed
 from perceptloss.errors import ConfigError
 
-__all__ = ["add_parser"]
+__all__ = ["add_parser", "systems_of"]
 
 _log = logging.getLogger("perceptloss.compare")
 
@@ -33,10 +34,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
     baseline = None if args.baseline is None else composed(args.baseline)
-    return execute(args, _systems(args.systems), baseline)
+    return execute(args, systems_of(args.systems), baseline)
 
 
-def _systems(texts: Sequence[str]) -> dict[str, str]:
+def systems_of(texts: Sequence[str]) -> dict[str, str]:
     """Names and paths of `name=path`, or of a path that exists, whose own name tells it from the others.
 
     Raises:

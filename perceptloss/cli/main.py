@@ -39,6 +39,8 @@ _COMMANDS: Final = {
     "show": "everything about one critic",
     "score": "score the images of one system",
     "compare": "score the outputs of several systems on the same images",
+    "report": "one page of results that were saved, or of several over time",
+    "vote": "one blind page on which people say which outputs look better",
     "map": "show where in an image a critic sees what",
     "recipe": "list, show, copy and run the training recipes",
     "weights": "list, fetch, verify, find and convert weight files",

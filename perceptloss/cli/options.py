@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from perceptloss.cli.analysis import Asked, add_analysis, asked_of, names_of, presets_of
-from perceptloss.cli.terminal import result
-from perceptloss.errors import ConfigError, some
+from perceptloss.cli.analysis import add_analysis
 from perceptloss.output.files import unwritable
-from perceptloss.output.names import visible
-from perceptloss.output.progress import bar
-from perceptloss.output.tables import counted, text
 
 if TYPE_CHECKING:
     from perceptloss.compare.pairing import Images
     from perceptloss.compare.plan import Plan
-    from perceptloss.compare.results import Results
-    from perceptloss.compare.thresholds import Threshold
 
 __all__ = [
     "SOURCES",
     "a_path",
     "add_common",
     "add_computing",
+    "add_embed",
     "add_inputs",
-    "execute",
+    "add_pairing",
+    "add_reading",
     "one_system",
+    "page_problems",
     "plan_of",
     "unwritable_output",
 ]
@@ -40,7 +36,6 @@ NOT_FINITE, UNWRITTEN, THRESHOLD = 1, 2, 4
 _log = logging.getLogger("perceptloss.compare")
 SOURCES: Final = "a folder, image, .txt list or .csv of image,path"
 _READING: Final = (
-    ("--colour", ("rgb", "y"), "y: BT.601 luma, as in BasicSR's evaluation"),
     ("--resize", ("never", "to-ref"), "to-ref: bicubic, clamped to [0, 1]"),
     ("--exif", ("refuse", "apply"), "images with a rotation in EXIF"),
     ("--grey", ("refuse", "replicate"), "images with one channel"),
@@ -76,6 +71,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     output.add_argument(
         "--output", type=a_path, metavar="FILE", help="also write everything (.json) or every score (.csv) to a file"
     )
+    add_report(output)
     output.add_argument(
         "--fail-if",
         action="append",
@@ -86,6 +82,22 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--dry-run", action="store_true", help="print the pairs and the amount of work, score nothing")
     output.add_argument("--quiet", action="store_true", help="errors only on stderr")
     add_analysis(parser)
+
+
+def add_report(group: argparse._ArgumentGroup) -> None:
+    """Add the flags of a report."""
+    group.add_argument("--report", type=a_path, metavar="FILE", help="also write a page that stands alone (.html)")
+    group.add_argument("--map", metavar="NAME", help="in the report, also where this critic of -c sees what")
+    add_embed(group)
+
+
+def add_embed(group: argparse._ArgumentGroup) -> None:
+    """Add the flags for the pictures of a report."""
+    about = "pictures of a report: crops of at most 256 pixels a side (default), whole ones, or none"
+    group.add_argument(
+        "--content", action="store_true", help="in the report, also what the shown images are made of (needs kornia)"
+    )
+    group.add_argument("--embed", choices=("crops", "whole", "none"), default="crops", help=about)
 
 
 def add_inputs(parser: argparse.ArgumentParser, *, needs_critic: bool = True) -> None:
@@ -101,6 +113,16 @@ def add_inputs(parser: argparse.ArgumentParser, *, needs_critic: bool = True) ->
         help="a critic, perhaps with weight files of its own, or NAME-y on luma; may be repeated",
     )
     critics.add_argument("--random-weights", action="store_true", help="untrained networks, to try things out only")
+    add_pairing(parser)
+    reading = add_reading(parser)
+    reading.add_argument("--crop-border", type=int, default=0, metavar="N", help="pixels to remove from every side")
+    reading.add_argument(
+        "--colour", choices=("rgb", "y"), default="rgb", help="y: BT.601 luma, as in BasicSR's evaluation"
+    )
+
+
+def add_pairing(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for pairing."""
     pairing = parser.add_argument_group("pairing")
     pairing.add_argument("--ref", type=a_path, metavar="PATH", help=f"the references: {SOURCES}")
     pairing.add_argument(
@@ -125,6 +147,10 @@ def add_inputs(parser: argparse.ArgumentParser, *, needs_critic: bool = True) ->
         action="store_true",
         help="two views are one image: folders LEFT,RIGHT, or names or folders such as _L and _R, left and right",
     )
+
+
+def add_reading(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add the flags for how files become pictures."""
     reading = parser.add_argument_group("images")
     reading.add_argument(
         "--crop",
@@ -133,9 +159,9 @@ def add_inputs(parser: argparse.ArgumentParser, *, needs_critic: bool = True) ->
         help="cut a few pixels off: to the size that all have, or to multiples of N, before --crop-border",
     )
     reading.add_argument("--max-pixels", type=int, default=178_956_970, metavar="N", help="largest picture to decode")
-    reading.add_argument("--crop-border", type=int, default=0, metavar="N", help="pixels to remove from every side")
     for flag, choices, about in _READING:
         reading.add_argument(flag, choices=choices, default=choices[0], help=about)
+    return reading
 
 
 def add_computing(group: argparse._ArgumentGroup, tile: str) -> None:
@@ -176,70 +202,9 @@ def one_system(paths: Sequence[str]) -> dict[str, Images]:
     return {name or "images": paths[0]}
 
 
-def execute(args: argparse.Namespace, systems: Mapping[str, Images], baseline: str | None = None) -> int:
-    """Check everything, score, print, and return the exit code."""
-    plan, thresholds, asked = _check(args, systems, baseline)
-    if args.dry_run:
-        result(_describe(plan))
-        return 0
-    from perceptloss.compare.run import run_plan
-    from perceptloss.compare.table import render, sentences
-    from perceptloss.compare.thresholds import check_thresholds
-
-    with bar("scores", plan.scores, show=False if args.quiet else None) as shown:
-        results = run_plan(
-            plan,
-            random_weights=args.random_weights,
-            cache=args.cache,
-            progress=lambda done, total: shown.update(done - shown.n),
-            command=args.command_line,
-            workers=args.workers,
-        )
-    results = asked.of(results)
-    for sentence in sentences(results):
-        _log.warning("%s", sentence)
-    unwritten = _save(results, args.output)
-    result(render(results, args.format))
-    failures = check_thresholds(results, thresholds)
-    for failure in [*failures, *unwritten]:
-        _log.error("%s", failure)
-    return UNWRITTEN if unwritten else NOT_FINITE if results.has_gaps else THRESHOLD if failures else 0
-
-
-def _save(results: Results, output: str | None) -> list[str]:
-    """Write the file; what went wrong, since the table can be printed all the same."""
-    try:
-        if output is not None:
-            results.save(output)
-    except OSError as error:
-        return [f"--output {output!r} could not be written: {error.strerror or error}"]
-    return []
-
-
-def _check(
-    args: argparse.Namespace, systems: Mapping[str, Images], baseline: str | None
-) -> tuple[Plan, list[Threshold], Asked]:
-    """Plan, thresholds, and what is asked of the scores: all that can be wrong is found before the first score."""
-    from perceptloss.compare.panel import parse_critics
-    from perceptloss.compare.thresholds import parse_thresholds
-
-    wrong = []
-    if args.output is not None and Path(args.output).suffix.lower() not in (".json", ".csv"):
-        wrong.append(f"--output must end in .json or .csv, got {args.output!r}")
-    wrong += unwritable_output(args.output)
-    wrong += _overwritten(args.output, [*systems.values(), args.ref, args.mos, args.group, *args.scores_from])
-    if args.cache is not None and (why := unwritable(Path(args.cache), is_folder=True)):
-        wrong.append(f"--cache {args.cache!r} {why}")
-    if wrong:
-        raise ConfigError(wrong, "the command line")
-    presets = presets_of(args)
-    names = [*(entry.name for entry in parse_critics(args.critic)), *names_of(args)]
-    thresholds = parse_thresholds(args.fail_if, names, has_baseline=len(systems) > 1)
-    plan = plan_of(args, systems, baseline)
-    return plan, thresholds, asked_of(args, plan, presets)
-
-
-def plan_of(args: argparse.Namespace, systems: Mapping[str, Images], baseline: str | None = None) -> Plan:
+def plan_of(
+    args: argparse.Namespace, systems: Mapping[str, Images], baseline: str | None = None, *, is_scored: bool = True
+) -> Plan:
     """What the flags of `add_inputs` and `add_computing` ask for, checked.
 
     Raises:
@@ -254,34 +219,25 @@ def plan_of(args: argparse.Namespace, systems: Mapping[str, Images], baseline: s
     pick_device(args.device)
     args.strip = tuple(args.strip)
     rules = Pairing(**{field.name: getattr(args, field.name) for field in fields(Pairing)})
-    return make_plan(systems, args.ref, args.critic, baseline=baseline, rules=rules, settings=settings)
+    return make_plan(
+        systems, args.ref, args.critic, baseline=baseline, rules=rules, settings=settings, is_scored=is_scored
+    )
 
 
-def unwritable_output(output: str | None, *, is_folder: bool = False) -> list[str]:
+def unwritable_output(output: str | None, *, is_folder: bool = False, flag: str = "--output") -> list[str]:
     """The problem that nothing can be written to `--output`, if it is one."""
     if output is None:
         return []
     folder = Path(output).parent
     if not folder.is_dir():
-        return [f"--output: there is no folder {str(folder)!r}"]
+        return [f"{flag}: there is no folder {str(folder)!r}"]
     why = unwritable(Path(output), is_folder=is_folder)
-    return [f"--output {output!r} {why}"] if why else []
+    return [f"{flag} {output!r} {why}"] if why else []
 
 
-def _overwritten(output: str | None, sources: Iterable[Images | None]) -> list[str]:
-    """The problem that `--output` is a list that the images come from."""
-    given = {os.path.realpath(source) for source in sources if isinstance(source, (str, os.PathLike))}
-    return [f"--output {output!r} would overwrite an input"] if output and os.path.realpath(output) in given else []
-
-
-def _describe(plan: Plan) -> str:
-    sets = [*plan.systems, *(["reference"] if plan.images[0].reference else [])]
-    rows: list[tuple[str, ...]] = [("image", *sets)]
-    for record in plan.images:
-        files = [*record.outputs, *([record.reference] if record.reference else [])]
-        rows.append((record.key, *(" + ".join(view.path for view in file.files) if file else "" for file in files)))
-    factors = {"image": plan.images, "system": plan.systems, "critic": plan.asked}
-    work = " x ".join(counted(len(things), name) for name, things in factors.items())
-    left = [f"left out: {visible(key)} (not in {some(names)})\n" for key, names in plan.left_out.items()]
-    sum_of_all = f"{work} = {counted(plan.scores, 'score')} of {plan.megapixels:.3g} megapixels together\n"
-    return "".join([text(rows), *left, sum_of_all])
+def page_problems(path: str, flag: str = "--output") -> list[str]:
+    """What speaks against writing a page there."""
+    wrong = [] if Path(path).suffix.lower() == ".html" else [f"{flag} must end in .html, got {path!r}"]
+    if find_spec("jinja2") is None:
+        wrong.append(f"{flag} needs jinja2: pip install 'perceptloss[compare]'")
+    return wrong + unwritable_output(path, flag=flag)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from perceptloss.cli.options import a_path, add_common, execute, one_system
+from perceptloss.cli.execution import execute
+from perceptloss.cli.options import a_path, add_common, one_system
 
 __all__ = ["add_parser"]
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from perceptloss.compare.opinions import Opinion
 from perceptloss.compare.presets import Preset
+from perceptloss.compare.votes.ballots import Vote
 from perceptloss.errors import ConfigError, near, some
 
 __all__ = ["Analysis"]
@@ -32,6 +33,7 @@ class Analysis:
         worst: Also the mean of the worst images of each system under each critic: how many, or a share such as `5%`.
         presets: Sums of mean scores beside the critics.
         opinions: What people say of the outputs.
+        votes: What people preferred, seeing two outputs at a time.
         details: Whether tables of ranks, strengths and tests are printed too; JSON always has them.
 
     Raises:
@@ -47,6 +49,7 @@ class Analysis:
     worst: str | None = None
     presets: tuple[Preset, ...] = ()
     opinions: tuple[Opinion, ...] = ()
+    votes: tuple[Vote, ...] = ()
     details: bool = False
 
     def __post_init__(self) -> None:
@@ -107,11 +110,16 @@ class Analysis:
             problems.append(f"no group for {some(map(repr, lacking))}")
         known = {(system, key) for system in systems for key in keys} if self.opinions else set()
         foreign = [f"{o.system}/{o.image}" for o in self.opinions if (o.system, o.image) not in known]
-        return problems + ([f"opinions of what is not compared: {some(foreign)}"] if foreign else [])
+        problems += [f"opinions of what is not compared: {some(foreign)}"] if foreign else []
+        shown = {(s, key) for s in (*systems, "") for key in keys} if self.votes else set()
+        voted = {(system, vote.image) for vote in self.votes for system in (vote.left, vote.right)}
+        lost = [f"{system}/{key}" for system, key in sorted(voted - shown)]
+        return problems + ([f"votes on what is not compared: {some(lost)}"] if lost else [])
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Analysis:
         """The analysis that `dataclasses.asdict` turned into plain types."""
         presets = tuple(Preset.from_dict(preset) for preset in facts.get("presets", ()))
         opinions = tuple(Opinion(**opinion) for opinion in facts.get("opinions", ()))
-        return cls(**{**facts, "presets": presets, "opinions": opinions})
+        votes = tuple(Vote(**vote) for vote in facts.get("votes", ()))
+        return cls(**{**facts, "presets": presets, "opinions": opinions, "votes": votes})

@@ -19,6 +19,7 @@ from perceptloss.compare.statistics.ranks import Friedman, friedman, ranked
 from perceptloss.compare.statistics.significance import Chance, hodges_lehmann, holm, sign_flip, wilcoxon, wilson
 from perceptloss.compare.statistics.strengths import Strengths, strengths, votes_of
 from perceptloss.compare.statistics.units import Bounds, Units, bounds
+from perceptloss.compare.votes.tally import Tally, tally
 
 __all__ = ["Effect", "Inference", "infer"]
 
@@ -84,6 +85,7 @@ class Inference:
         presets: Sums of mean scores.
         worst: Means of the worst images, [system][critic]; None where not asked for.
         agreement: With people's opinions; None where there are none.
+        tally: Of people's votes; None where there are none.
     """
 
     units: int
@@ -97,6 +99,7 @@ class Inference:
     presets: tuple[Composite, ...] = ()
     worst: tuple[tuple[Pool | None, ...], ...] | None = None
     agreement: Agreement | None = None
+    tally: Tally | None = None
 
 
 def infer(scores: Scores, analysis: Analysis) -> Inference:
@@ -119,6 +122,9 @@ def infer(scores: Scores, analysis: Analysis) -> Inference:
         presets=tuple(composite(scores, preset, groups, analysis) for preset in analysis.presets),
         worst=worst_pool(scores, groups, analysis) if analysis.worst else None,
         agreement=_agreement(scores, analysis) if analysis.opinions else None,
+        tally=tally(scores, analysis.votes, analysis.groups, seed=analysis.seed, level=analysis.level)
+        if analysis.votes
+        else None,
     )
 
 

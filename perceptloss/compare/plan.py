@@ -69,8 +69,9 @@ def make_plan(
     baseline: str | None = None,
     rules: Pairing,
     settings: Settings,
+    is_scored: bool = True,
 ) -> Plan:
-    """Check all that can be checked without weights.
+    """Check all that can be checked without weights; critics may only lack where nothing is scored.
 
     Raises:
         ConfigError: listing what is wrong with names, critics and settings.
@@ -79,7 +80,7 @@ def make_plan(
     require_pillow()
     names = tuple(systems)
     wrong = _wrong_names(names, baseline)
-    asked = parse_critics(critics)
+    asked = parse_critics(critics) if critics or is_scored else []
     wrong += unfit(asked, settings, has_reference=reference is not None, has_pairs=rules.stereo)
     if wrong:
         raise ConfigError(wrong, "the comparison")

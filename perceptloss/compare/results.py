@@ -23,6 +23,7 @@ from perceptloss.compare.columns import Column
 from perceptloss.compare.images import ImageFile
 from perceptloss.compare.inference import Inference, infer
 from perceptloss.compare.noise import rounding
+from perceptloss.compare.standings import Row, header_of, html_table, rows_of
 from perceptloss.compare.summary import Summary, summarise
 from perceptloss.errors import ConfigError, some
 from perceptloss.output.files import write_atomically
@@ -141,9 +142,10 @@ class Results:
     @cached_property
     def inference(self) -> Inference:
         """What the scores show beyond their means: intervals, tests, ranks, strengths, agreement with people."""
-        return infer(self._scores(), self.analysis)
+        return infer(self.arrays(), self.analysis)
 
-    def _scores(self) -> Scores:
+    def arrays(self) -> Scores:
+        """The scores as arrays, with what is known of their critics."""
         return Scores(
             values=self.array(),
             systems=self.systems,
@@ -160,6 +162,17 @@ class Results:
         scores = [score for rows in self.values for score in rows[critic] if score is not None]
         stated = self.analysis.of(self.analysis.noise, column.label)
         return rounding(column.signature, scores) if stated is None else stated
+
+    def _repr_html_(self) -> str:
+        """The table of systems, as notebooks show it."""
+        header = header_of(
+            self.critics, [preset.header for preset in self.analysis.presets], is_single=len(self.systems) == 1
+        )
+        return html_table(header, self.rows())
+
+    def rows(self) -> list[Row]:
+        """The table of systems as cells."""
+        return rows_of(self.systems, self.critics, self.summary(), self.inference, len(self.images))
 
     def with_roles(self, trained: Collection[str]) -> Results:
         """The same, with `train` for the critics of these labels and `judge` for the others."""

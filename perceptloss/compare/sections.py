@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from perceptloss.compare.inference import Effect, Inference
+from perceptloss.compare.people import agreed, voted
 from perceptloss.compare.results import Results
-from perceptloss.compare.shown import compact, number, p_text, signed
+from perceptloss.compare.shown import Section, compact, number, p_text, signed, strength_section
 from perceptloss.compare.statistics.significance import EXACT, least_units
 from perceptloss.output.tables import counted
 
@@ -16,23 +16,6 @@ __all__ = ["Section", "lines", "sections"]
 
 _TRUSTED = 5  # units; the bootstrap of three covers in 76 cases of 100 what it should in 95
 _METHODS = {"bca": "BCa", "percentile": "percentile"}
-
-
-@dataclass(frozen=True)
-class Section:
-    """A further table.
-
-    Attributes:
-        title: What it shows.
-        header: Of its columns.
-        rows: Of cells.
-        notes: What has to be said of it.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
 
 
 def lines(results: Results) -> list[str]:
@@ -141,7 +124,9 @@ def sections(results: Results) -> list[Section]:
     if results.analysis.details and len(results.systems) > 1:
         tables += _details(results, found)
     if found.agreement is not None:
-        tables += _agreement(results)
+        tables += agreed(results)
+    if found.tally is not None:
+        tables += voted(results, found.tally)
     return tables
 
 
@@ -179,7 +164,8 @@ def _details(results: Results, found: Inference) -> Iterator[Section]:
         )
     yield Section("mean ranks over images, 1 is best", header, ranks, tuple(notes))
     if found.strengths is not None:
-        yield _strengths(results)
+        about = "each image has one vote, shared by its critics"
+        yield strength_section("Bradley-Terry strengths", results.systems, found.strengths, about)
     rows = [
         (
             name,
@@ -200,61 +186,3 @@ def _details(results: Results, found: Inference) -> Iterator[Section]:
         head = ("system", "critic", "sign-flip", "after Holm", "Wilcoxon", "shift", "biserial", "wins")
         notes = ["shift: Hodges-Lehmann; biserial: matched-pairs rank-biserial; wins: share with Wilson interval"]
         yield Section(title, head, tuple(rows), tuple(notes))
-
-
-def _strengths(results: Results) -> Section:
-    found = results.inference.strengths
-    assert found is not None
-    rows = []
-    for n, name in enumerate(results.systems):
-        ends = f"[{found.low[n]:.2f}, {found.high[n]:.2f}]" if found.low else "n/a"
-        rows.append((name, f"{found.values[n]:.2f}".replace("-", "−"), ends.replace("-", "−")))
-    notes = [
-        "who is ahead by s wins with a chance of 1 / (1 + exp(−s)); each image has one vote, shared by its critics"
-    ]
-    if found.is_separated:
-        notes.append(
-            "some never lose to the others: how far they are ahead is the prior's, and no interval says how sure"
-        )
-    if len(found.parts) > 1:
-        sets = "; ".join(", ".join(results.systems[n] for n in part) for part in found.parts)
-        notes.append(f"no comparison links these sets, whose strengths cannot be compared: {sets}")
-    return Section("Bradley-Terry strengths", ("system", "strength", "interval"), tuple(rows), tuple(notes))
-
-
-def _agreement(results: Results) -> Iterator[Section]:
-    found = results.inference.agreement
-    assert found is not None
-    names = list(dict.fromkeys(name for critic in found.critics for name in critic.figures))
-    rows = tuple(
-        (critic.critic, str(critic.count), *(str(critic.figures.get(name) or "n/a") for name in names))
-        for critic in found.critics
-    )
-    reasons = dict.fromkeys(
-        f"{critic.critic}: no {name}: {reason}" for critic in found.critics for name, reason in critic.reasons.items()
-    )
-    notes = [
-        "plcc after a logistic fit; pairs: share of pairs ordered as people do, and of those of one image; cci: of "
-        "pairs whose intervals are apart",
-        *reasons,
-    ]
-    title = f"agreement with people on {counted(len(results.analysis.opinions), 'output')}"
-    yield Section(title, ("critic", "outputs", *names), rows, tuple(notes))
-    if found.comparisons:
-        pairs = tuple(
-            (
-                c.first,
-                c.second,
-                str(c.difference or "n/a"),
-                "n/a" if c.z is None else f"{c.z:.2f}",
-                p_text(c.p),
-                p_text(c.holm),
-            )
-            for c in found.comparisons
-        )
-        head = ("agrees better", "than", "srcc", "z", "p", "after Holm")
-        notes = [
-            "srcc: the difference, with its interval over images or groups; z, p: Meng, Rosenthal and Rubin's test, "
-            "which takes outputs as independent"
-        ]
-        yield Section("does one critic agree better than another?", head, pairs, tuple(notes))

@@ -1,16 +1,45 @@
-"""Numbers as tables show them."""
+"""Numbers as tables show them, and tables that stand under the one of scores."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
+from perceptloss.compare.statistics.strengths import Strengths
 from perceptloss.compare.statistics.units import Bounds
 
-__all__ = ["compact", "decimals", "half_width", "number", "p_text", "signed", "signed_number"]
+__all__ = [
+    "Section",
+    "compact",
+    "decimals",
+    "half_width",
+    "number",
+    "p_text",
+    "signed",
+    "signed_number",
+    "strength_section",
+]
 
 _MINUS: Final = "−"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A further table.
+
+    Attributes:
+        title: What it shows.
+        header: Of its columns.
+        rows: Of cells.
+        notes: What has to be said of it.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
 
 
 def decimals(values: Sequence[float]) -> int:
@@ -60,3 +89,20 @@ def p_text(p: float | None) -> str:
     if p is None:
         return "no p"
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def strength_section(title: str, systems: Sequence[str], found: Strengths, about: str) -> Section:
+    """Table of Bradley-Terry strengths; `about` says whose votes they are of."""
+    rows = []
+    for n, name in enumerate(systems):
+        ends = f"[{found.low[n]:.2f}, {found.high[n]:.2f}]" if found.low else "n/a"
+        rows.append((name, f"{round(found.values[n], 2) + 0.0:.2f}".replace("-", _MINUS), ends.replace("-", _MINUS)))
+    notes = [f"who is ahead by s wins with a chance of 1 / (1 + exp(−s)); {about}"]
+    if found.is_separated:
+        notes.append(
+            "some never lose to the others: how far they are ahead is the prior's, and no interval says how sure"
+        )
+    if len(found.parts) > 1:
+        sets = "; ".join(", ".join(systems[n] for n in part) for part in found.parts)
+        notes.append(f"no comparison links these sets, whose strengths cannot be compared: {sets}")
+    return Section(title, ("system", "strength", "interval"), tuple(rows), tuple(notes))

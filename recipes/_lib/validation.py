@@ -22,6 +22,7 @@ from perceptloss.compare.panel import parse_critics
 from perceptloss.compare.pixels import stored, write_png
 from perceptloss.compare.plan import make_plan
 from perceptloss.compare.provenance import describe_inputs
+from perceptloss.compare.report import write_report
 from perceptloss.compare.run import run_plan
 from perceptloss.compare.table import render
 from perceptloss.errors import MissingWeights, PerceptlossError
@@ -165,9 +166,9 @@ class Jury:
     ) -> str:
         """Restore everything with every system and compare; return the table.
 
-        Writes images/, results.md, picture.png and, last because it marks the run as finished, results.json, which
-        `perceptloss.compare.load_results` reads. The ground truth is written as it was scored, so that the folders can
-        be compared again with other critics.
+        Writes images/, results.md, picture.png, report.html and, last because it marks the run as finished,
+        results.json, which `perceptloss.compare.load_results` and `perceptloss report` read. The ground truth is
+        written as it was scored, so that the folders can be compared again with other critics.
 
         Args:
             folder: Of the run.
@@ -209,6 +210,7 @@ class Jury:
         text += "".join(f"\n{remark.rstrip()}\n" for remark in remarks if remark)
         if is_main:
             picture(results, folder / "picture.png", self.eye)
+            write_report(results, folder / "report.html")
             write_atomically(folder / "results.md", text)
             write_atomically(folder / "results.json", results.to_json())
         return text

@@ -102,6 +102,8 @@ def test_a_run_leaves_everything_and_knows_that_it_is_finished(
     for system in ("bicubic", "l1", "critics", "ground-truth"):
         assert Image.open(run / "images" / system / "held2.png").size == (64, 48)
     assert Image.open(run / "picture.png").width > 4 * 48
+    page = (run / "report.html").read_text("utf-8")
+    assert "Trained and untrained critics" in page and page.count('data-pane="3"') == 3
     assert [r["step"] for r in records(run, "val")] == [3, 6]
     term = records(run)[-1]["terms"]["gmsd"]
     assert term["weighted"] == pytest.approx(0.5 * term["loss"])
