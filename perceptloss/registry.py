@@ -63,6 +63,7 @@ _TABLE: Final = {
     "iqt-port": "iqt",
     "iw-ssim": "iw_ssim",
     "jspl": "jspl.critic",
+    "lab-chroma": "lab_chroma",
     "lpips-alex": "lpips",
     "lpips-squeeze": "lpips",
     "lpips-vgg": "lpips",
