@@ -259,3 +259,22 @@ def test_metric_gan_toy() -> None:
 def test_create_critic_says_how_patch_is_used() -> None:
     with pytest.raises(Exception, match="it learns beside a restorer"):
         create_critic("patch")
+
+
+def test_checkpointing_holds_a_fraction_before_the_backward(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that autograd saves until the gradient is asked for."""
+    held = {}
+    for checkpointed in (False, True):
+        loss_fn, (x, y) = loss_of(checkpoint=checkpointed), images(4, 64)
+        saved: dict[int, int] = {}
+
+        def pack(tensor: Tensor, saved: dict[int, int] = saved) -> Tensor:
+            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        learner = loss_fn.learners["patch"]
+        monkeypatch.setattr(learner, "_update", lambda *_: None)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss_fn.learn(x, y, step=0)
+        held[checkpointed] = sum(saved.values())
+    assert held[True] < 0.2 * held[False], held
