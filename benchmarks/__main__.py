@@ -56,7 +56,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--runs", type=Path, default=Path("runs/quality"), help="for `quality`: folder of the trainings"
     )
-    parser.add_argument("--steps", type=int, default=800, help="for `quality`: of each training")
+    parser.add_argument("--steps", type=int, default=700, help="for `quality`: of each training")
     parser.add_argument("--seed", type=int, action="append", help="for `quality`: repeatable; 0, 1 and 2 if left out")
     parser.add_argument("--loss", action="append", help="for `quality`: repeatable; all if left out, l1 first")
     parser.add_argument("--critic", action="append", help="for `critics`: repeatable; all if left out")

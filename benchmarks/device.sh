@@ -17,7 +17,7 @@ step 60 costs python -m benchmarks costs --device cuda --repeat 3 --json "$out/c
 step 60 precision python -m benchmarks precision --device cuda
 step 60 critics python -m benchmarks critics --device cuda --repeat 2 --json "$out/critics.json"
 if [ -n "$val" ]; then
-  step 190 quality python -m benchmarks quality --val "$val" --runs "$out/runs" --steps 500 --seed 0 \
-    --loss l1 --loss lpips-squeeze --loss joint --loss "joint, 0.5 dB" --json "$out/quality.json"
+  step 190 quality python -m benchmarks quality --val "$val" --runs "$out/runs" --steps 700 --seed 0 \
+    --loss l1 --loss lpips-squeeze --loss joint --loss "joint, 0.4 dB" --json "$out/quality.json"
 fi
 cat "$out/steps.txt"
