@@ -160,8 +160,9 @@ def build_trainee(
         **progress,
     )
     loop.restore(trainee, point)
-    if trainee.watch is not None and trainee.seen:
-        trainee.watch.load_state(trainee.seen)
+    if watch is not None and critics is not None and trainee.seen:
+        watch.load_state(trainee.seen)
+        critics.factor = watch.factor
     return trainee
 
 
@@ -198,7 +199,7 @@ def train(t: Trainee, images: Images, jury: Jury, stop: StopSignal) -> None:
         SystemExit: after a checkpoint, if a process was told to stop.
     """
     config, meter = t.config, Meter(t.accelerator)
-    watch_budget(t)
+    watch_budget(t, begins=True)
     if t.watch is not None and not t.step:
         validate(t, images[1], jury)
     for step in loop.steps(t, config.name):

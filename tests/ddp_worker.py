@@ -25,6 +25,36 @@ def loss(critic: Critic, mode: str) -> CriticLoss:
     return CriticLoss(terms, grad=mode, micro_batch=1)
 
 
+def joint_loss() -> CriticLoss:
+    """A critic that learns, by its share, beside one that does not."""
+    patch = {"critic": "patch", "weights": None, "options": {"width": 4}, "share": 0.2}
+    joint = {"replay": 0.5, "buffer": 2, "swap": 1.0, "penalty": 1e-3}
+    return CriticLoss([{**patch, "joint": joint}, {"critic": "gmsd", "share": 0.2}]).double()
+
+
+def joint_step(loss_fn: CriticLoss, mine: slice, step: int) -> None:
+    """A step of the restorer, and one of the critic, on a part of the batch."""
+    x, y = (images.double() for images in pair(4, 32, seed=step))
+    loss_fn(x[mine].requires_grad_(), y[mine], step=step).backward()
+    loss_fn.learn(x[mine], y[mine], step=step)
+
+
+def learn(rank: int, world: int, folder: str) -> None:
+    """Save what the critic learned as `<folder>/learn-<rank>.pt`; bad images of one process then change nothing."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
+    loss_fn, half = joint_loss(), slice(2 * rank, 2 * rank + 2)
+    for step in range(3):
+        joint_step(loss_fn, half, step)
+    torch.save([p.detach() for p in loss_fn.terms[0].critic.parameters()], f"{folder}/learn-{rank}.pt")
+    x, y = (images[half].double() for images in pair(4, 32))
+    x = x / (1 - rank)  # infinite in the second process
+    loss_fn(x.requires_grad_(), y, step=100).backward()
+    assert not loss_fn.learn(x, y, step=100)["patch"]
+    assert not loss_fn.learn(x[:0] if rank else x, y[:0] if rank else y, step=101)["patch"]
+    dist.destroy_process_group()
+
+
 def run(rank: int, world: int, folder: str) -> None:
     """Save the averaged gradient of each mode as `<folder>/<mode>-<rank>.pt`."""
     torch.set_num_threads(1)

@@ -6,11 +6,14 @@ measure is ours: texture that is merely different does not repeat, so that it co
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from perceptloss.card import Card, distance_card
 from perceptloss.critic import Critic, Entry, given
+from perceptloss.errors import ConfigError
 from perceptloss.networks.functional import root_above
 
 __all__ = ["ENTRIES", "Grid"]
@@ -29,6 +32,9 @@ class Grid(Critic):
         card: What it is.
         period: Of the pattern, pixels, divisors included: 4 for enlargement by 4 and by 2.
 
+    Raises:
+        ConfigError: if the period is none.
+
     Example:
         >>> critic = create_critic("grid")
         >>> x, y = torch.rand(1, 3, 64, 64, requires_grad=True), torch.rand(1, 3, 64, 64)
@@ -36,7 +42,9 @@ class Grid(Critic):
     """
 
     def __init__(self, card: Card, *, period: int = 4) -> None:
-        super().__init__(card)
+        if not isinstance(period, int) or period < 2:
+            raise ConfigError([f"options.period must be a whole number of at least 2, got {period!r}"], card.name)
+        super().__init__(replace(card, min_size=max(card.min_size, 2 * period)))
         self.period = period
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:

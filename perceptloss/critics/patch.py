@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Critic, Entry
+from perceptloss.errors import ConfigError
 
 __all__ = ["ENTRIES", "Patch"]
 
@@ -26,6 +27,9 @@ class Patch(Critic):
         card: What it is.
         width: Channels at full size, half of those at a quarter of it.
 
+    Raises:
+        ConfigError: if the width is none.
+
     Example:
         >>> critic = create_critic("patch", weights=None)
         >>> x = torch.rand(1, 3, 64, 64, requires_grad=True)
@@ -34,6 +38,8 @@ class Patch(Critic):
 
     def __init__(self, card: Card, *, width: int = 24) -> None:
         super().__init__(card)
+        if not isinstance(width, int) or width < 1:
+            raise ConfigError([f"options.width must be a whole number of at least 1, got {width!r}"], card.name)
         wide = 2 * width
         self.fine = nn.Sequential(*_layer(3, width), *_layer(width, width))
         self.middle = nn.Sequential(*_layer(width, wide))

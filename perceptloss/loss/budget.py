@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from perceptloss.card import Card
-from perceptloss.errors import ConfigError, UnknownCritic
+from perceptloss.errors import ConfigError, InputError, UnknownCritic
 from perceptloss.registry import get_card
 
 __all__ = ["Budget", "budget_problems", "projected", "walk_back"]
@@ -69,7 +69,13 @@ class Budget:
     """
 
     def __init__(self, allowed: Mapping[str, float], most: float = 1.0, room: float = 1.0) -> None:
-        if problems := budget_problems(allowed):
+        problems = budget_problems(allowed)
+        problems += [
+            f"{name} must be a number above 0, got {value!r}"
+            for name, value in {"most": most, "room": room}.items()
+            if not 0 < value < math.inf
+        ]
+        if problems:
             raise ConfigError(problems, "budget")
         self.allowed, self.most, self.room = dict(allowed), most, room
         self.start: dict[str, float] = {}
@@ -88,14 +94,23 @@ class Budget:
         """Follow a measurement, on the same images as that of the start, which is the first.
 
         Args:
-            scores: Mean scores by critic.
+            scores: Mean scores by critic; if they are not finite, nothing changes.
+
+        Raises:
+            InputError: if a score is missing, or one of the start is not finite.
         """
+        if missing := [name for name in self.allowed if name not in scores]:
+            raise InputError(f"a budget of {', '.join(self.allowed)} needs a score of {', '.join(missing)}.")
         if not self.start:
-            self.start = {name: float(scores[name]) for name in self.allowed}
+            start = {name: float(scores[name]) for name in self.allowed}
+            if not all(map(math.isfinite, start.values())):
+                raise InputError(f"a budget is held against the scores of the start, which are not finite: {start}.")
+            self.start = start
             return
-        self.spent = self.spent_of(scores)
-        if not math.isfinite(self.spent):
+        now = self.spent_of(scores)
+        if not math.isfinite(now):
             return
+        self.spent = now
         spent = self.spent / self.room
         left = max(-2.0, min(1.0 if spent >= _NOT_YET else _NOT_YET, 1 - spent))
         self.factor = min(self.most, max(_LEAST, self.factor * math.exp(_GAIN * left)))
@@ -110,7 +125,14 @@ class Budget:
         return {"start": self.start, "spent": self.spent, "factor": self.factor}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Go on from what `state` gave.
+
+        Raises:
+            ConfigError: if it is of a budget of other critics.
+        """
+        if state["start"] and state["start"].keys() != self.allowed.keys():
+            names = (", ".join(of) for of in (self.allowed, state["start"]))
+            raise ConfigError(["this budget is of {}, that of the checkpoint of {}".format(*names)], "budget")
         self.start, self.spent, self.factor = dict(state["start"]), float(state["spent"]), float(state["factor"])
 
 
@@ -122,10 +144,11 @@ def projected(gradient: Tensor, x: Tensor, y: Tensor) -> Tensor:
         x: Restored images, same shape.
         y: Ground truth, same shape.
     """
-    fidelity = torch.sign(x.detach() - y).to(gradient.dtype)
-    dot = (gradient * fidelity).sum((1, 2, 3), keepdim=True)
+    work = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+    fidelity = torch.sign(x.detach() - y).to(work.dtype)
+    dot = (work * fidelity).sum((1, 2, 3), keepdim=True)
     size = fidelity.square().sum((1, 2, 3), keepdim=True).clamp_min(1.0)
-    return gradient - dot.clamp_max(0) / size * fidelity
+    return (work - dot.clamp_max(0) / size * fidelity).to(gradient.dtype)
 
 
 def walk_back(spent_at: Callable[[float], float], tolerance: float = 0.02, rounds: int = 8) -> float:

@@ -21,7 +21,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, 
 
 from perceptloss.errors import InputError
 
-__all__ = ["Clock", "ignored", "is_recomputed"]
+__all__ = ["Clock", "ignored", "is_recomputed", "whole"]
 
 _log = logging.getLogger(__name__)
 _PATIENCE = 1000  # backward passes without a step of the optimizer that was found
@@ -63,7 +63,7 @@ class Clock:
 
     def set(self, step: int) -> None:
         """Go on from a step that somebody knows."""
-        self.step = _whole(step)
+        self.step = whole(step)
         self._start_counting()
         self._is_told = True
 
@@ -74,7 +74,7 @@ class Clock:
             InputError: if it is told something else than a whole number of at least 0.
         """
         if step is not None:
-            return _whole(step)
+            return whole(step)
         if self._strangers:
             self._meet(x)
         step = self._last = self._last if is_recomputed() else self.step
@@ -145,8 +145,12 @@ class Clock:
             self.step, self._open = step + 1, None
 
 
-def _whole(step: object) -> int:
-    """A step, be it a number of Python, of numpy or in a tensor."""
+def whole(step: object) -> int:
+    """A step, be it a number of Python, of numpy or in a tensor.
+
+    Raises:
+        InputError: if it is something else, or below 0.
+    """
     try:
         number = operator.index(step)  # type: ignore[arg-type]
     except TypeError:

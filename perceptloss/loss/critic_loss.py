@@ -13,12 +13,12 @@ from torch import Tensor
 from perceptloss.critic import Overshoot
 from perceptloss.errors import GradientError, InputError
 from perceptloss.inputs import usable
-from perceptloss.loss.budget import Budget, projected
+from perceptloss.loss.budget import Budget
 from perceptloss.loss.checks import check_call, transforms_named
-from perceptloss.loss.clock import is_recomputed
+from perceptloss.loss.clock import is_recomputed, whole
 from perceptloss.loss.evaluate import Intake
 from perceptloss.loss.gradient import Call, Outcome, attach, fused, gradient
-from perceptloss.loss.learning import Learning
+from perceptloss.loss.learning import Anchors, Learning
 from perceptloss.loss.parsing import parse_loss
 from perceptloss.loss.report import Record, Row
 from perceptloss.loss.terms import GradMode, Grey, OnNonFinite, Term, Terms, build_terms
@@ -123,8 +123,7 @@ class CriticLoss(Learning):
                 not finite where no gradient is wanted.
             NonFiniteLoss: if a term or, in training, an image is not finite and `on_nonfinite` is `raise`.
         """
-        result: Tensor = self._eagerly(self._forward, x, y, step)
-        return result
+        return self._eagerly(self._forward, x, y, step)  # type: ignore[no-any-return]
 
     def value_and_gradient(
         self, x: Tensor, y: Tensor | None = None, *, step: int | None = None
@@ -139,8 +138,7 @@ class CriticLoss(Learning):
         Returns:
             The scalar loss, and its gradient, shaped like x, both in fp32 or better.
         """
-        result: tuple[Tensor, Tensor] = self._eagerly(self._value_and_gradient, x, y, step)
-        return result
+        return self._eagerly(self._value_and_gradient, x, y, step)  # type: ignore[no-any-return]
 
     def _eagerly(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """Call at once; a compiled training step does so, too, as one graph break."""
@@ -186,15 +184,16 @@ class CriticLoss(Learning):
         with torch.inference_mode(False), torch.enable_grad():
             leaf = usable(x.detach()).requires_grad_()
             call = replace(self._call(leaf, y, dict.fromkeys(terms, 1.0), step), mode="fused", measure=True)
-            self._shares.note(gradient(call).squares, call.weights, leaf, y)
+            outcome = gradient(call)
+        if not is_recomputed():
+            self._note(call, replace(outcome, refused=None))  # of which the call itself tells
+        self._shares.note(outcome.squares, call.weights, leaf, y)
 
     def _take(self, call: Call) -> Outcome:
         """Make a call and note what became of its terms."""
         outcome = gradient(call)
         if outcome.refused is not None and not call.needs_grad:
             raise InputError(f"CriticLoss needs finite images, but {outcome.refused}. Nothing can be scored.")
-        if self.budget is not None and self.budget.must_project and outcome.grad is not None and call.y is not None:
-            outcome.grad = projected(outcome.grad, call.x, call.y)
         if not is_recomputed():
             self._note(call, outcome)
         if call.measure and call.y is not None and self._shares.shares and not is_recomputed():
@@ -218,7 +217,8 @@ class CriticLoss(Learning):
         check = self._calls % _CHECK_EVERY == 0
         intake = Intake(self.input_range, self.overshoot, self.seed, step, check, self.shift)
         y = None if y is None else usable(y.detach())
-        call = Call(usable(x), y, weights, intake, self.grad, self.lean, self.micro_batch)
+        project = self.budget is not None and self.budget.must_project
+        call = Call(usable(x), y, weights, intake, self.grad, self.lean, self.micro_batch, project=project)
         due = self.share_every and (step % self.share_every == 0 or self._shares.moves(call.counting))
         return replace(call, measure=bool(call.needs_grad and due))
 
@@ -228,29 +228,30 @@ class CriticLoss(Learning):
         y: Tensor,
         *,
         step: int | None = None,
-        anchors: Mapping[str, tuple[Tensor, Tensor | None, Tensor]] | None = None,
+        anchors: Anchors | None = None,
     ) -> dict[str, dict[str, float]]:
         """Let the joint critics learn from what the restorer gave; for after its step.
-
-        Nothing of the restorer changes, as nothing of the critics does in its own step.
 
         Args:
             x: Restored images, (N, 3, H, W), in `input_range`; may still carry a graph, which is not followed.
             y: Ground truth, same shape.
-            step: Training step; of the last call of the loss if left out.
-            anchors: Name of a labelled set to images, references or None, and labels (N,), in [0, 1] or so, higher is
-                better: what keeps a critic to people's opinions, or to those of others.
+            step: Training step; that of the next call of the loss if left out.
+            anchors: Name of a labelled set, the same in all processes, to images in `input_range`, references or None,
+                and labels (N,), in [0, 1] or so, higher is better: what keeps a critic to opinions.
 
         Returns:
-            Label of each joint term to its losses; empty where it was not its turn.
+            Label of each joint term to its losses; empty where it was not its turn, or images are not finite.
 
         Raises:
             InputError: if images are not what the loss accepts.
+            NonFiniteLoss: if a critic's own gradient is not finite and `on_nonfinite` is `raise`.
         """
+        return self._eagerly(self._learn, x, y, step, anchors)  # type: ignore[no-any-return]
+
+    def _learn(self, x: Tensor, y: Tensor, step: int | None, anchors: Anchors | None) -> dict[str, dict[str, float]]:
         self._check(x, y, "fused")
-        if self.input_range != (0, 1):
-            x, y = (x.detach() + 1) / 2, (y.detach() + 1) / 2
-        return self.teach(x, y, step, anchors)
+        now = self.step if step is None else whole(step)
+        return self.teach(x, y, Intake(self.input_range, self.overshoot, self.seed, now), anchors)
 
     @property
     def report(self) -> dict[str, Row]:

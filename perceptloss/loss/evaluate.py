@@ -16,7 +16,7 @@ from perceptloss.inputs import check_pixels
 from perceptloss.loss.terms import Term, shaped
 from perceptloss.networks.trunks import Features, Keep, Trunk, TrunkCritic, features
 
-__all__ = ["Intake", "Result", "evaluate", "share_trunks"]
+__all__ = ["Intake", "Result", "evaluate", "part_of", "share_trunks", "taken_in"]
 
 _OF_NATURAL = ("distance", "deficit")
 _Box = tuple[int, int, int]  # top, left, side
@@ -119,12 +119,10 @@ def evaluate(terms: Sequence[Term], x: Tensor, y: Tensor | None, intake: Intake,
     for term in terms:
         term.critic.refreeze()
     with torch.autocast(x.device.type, enabled=False):
-        x, y = _unit_range(x, intake), None if y is None else _unit_range(y.detach(), intake)
+        x, y = taken_in(x, intake), None if y is None else _unit_range(y.detach(), intake)
         if intake.shift:
             x, y = _shifted(x, intake), None if y is None else _shifted(y, intake)
-        if intake.overshoot == "clamp":
-            x = x.clamp(0, 1)
-        elif intake.overshoot == "raise":
+        if intake.overshoot == "raise":
             check_pixels(terms[0].critic.card, "x", x)
         views = [_view(term, x, y, intake) for term in terms]
         for arms in _shared_arms(views):
@@ -142,6 +140,24 @@ def _shifted(image: Tensor, intake: Intake) -> Tensor:
     return image[..., top : top + height, left : left + width]
 
 
+def taken_in(x: Tensor, intake: Intake) -> Tensor:
+    """Judged images in [0, 1], but for what overshoots and may."""
+    x = _unit_range(x, intake)
+    return x.clamp(0, 1) if intake.overshoot == "clamp" else x
+
+
+def part_of(term: Term, x: Tensor, y: Tensor | None, intake: Intake) -> tuple[Tensor, Tensor | None, _Box | None]:
+    """The part of the images that a term looks at, in colour, and where it is if it is not all of them."""
+    box = _crop_box(term, x.shape[-2], x.shape[-1], intake)
+    if box is not None:
+        top, left, side = box
+        part = (..., slice(top, top + side), slice(left, left + side))
+        x, y = x[part], None if y is None else y[part]
+    if term.spec.grey == "replicate" and x.shape[1] == 1:
+        x, y = x.expand(-1, 3, -1, -1), None if y is None else y.expand(-1, 3, -1, -1)
+    return x, y, box
+
+
 def _unit_range(image: Tensor, intake: Intake) -> Tensor:
     return image if intake.input_range == (0, 1) else (image + 1) / 2
 
@@ -152,13 +168,7 @@ def _view(term: Term, x: Tensor, y: Tensor | None, intake: Intake) -> _View:
         raise InputError(
             f"term {term.label!r} (shape {term.spec.shape!r}) compares with the reference: give y, or choose 'sigmoid'."
         )
-    box = _crop_box(term, x.shape[-2], x.shape[-1], intake)
-    if box is not None:
-        top, left, side = box
-        part = (..., slice(top, top + side), slice(left, left + side))
-        x, y = x[part], None if y is None else y[part]
-    if term.spec.grey == "replicate" and x.shape[1] == 1:
-        x, y = x.expand(-1, 3, -1, -1), None if y is None else y.expand(-1, 3, -1, -1)
+    x, y, box = part_of(term, x, y, intake)
     if intake.check_range and y is not None:
         check_pixels(term.critic.card, "y", y)
     x, y = term.critic.admit(x, y, check_range=False)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from perceptloss.errors import GradientError
 from perceptloss.inputs import all_finite, not_finite
+from perceptloss.loss.budget import projected
 from perceptloss.loss.evaluate import Intake, Result, evaluate
 from perceptloss.loss.report import Skips
 from perceptloss.loss.terms import GradMode, Term
@@ -40,6 +41,7 @@ class Call:
         lean: Whether frozen layers keep masks instead of activations.
         micro_batch: Samples that `fused` runs at once; None for all, `auto` for about `PIXELS`.
         measure: Whether to measure each term's gradient norm (one more backward per term).
+        project: Whether what opposes fidelity to y is taken from the gradient.
     """
 
     x: Tensor
@@ -50,11 +52,16 @@ class Call:
     lean: bool = False
     micro_batch: int | Literal["auto"] | None = None
     measure: bool = False
+    project: bool = False
 
     @property
     def keep(self) -> Keep:
         """What trunks keep for the backward."""
         return "stages" if self.mode == "checkpoint" else "lean" if self.lean else "all"
+
+    def directed(self, grad: Tensor) -> Tensor:
+        """A gradient with respect to x, or what `project` leaves of it."""
+        return grad if self.y is None or not self.project else projected(grad, self.x, self.y)
 
     @property
     def needs_grad(self) -> bool:
@@ -120,6 +127,14 @@ class Outcome:
 
 
 def gradient(call: Call) -> Outcome:
+    """Value and gradient of a call, as `_gradient`; that of `fused` as the call directs it."""
+    outcome = _gradient(call)
+    if outcome.grad is not None and outcome.refused is None:
+        outcome.grad = call.directed(outcome.grad)
+    return outcome
+
+
+def _gradient(call: Call) -> Outcome:
     """Value and gradient of a call without the terms that are not finite, which are named in `bad`.
 
     In the plain modes a gradient that is not finite shows in the backward only; `attach` sees to it.
@@ -174,9 +189,10 @@ def fused(call: Call) -> Outcome:
 def _direct(call: Call) -> Outcome:
     """The plain graph: `autograd` (keep all) and `checkpoint` (keep stages)."""
     x = call.x.view_as(call.x) if call.needs_grad else call.x
-    outcome = Outcome(x.new_zeros((), dtype=torch.promote_types(x.dtype, torch.float32)))
+    seen = x.to(torch.promote_types(x.dtype, torch.float32))  # norms are measured here, where half precision holds them
+    outcome = Outcome(seen.new_zeros(()))
     for terms, _ in call.groups():
-        results = evaluate(terms, x, call.y, call.intake, call.keep)
+        results = evaluate(terms, seen, call.y, call.intake, call.keep)
         parts = {
             term: call.weights[term] * result.loss.mean()
             for term, result in zip(terms, results, strict=True)
@@ -184,7 +200,7 @@ def _direct(call: Call) -> Outcome:
         }
         outcome.add(terms, results, x.shape[0])
         if call.measure:
-            outcome.add_squares(parts, x)
+            outcome.add_squares(parts, seen)
         if parts:
             outcome.value = outcome.value + torch.stack([*parts.values()]).sum()
     if call.needs_grad:
@@ -238,7 +254,7 @@ def attach(call: Call, outcome: Outcome, skips: Skips) -> Tensor:
 
         def guard(incoming: Tensor) -> Tensor | None:
             if all_finite(incoming):
-                return None
+                return call.directed(incoming) if outcome.refused is None else None
             skips.add(labels, "gradient")
             return torch.zeros_like(incoming)
 

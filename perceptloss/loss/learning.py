@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from perceptloss.critic import Critic
@@ -13,14 +15,21 @@ from perceptloss.errors import ConfigError
 from perceptloss.inputs import all_finite, usable
 from perceptloss.loss.budget import Budget
 from perceptloss.loss.clock import Clock
-from perceptloss.loss.evaluate import share_trunks
+from perceptloss.loss.evaluate import Intake, part_of, share_trunks, taken_in
 from perceptloss.loss.hidden import Hidden
 from perceptloss.loss.joint.learner import Learner
+from perceptloss.loss.processes import agreed
 from perceptloss.loss.report import Skips
 from perceptloss.loss.shares import Shares
 from perceptloss.loss.terms import OnNonFinite, Term
 
-__all__ = ["Learning"]
+__all__ = ["Anchors", "Learning"]
+
+_log = logging.getLogger(__name__)
+
+
+Anchors = Mapping[str, tuple[Tensor, Tensor | None, Tensor]]
+"""Name of a labelled set to images, references or None, and labels (N,)."""
 
 
 class Learning(Hidden):
@@ -57,6 +66,8 @@ class Learning(Hidden):
         whole = [term.critic for term, options in joint.items() if options.learns == "all"]
         share_trunks([term.critic for term in self.terms if term.critic not in whole])
         self.learners = {term.label: Learner(term.critic, options, seed) for term, options in joint.items()}
+        if problems := self._common_parameters():
+            raise ConfigError(problems, "joint")
         self._shares, self._skips = Shares(self.terms, pixel_weight), Skips(on_nonfinite)
         timed = [term.label for term in self.terms if term.is_timed]
         self._clock = Clock(timed, matters=bool(timed or shift) or any(term.spec.crop for term in self.terms))
@@ -95,21 +106,43 @@ class Learning(Hidden):
 
         for critic in self.critics:
             critic._apply(move)
+        for learner in self.learners.values():
+            learner.move(move)
         return self
 
+    def _common_parameters(self) -> list[str]:
+        """Which joint critics would change what another term counts with."""
+        return [
+            f"the critic of {label!r} learns, and shares parameters with that of {term.label!r}: give each its own"
+            for label, learner in self.learners.items()
+            for term in self.terms
+            if term.label != label
+            and not term.spec.monitor
+            and not {id(p) for p in learner.parameters}.isdisjoint(map(id, term.critic.parameters()))
+        ]
+
     def teach(
-        self,
-        x: Tensor,
-        y: Tensor,
-        step: int | None = None,
-        anchors: Mapping[str, tuple[Tensor, Tensor | None, Tensor]] | None = None,
+        self, x: Tensor, y: Tensor, intake: Intake, anchors: Anchors | None = None
     ) -> dict[str, dict[str, float]]:
-        """A step of every joint critic, of checked images in [0, 1]; see `CriticLoss.learn`."""
-        now = self.step if step is None else step
-        x, y = (usable(image.detach()).float() for image in (x, y))
-        if not all_finite(x, y):
+        """A step of every joint critic, of checked images; see `CriticLoss.learn`."""
+        x, y = (usable(image.detach()) for image in (x, y))
+        # a step adds up the gradients of all processes, so that all take it or none
+        if not self.learners or not agreed(len(x) > 0 and all_finite(x, y)):
             return {label: {} for label in self.learners}
-        return {label: learner.learn(x, y, now, anchors) for label, learner in self.learners.items()}
+        x, y = (taken_in(image.to(torch.promote_types(image.dtype, torch.float32)), intake) for image in (x, y))
+        labelled = {
+            name: (taken_in(images, intake), None if references is None else taken_in(references, intake), labels)
+            for name, (images, references, labels) in (anchors or {}).items()
+        }
+        found = {}
+        for term in self.terms:
+            if (learner := self.learners.get(term.label)) is not None:
+                seen, reference, _ = part_of(term, x, y, intake)
+                assert reference is not None
+                found[term.label] = learner.learn(seen, reference, intake.step, labelled)
+                if learner.is_skipped:
+                    self._skips.add([term.label], "own gradient")
+        return found
 
     @property
     def is_learning(self) -> bool:
@@ -143,7 +176,10 @@ class Learning(Hidden):
             raise ConfigError([problem], "the state of the loss")
         self.step, self._skips.counts = step, Counter(skipped)
         self._shares.logs = dict(state.get("shares", {}))
-        if self.budget is not None and "budget" in state:
-            self.budget.load_state(state["budget"])
+        if self.budget is not None:
+            if "budget" in state:
+                self.budget.load_state(state["budget"])
+            elif step:
+                _log.warning("the checkpoint had no budget: that of this loss is held against what it is told next")
         for label, learned in joint.items():
             self.learners[label].load_state(learned)

@@ -11,9 +11,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from perceptloss.loss.processes import summed
 from perceptloss.loss.terms import Term
 
 __all__ = ["Shares", "l1_norm"]
@@ -67,21 +67,14 @@ class Shares:
             x: Judged images.
             y: References.
         """
-        pixel_norm = l1_norm(x, y, self.pixel_weight)
-        mine = [term for term in squares if term.label in self.shares and weights.get(term, 0.0) > 0]
-        *sums, pixel = _summed([*(float(squares[term]) / weights[term] ** 2 for term in mine), pixel_norm**2])
-        for term, square in zip(mine, sums, strict=True):
+        found = {
+            term.label: float(square) / weights[term] ** 2 for term, square in squares.items() if weights[term] > 0
+        }
+        # a value for every share, also where a term was left out here: all processes sum as many
+        own = [*(found.get(label, 0.0) for label in self.shares), l1_norm(x, y, self.pixel_weight) ** 2]
+        *sums, pixel = summed(own)
+        for label, square in zip(self.shares, sums, strict=True):
             if 0 < square < math.inf and pixel > 0:
                 log = math.log(square / pixel) / 2
-                old = self.logs.get(term.label, log)
-                self.logs[term.label] = old + _RATE * (log - old)
-
-
-def _summed(values: list[float]) -> list[float]:
-    """Sums over the processes, so that all keep the weights that one would, with the whole batch."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return values
-    device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
-    sums = torch.tensor(values, dtype=torch.float64, device=device)
-    dist.all_reduce(sums)
-    return sums.tolist()  # type: ignore[no-any-return]
+                old = self.logs.get(label, log)
+                self.logs[label] = old + _RATE * (log - old)

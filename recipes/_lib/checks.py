@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -41,21 +41,33 @@ def option_problems(data: Data, model: Model, loss: Loss, train: Train, val: Val
     if not loss.pixel_weight and not trained and not problems:
         problems.append("loss: pixel_weight is 0 and no critic has a weight, so there is nothing to minimise")
     for term in terms:
-        side = term.crop or data.patch
-        if side > data.patch or side < term.card.min_size or side % term.card.multiple_of:
+        side, seen = term.crop or data.patch - loss.shift, data.patch - loss.shift
+        if side > seen or side < term.card.min_size or side % term.card.multiple_of:
+            less = f" less loss.shift {loss.shift}" if loss.shift else ""
             problems.append(
                 f"loss.critics: {term.label!r} needs sides of at least {term.card.min_size} and a multiple of "
-                f"{term.card.multiple_of}, but sees {side} of data.patch {data.patch}"
+                f"{term.card.multiple_of}, but sees {side} of data.patch {data.patch}{less}"
             )
         if term.card.channels != 3:
             problems.append(f"loss.critics: {term.label!r} judges stereo pairs")
     if loss.budget and loss.critics:
-        problems += [f"loss.budget: {problem}" for problem in budget_problems(loss.budget)]
+        wrong = budget_problems(loss.budget)
+        problems += [f"loss.budget: {problem}" for problem in wrong or _strip_problems(loss.budget, data.patch)]
         if start_of(model) is None:
             problems.append(
                 "loss.budget is held against the start: give model.weights, or no budget: --loss.budget '{}'"
             )
     return problems + _judge_problems(val, trained)
+
+
+def _strip_problems(budget: Mapping[str, float], side: int) -> list[str]:
+    """Critics of a budget that cannot score the strips it is measured on, which are as high as a patch."""
+    return [
+        f"{name!r} needs sides of at least {card.min_size} and a multiple of {card.multiple_of}, but strips to measure "
+        f"it on have {side}, as data.patch"
+        for name, card in ((name, get_card(name)) for name in budget)
+        if side < card.min_size or side % card.multiple_of
+    ]
 
 
 def _judge_problems(val: Val, trained: set[str]) -> list[str]:

@@ -101,11 +101,16 @@ class Spender(loop.Run):
     kept: float = 1.0
 
 
-def watch_budget(t: Spender) -> None:
-    """Tell the critics what of their budget is spent, where it is time: at the start, and every so many steps."""
+def watch_budget(t: Spender, *, begins: bool = False) -> None:
+    """Tell the critics what of their budget is spent, where it is time: every so many steps, and first at the start.
+
+    Args:
+        t: After a step.
+        begins: Whether it is before the first, here or after an interruption, which measured its last step already.
+    """
     if t.loss is None or t.loss.budget is None:
         return
-    if not t.loss.budget.start or (t.step and t.step % t.config.loss.budget_every == 0):
+    if not t.loss.budget.start if begins else t.step % t.config.loss.budget_every == 0:
         with loop.averaged(t):
             t.loss.budget.note(t.strips.scores(t.accelerator.unwrap_model(t.network), t.accelerator.device))
 

@@ -25,7 +25,7 @@ from perceptloss.compare.provenance import describe_inputs
 from perceptloss.compare.report import write_report
 from perceptloss.compare.run import run_plan
 from perceptloss.compare.table import render
-from perceptloss.errors import MissingWeights, PerceptlossError
+from perceptloss.errors import ConfigError, MissingWeights, PerceptlossError
 from perceptloss.honesty.history import Sight
 from perceptloss.honesty.judges import judge_remarks
 from perceptloss.honesty.reactions import Reaction
@@ -64,13 +64,21 @@ class Jury:
 
     @classmethod
     def summon(cls, accelerator: Accelerator, val: Val, trained: Sequence[Critic], border: int) -> Jury:
-        """The jury of a run; builds the judges, and of the guests those that have weights here."""
+        """The jury of a run; builds the judges, and of the guests those that have weights here.
+
+        Raises:
+            ConfigError: if the guest that decides which weights are best has none.
+        """
         watching, absent = [create_critic(name).as_published() for name in val.judges], []
         for name in val.guests:
             try:
                 watching.append(create_critic(name).as_published())
             except MissingWeights:
                 absent.append(name)
+        if val.best in absent:
+            raise ConfigError(
+                [f"val.best: the weights of {val.best!r} are not here: perceptloss weights fetch {val.best}"], "options"
+            )
         critics = {critic.card.name: critic for critic in (*watching, *trained)}
         settings = Settings(crop_border=border, device=str(accelerator.device))
         only_trained = frozenset(critics) - {critic.card.name for critic in watching}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from perceptloss.loss.clock import ignored
 from perceptloss.loss.joint.ladder import Draws, damaged, mixed, ranked, swapped
 from perceptloss.loss.joint.options import Joint
 from perceptloss.loss.joint.replay import Replay
+from perceptloss.loss.processes import are_several
 from perceptloss.networks.monotone import MonotoneHead
 from perceptloss.networks.trunks import TrunkCritic
 
@@ -39,6 +40,11 @@ class Learner:
         joint: How.
         seed: Of all draws.
 
+    Attributes:
+        parameters: Those that learn.
+        heads: Monotone map of each labelled set.
+        is_skipped: Whether its last step was left out, because its gradient was not finite.
+
     Raises:
         ConfigError: if nothing of the critic can learn.
     """
@@ -51,11 +57,25 @@ class Learner:
             raise ConfigError([f"nothing of {critic.card.name!r} can learn: it has no parameters"], "joint")
         self.start = [p.detach().clone() for p in self.parameters] if joint.stay else []
         self.shadow = [p.detach().clone() for p in self.parameters] if joint.ema else []
-        self.heads = nn.ModuleDict()
+        self.heads: dict[str, MonotoneHead] = {}
         self.optimizer = torch.optim.AdamW(self.parameters, joint.lr, joint.betas, weight_decay=joint.weight_decay)
         ignored.add(self.optimizer)
         self.replay = Replay(joint.replay, joint.buffer)
-        self.steps, self.origin = 0, critic.weights_id
+        self.steps, self.origin, self.is_skipped = 0, critic.weights_id, False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        ignored.add(self.optimizer)
+
+    @torch.no_grad()
+    def move(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Take what it keeps beside the critic to where the critic went."""
+        self.start, self.shadow = ([fn(tensor) for tensor in tensors] for tensors in (self.start, self.shadow))
+        for head in self.heads.values():
+            head._apply(fn)
+        for kept in self.optimizer.state.values():
+            kept.update({k: fn(v) for k, v in kept.items() if isinstance(v, Tensor) and k != "step"})
+        self.replay.move(fn)
 
     def _fixed(self) -> list[nn.Parameter]:
         """Parameters that do not learn."""
@@ -80,13 +100,14 @@ class Learner:
         Returns:
             Its losses by name; empty if it is not its turn.
         """
+        self.is_skipped = False
         if step % self.joint.every or not len(x):
             return {}
         x, y = x.detach(), y.detach()
         draws = Draws(self.seed, step, _rank() * len(x))
         x, y = self.replay.exchange(x, y, draws)
         labelled = anchors or {}
-        self._prepare_heads(labelled, x)
+        self._prepare_heads(labelled)
         with self._learning(), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
             parts = {"rank": self._ladder(x, y, draws)}
             if self.joint.swap and self.critic.has_maps:
@@ -96,12 +117,16 @@ class Learner:
             if self.joint.stay:
                 parts["stay"] = self.joint.stay * self._distance_from_start()
             for name, (ax, ay, labels) in labelled.items():
-                loss = F.smooth_l1_loss(self.heads[name](self._quality(ax, ay)), labels.to(ax), beta=_BETA)
+                opinions = self.heads[name](self._quality(ax, ay))
+                loss = F.smooth_l1_loss(opinions, labels.to(opinions), beta=_BETA)
                 parts[f"anchor {name}"] = self.joint.anchor * loss
             self._update(torch.stack([*parts.values()]).sum(), step)
         self.steps += 1
-        self.critic.weights_id = f"{self.origin} and {self.steps} joint steps"
+        self._sign()
         return {name: float(part.detach()) for name, part in parts.items()}
+
+    def _sign(self) -> None:
+        self.critic.weights_id = f"{self.origin} and {self.steps} joint steps" if self.steps else self.origin
 
     def _ladder(self, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
         rungs = [y, mixed(x, y, draws), x] if self.joint.mix else [y, x]
@@ -166,10 +191,10 @@ class Learner:
         x, reference = self.critic.admit(x, y if card.needs_reference else None, check_range=False)
         return (1.0 if card.better == "higher" else -1.0) * self.critic.linear(x, reference)
 
-    def _prepare_heads(self, labelled: Mapping[str, Any], like: Tensor) -> None:
+    def _prepare_heads(self, labelled: Mapping[str, Any]) -> None:
         for name in labelled:
             if name not in self.heads:
-                self.heads[name] = MonotoneHead().to(like.device)
+                self.heads[name] = MonotoneHead().to(self.parameters[0])
                 self.optimizer.add_param_group({"params": [*self.heads[name].parameters()]})
 
     @contextmanager
@@ -186,10 +211,10 @@ class Learner:
             self.critic.freeze()
 
     def _update(self, loss: Tensor, step: int) -> None:
-        learning = [*self.parameters, *self.heads.parameters()]
+        learning = [*self.parameters, *(p for head in self.heads.values() for p in head.parameters())]
         found = torch.autograd.grad(loss, learning, allow_unused=True)
         grads = [torch.zeros_like(p) if g is None else g for p, g in zip(learning, found, strict=True)]
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        if are_several():
             flat = torch.cat([g.flatten() for g in grads])
             dist.all_reduce(flat)
             flat /= dist.get_world_size()
@@ -197,14 +222,15 @@ class Learner:
         for parameter, grad in zip(learning, grads, strict=True):
             parameter.grad = grad
         norm = nn.utils.clip_grad_norm_(learning, self.joint.clip or float("inf"))
-        if torch.isfinite(norm):
+        self.is_skipped = not torch.isfinite(norm)
+        if not self.is_skipped:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.joint.rate_at(step)
             self.optimizer.step()
             if self.shadow:
                 decay = min(self.joint.ema, (1 + self.steps) / (10 + self.steps))
                 torch._foreach_lerp_(self.shadow, [p.detach() for p in self.parameters], 1 - decay)
-        self.heads.zero_grad()
+        self.optimizer.zero_grad()
 
     def averaged(self) -> dict[str, Tensor]:
         """The critic's state with the averages of what learns, where they are kept."""
@@ -234,16 +260,22 @@ class Learner:
         here, there = ([tuple(t.shape) for t in tensors] for tensors in (self.parameters, state["parameters"]))
         if here != there:
             raise ConfigError([f"the checkpoint holds another critic than {self.critic.card.name!r}"], "joint")
-        device = self.parameters[0].device
-        self._prepare_heads(state["heads"], self.parameters[0])
+        self._prepare_heads(state["heads"])
         for name, head in state["heads"].items():
             self.heads[name].load_state_dict(head)
         for parameter, value in zip(self.parameters, state["parameters"], strict=True):
             parameter.copy_(value)
-        self.shadow, self.start = ([t.to(device) for t in state[key]] for key in ("shadow", "start"))
+        if self.joint.ema:
+            self.shadow = self._copies(state["shadow"] or state["parameters"])
+        if self.joint.stay and state["start"]:
+            self.start = self._copies(state["start"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.replay.load_state(state["replay"], device)
+        self.replay.load_state(state["replay"], self.parameters[0].device)
         self.steps = int(state["steps"])
+        self._sign()
+
+    def _copies(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return [t.detach().to(p, copy=True) for t, p in zip(tensors, self.parameters, strict=True)]
 
 
 def _pooled(image: Tensor, cells: Tensor) -> Tensor:

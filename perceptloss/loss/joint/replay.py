@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ class Replay:
         self._kept += [[] for _ in range(len(self._kept), len(pairs))]
         given = []
         for i, pair in enumerate(pairs):
-            kept = [p for p in self._kept[i] if p[0].shape == pair[0].shape]
+            kept = [p for p in self._kept[i] if p[0].shape == pair[0].shape and p[0].dtype == pair[0].dtype]
             generator = draws.generator(i, 7)
             is_old = kept and float(torch.rand((), generator=generator)) < self.share
             given.append(kept[int(torch.randint(len(kept), (), generator=generator))] if is_old else pair)
@@ -66,4 +67,9 @@ class Replay:
     def load_state(self, state: dict[str, Any], device: torch.device) -> None:
         """Go on from what `state` gave."""
         self._seen = int(state["seen"])
-        self._kept = [[(x.to(device), y.to(device)) for x, y in kept] for kept in state["kept"]]
+        self._kept = [[(x, y) for x, y in kept[: self.size]] for kept in state["kept"]]
+        self.move(lambda tensor: tensor.to(device))
+
+    def move(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Take what is kept to another device."""
+        self._kept = [[(fn(x), fn(y)) for x, y in kept] for kept in self._kept]
