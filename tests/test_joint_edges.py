@@ -234,10 +234,8 @@ class TestShares:
     def test_half_outputs_give_the_weights_of_the_fused_mode(self, grad: Any) -> None:
         weights = []
         for mode in ("fused", grad):
-            (x, y), loss_fn = (
-                images(4, 64),
-                CriticLoss({"gmsd": {"share": 0.3}}, grad=mode, share_every=1, pixel_weight=0.01),
-            )
+            x, y = images(4, 64)
+            loss_fn = CriticLoss({"gmsd": {"share": 0.3}}, grad=mode, share_every=1, pixel_weight=0.01)
             for step in range(3):
                 loss_fn((0.9 * x + 0.05).half().requires_grad_(), y, step=step)
             weights.append(loss_fn.report["gmsd"]["weight"])

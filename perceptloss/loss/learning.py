@@ -70,7 +70,8 @@ class Learning(Hidden):
             raise ConfigError(problems, "joint")
         self._shares, self._skips = Shares(self.terms, pixel_weight), Skips(on_nonfinite)
         timed = [term.label for term in self.terms if term.is_timed]
-        self._clock = Clock(timed, matters=bool(timed or shift) or any(term.spec.crop for term in self.terms))
+        matters = bool(timed or shift or joint) or any(term.spec.crop for term in self.terms)
+        self._clock = Clock(timed, matters=matters)
 
     @property
     def critics(self) -> list[Critic]:

@@ -203,6 +203,14 @@ def test_nothing_to_minimise_is_refused() -> None:
     assert "nothing to minimise" in "\n".join(problems(options.load(sr.Config, argv)))
 
 
+def test_what_critics_see_is_less_by_the_shift_and_a_budget_is_measured_on_strips() -> None:
+    argv = ["--data.patch", "64", "--loss.shift", "36", "--loss.critics", "{ssim: {weight: 1, crop: 60}, mini-nr: 1}"]
+    found = problems(options.load(sr.Config, [*argv, "--loss.budget", "{ms-ssim: -0.01}"]))
+    for side in (60, 28):
+        assert sum(f"sees {side} of data.patch 64 less loss.shift 36" in problem for problem in found) == 1
+    assert sum("'ms-ssim' needs sides of at least 161" in p and "have 64, as data.patch" in p for p in found) == 1
+
+
 def test_the_saved_configuration_reads_back(tmp_path: Path) -> None:
     config = options.load(
         sr.Config, ["--data.train", "x", "--train.lr", "3e-4", "--loss.critics", "{ssim: {weight: 1, start: 5}}"]

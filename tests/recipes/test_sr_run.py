@@ -25,6 +25,8 @@ from safetensors.torch import load_file
 
 from perceptloss.compare import Settings, compare, load_results
 from perceptloss.errors import ConfigError, NonFiniteLoss
+from perceptloss.honesty.reactions import Verdict
+from perceptloss.honesty.watch import Watch
 
 Launch = Callable[..., "subprocess.Popen[str]"]
 JOINT = "{share: 0.2, weights: null, options: {width: 8}, joint: {lr: 1.0e-3, replay: 0.5, penalty: 1.0e-4}}"
@@ -240,6 +242,38 @@ def test_a_budget_is_held_or_walked_back_to(run_here: Callable[..., Path]) -> No
     assert "Budget psnr -0.02: held on strips" in text
     with pytest.raises(ConfigError, match=r"loss\.budget is held against the start: give model\.weights"):
         run_here("none", "--loss.budget", "{psnr: -0.1}")
+
+
+def test_a_resumed_run_goes_on_with_its_budget_and_its_reaction_to_alarms(
+    run_here: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def halve(watch: Watch) -> Verdict:
+        watch.factor /= 2
+        return Verdict(watch.factor, ())
+
+    monkeypatch.setattr(Watch, "react", halve)
+    start = run_here("start", "--loss.critics", "{}", "--train.steps", "3") / "models" / "net_g_ema.safetensors"
+    text = (
+        "--baseline false --train.steps 8 --train.lr 0.05 --loss.budget_every 2 --val.every 3 --log.checkpoint_every 4"
+    )
+    options = [*text.split(), "--model.weights", str(start), "--loss.budget", "{psnr: -0.01}"]
+    whole = run_here("whole", *options)
+    cut = run_here("cut", *options, "--resume", str(whole / "checkpoints" / "step_00000004"))
+    assert records(cut) == records(whole)[4:]
+    budgets = [torch.load(run / "checkpoints" / "last" / "critics.pt")["budget"] for run in (whole, cut)]
+    assert budgets[0] == budgets[1]
+    assert budgets[0]["factor"] < 1
+    assert records(cut, "budget") == records(whole, "budget")  # a walk back is taken once
+
+
+def test_the_best_weights_need_a_judge_that_is_here(run_here: Callable[..., Path]) -> None:
+    with pytest.raises(ConfigError, match=r"val\.best: the weights of 'tres' are not here"):
+        run_here("run", "--val.guests", "[tres]", "--val.best", "tres")
+
+
+def test_one_validation_image_is_enough(run_here: Callable[..., Path], photos: Path) -> None:
+    run = run_here("run", "--train.steps", "3", "--val.every", "1", "--data.val", str(photos / "val" / "held0.png"))
+    assert len(load_results(run / "results.json").images) == 1
 
 
 def test_accumulation_equals_the_larger_batch(run_here: Callable[..., Path]) -> None:
