@@ -102,6 +102,13 @@ class TestWhatALearnerSees:
         assert loss_fn.learn(*images(1, 64, channels=6), step=0)["mini-stereo"]["rank"] >= 0
         assert not all(map(torch.equal, before, learned(loss_fn)))
 
+    def test_in_inference_mode(self) -> None:
+        (x, y), plain, inferred = images(), loss_of(), loss_of()
+        plain.learn(x, y, step=0)
+        with torch.inference_mode():
+            inferred.learn(x * 1, y * 1, step=0)
+        assert all(map(torch.equal, learned(plain), learned(inferred)))
+
     def test_inside_a_compiled_step(self) -> None:
         (x, y), plain, compiled = images(), loss_of(), loss_of()
 

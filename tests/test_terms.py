@@ -13,6 +13,7 @@ import toys
 
 from perceptloss import CriticLoss, create_critic
 from perceptloss.errors import ConfigError
+from perceptloss.loss.joint.options import Joint, JointOptions
 from perceptloss.loss.parsing import parse_terms
 from perceptloss.loss.terms import TermOptions, TermSpec
 from perceptloss.registry import Default
@@ -166,15 +167,24 @@ class TestSchema:
         "grey": "replicate",
         "options": {},
     }
+    LEARNS = {"critic": "mini-nr", "share": 0.2, "joint": {"lr": 1e-3, "damage": ["blur"]}}  # noqa: RUF012
 
     def test_every_key_is_read(self):
-        assert set(self.RIGHT) == set(get_type_hints(TermOptions))
-        (spec,) = parse_terms([self.RIGHT])
+        assert {*self.RIGHT, *self.LEARNS} == set(get_type_hints(TermOptions))
+        spec, learns = parse_terms([self.RIGHT, self.LEARNS])
         given = {"label" if key == "name" else key: value for key, value in self.RIGHT.items()}
-        assert {f.name: getattr(spec, f.name) for f in fields(spec)} == {**given, "card": spec.card}
+        rest = {"card": spec.card, "share": None, "joint": None}
+        assert {f.name: getattr(spec, f.name) for f in fields(spec)} == {**given, **rest}
+        assert (learns.share, learns.joint) == (0.2, Joint(lr=1e-3, damage=("blur",)))
+
+    def test_every_option_of_a_joint_critic_is_read(self):
+        assert set(get_type_hints(JointOptions)) == {f.name for f in fields(Joint)}
+        refused = problems([{**self.LEARNS, "joint": dict.fromkeys(get_type_hints(JointOptions), object())}])
+        assert all(f"joint.{key} must be" in refused for key in get_type_hints(JointOptions))
 
     def test_types_are_those_of_the_validated_term(self):
         written, held = get_type_hints(TermOptions), get_type_hints(TermSpec)
+        assert (written.pop("joint"), held.pop("joint")) == (bool | JointOptions, Joint | None)
         for key, kind in written.items():
             field = held["label" if key == "name" else key]
             assert members(kind) <= members(field), key

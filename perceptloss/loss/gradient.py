@@ -251,10 +251,14 @@ def attach(call: Call, outcome: Outcome, skips: Skips) -> Tensor:
     x, grad, entry = call.x, outcome.grad, outcome.entry
     if entry is not None:
         labels = [term.label for term in call.counting if term not in outcome.bad]
+        constant, is_refused = (
+            replace(call, x=x.detach()),
+            outcome.refused is not None,
+        )  # a hook must not keep the graph
 
         def guard(incoming: Tensor) -> Tensor | None:
             if all_finite(incoming):
-                return call.directed(incoming) if outcome.refused is None else None
+                return None if is_refused else constant.directed(incoming)
             skips.add(labels, "gradient")
             return torch.zeros_like(incoming)
 

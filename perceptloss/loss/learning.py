@@ -122,6 +122,7 @@ class Learning(Hidden):
             and not {id(p) for p in learner.parameters}.isdisjoint(map(id, term.critic.parameters()))
         ]
 
+    @torch.inference_mode(False)
     def teach(
         self, x: Tensor, y: Tensor, intake: Intake, anchors: Anchors | None = None
     ) -> dict[str, dict[str, float]]:
