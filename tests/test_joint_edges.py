@@ -79,6 +79,17 @@ class TestWhatALearnerSees:
         parts = loss_fn.learn(x, y, step=0, anchors={name: (y, None, torch.ones(2)) for name in ("a.b", "items")})
         assert {"anchor a.b", "anchor items"} <= parts["patch"].keys()
 
+    @pytest.mark.parametrize(
+        ("given", "part"),
+        [
+            ((torch.rand(2, 3, 32, 32), None, torch.ones(2, 1)), r"2 images need labels of shape \(2,\), got \(2, 1\)"),
+            ((torch.rand(2, 3, 32, 32), torch.ones(2)), r"expected \(images, references or None, labels\)"),
+        ],
+    )
+    def test_anchors_without_a_label_each_are_refused(self, given: Any, part: str) -> None:
+        with pytest.raises(InputError, match=f"anchors 'a': {part}"):
+            loss_of().learn(*images(), step=0, anchors={"a": given})
+
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_half_outputs_under_autocast(self, dtype: torch.dtype) -> None:
         (x, y), loss_fn = images(), loss_of({"penalty": 1e-3, "swap": 1.0, "penalty_every": 1})
@@ -206,6 +217,10 @@ class TestCopiesAndMoves:
         second.load_state(first.state())
         assert second.terms[0].critic.signature == first.terms[0].critic.signature
 
+    def test_another_state_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match="the checkpoint holds another critic than 'patch'"):
+            loss_of().load_state({"step": 1, "skipped": {}, "joint": {"patch": {}}})
+
     def test_averages_and_stay_that_a_checkpoint_lacks_begin_there(self) -> None:
         (x, y), first, second = images(), loss_of(), loss_of(self.OPTIONS)
         first.learn(x, y, step=0)
@@ -312,6 +327,8 @@ class TestBudgets:
             ConfigError, match=r"most must be a number above 0, got 0\n.*room must be a number above 0, got -1"
         ):
             Budget({"psnr": -0.5}, most=0, room=-1)
+        with pytest.raises(ConfigError, match="expected the name of a critic, got 3"):
+            CriticLoss({"gmsd": 1.0}, budget={3: 0.1})
         assert CriticLoss({"gmsd": 1.0}, budget={}).budget is None
 
     def test_a_checkpoint_of_another_budget_or_of_none(self, caplog: pytest.LogCaptureFixture) -> None:

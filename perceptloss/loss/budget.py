@@ -31,6 +31,9 @@ def budget_problems(budget: Any) -> list[str]:
         return [f"expected full-reference critics and changes, such as {{psnr: -0.5}}, got {budget!r}"]
     problems = []
     for name, change in budget.items():
+        if not isinstance(name, str):
+            problems.append(f"expected the name of a critic, got {name!r}")
+            continue
         try:
             card = get_card(name)
         except UnknownCritic as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from perceptloss.errors import GradientError, InputError
 from perceptloss.inputs import advice, check_channels, check_roles, described, is_transformed
 from perceptloss.loss.terms import GradMode, Term
 
-__all__ = ["check_call", "transforms_named"]
+__all__ = ["check_anchors", "check_call", "transforms_named"]
 
 
 def check_call(
@@ -43,6 +44,20 @@ def check_call(
             f"grad={mode!r} gives its gradient to backward() alone, not to torch.func or forward mode. Use "
             "CriticLoss(..., grad='autograd'), or value_and_gradient without a transform."
         )
+
+
+def check_anchors(anchors: Mapping[str, Any]) -> None:
+    """Refuse labelled sets that are not images, references or None, and a label for each image.
+
+    Raises:
+        InputError: saying what came.
+    """
+    for name, given in anchors.items():
+        if not isinstance(given, Sequence) or len(given) != 3 or not isinstance(given[2], Tensor):
+            raise InputError(f"anchors {name!r}: expected (images, references or None, labels), got {given!r:.80}.")
+        need, got = (len(given[0]),), tuple(given[2].shape)
+        if got != need:
+            raise InputError(f"anchors {name!r}: {need[0]} images need labels of shape {need}, got {got}.")
 
 
 @contextmanager

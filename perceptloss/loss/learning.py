@@ -14,6 +14,7 @@ from perceptloss.critic import Critic
 from perceptloss.errors import ConfigError
 from perceptloss.inputs import all_finite, usable
 from perceptloss.loss.budget import Budget
+from perceptloss.loss.checks import check_anchors
 from perceptloss.loss.clock import Clock
 from perceptloss.loss.evaluate import Intake, part_of, share_trunks, taken_in
 from perceptloss.loss.hidden import Hidden
@@ -127,6 +128,7 @@ class Learning(Hidden):
         self, x: Tensor, y: Tensor, intake: Intake, anchors: Anchors | None = None
     ) -> dict[str, dict[str, float]]:
         """A step of every joint critic, of checked images; see `CriticLoss.learn`."""
+        check_anchors(anchors or {})
         x, y = (usable(image.detach()) for image in (x, y))
         # a step adds up the gradients of all processes, so that all take it or none
         if not self.learners or not agreed(len(x) > 0 and all_finite(x, y)):

@@ -257,7 +257,7 @@ class Learner:
         Raises:
             ConfigError: if it is of another critic.
         """
-        here, there = ([tuple(t.shape) for t in tensors] for tensors in (self.parameters, state["parameters"]))
+        here, there = ([tuple(t.shape) for t in of] for of in (self.parameters, state.get("parameters", ())))
         if here != there:
             raise ConfigError([f"the checkpoint holds another critic than {self.critic.card.name!r}"], "joint")
         self._prepare_heads(state["heads"])
