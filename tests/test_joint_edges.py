@@ -245,6 +245,11 @@ class TestShares:
         with pytest.raises(NonFiniteLoss, match="'gmsd' is not finite"):
             strict(x, y, step=0)
 
+    def test_bad_images_at_the_first_step_are_counted(self) -> None:
+        (x, y), loss_fn = images(), CriticLoss({"gmsd": {"share": 0.3}, "ssim": {"monitor": True}})
+        loss_fn(x.requires_grad_(), y * torch.nan, step=0).backward()
+        assert loss_fn.skipped == {"gmsd": 1}
+
     def test_equal_images_at_the_first_step_are_measured_later(self) -> None:
         (x, y), loss_fn = images(), CriticLoss({"gmsd": {"share": 0.3}})
         loss_fn(y.clone().requires_grad_(), y, step=0).backward()

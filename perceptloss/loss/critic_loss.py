@@ -206,7 +206,8 @@ class CriticLoss(Learning):
 
     def _note(self, call: Call, outcome: Outcome) -> None:
         if outcome.refused is not None:
-            self._skips.add_images([term.label for term in call.counting], outcome.refused)
+            running = [term.label for term in call.weights if not term.spec.monitor]  # a share has no weight yet
+            self._skips.add_images(running, outcome.refused)
         for term, what in outcome.bad.items():
             self._skips.add([term.label], what)
 

@@ -240,6 +240,10 @@ def test_a_budget_is_held_or_walked_back_to(run_here: Callable[..., Path]) -> No
     assert any(not torch.equal(after[k], ours[k]) for k in before)
     text = (run / "results.md").read_text()
     assert "Budget psnr -0.02: held on strips" in text
+    (run / "results.json").unlink()  # as if it had been killed after the walk
+    assert run_here("run", *options, "--loss.budget", "{psnr: -0.02}") == run
+    again = load_file(run / "models" / "net_g_ema.safetensors")
+    assert all(torch.equal(again[k], ours[k]) for k in ours)
     with pytest.raises(ConfigError, match=r"loss\.budget is held against the start: give model\.weights"):
         run_here("none", "--loss.budget", "{psnr: -0.1}")
 
