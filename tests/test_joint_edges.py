@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from perceptloss import CriticLoss, create_critic
 from perceptloss.errors import ConfigError, InputError, NonFiniteLoss
@@ -249,6 +250,20 @@ class TestShares:
         (x, y), loss_fn = images(), CriticLoss({"gmsd": {"share": 0.3}, "ssim": {"monitor": True}})
         loss_fn(x.requires_grad_(), y * torch.nan, step=0).backward()
         assert loss_fn.skipped == {"gmsd": 1}
+
+    def test_a_recomputed_call_has_the_weights_of_the_call(self) -> None:
+        (x, y), gradients = images(), []
+        for is_checkpointed in (False, True):
+            loss_fn = CriticLoss({"gmsd": {"share": 0.3}}, share_every=1)
+            for step in range(3):  # at each of which the weight moves
+
+                def call(image: Tensor, loss_fn: CriticLoss = loss_fn, step: int = step) -> Tensor:
+                    return loss_fn(image * 1, y, step=step)
+
+                leaf = torch.lerp(y, x, 1 - 0.3 * step).requires_grad_()
+                (checkpoint(call, leaf, use_reentrant=False) if is_checkpointed else call(leaf)).backward()
+            gradients.append(leaf.grad)
+        torch.testing.assert_close(*gradients)
 
     def test_equal_images_at_the_first_step_are_measured_later(self) -> None:
         (x, y), loss_fn = images(), CriticLoss({"gmsd": {"share": 0.3}})

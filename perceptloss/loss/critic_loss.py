@@ -21,6 +21,7 @@ from perceptloss.loss.gradient import Call, Outcome, attach, fused, gradient
 from perceptloss.loss.learning import Anchors, Learning
 from perceptloss.loss.parsing import parse_loss
 from perceptloss.loss.report import Record, Row
+from perceptloss.loss.shares import unhooked
 from perceptloss.loss.terms import GradMode, Grey, OnNonFinite, Term, Terms, build_terms
 
 __all__ = ["CriticLoss"]
@@ -181,12 +182,11 @@ class CriticLoss(Learning):
     def _measure(self, x: Tensor, y: Tensor | None, terms: Sequence[Term], step: int) -> None:
         if y is None:
             raise InputError("a share of the gradient is relative to the L1 loss, so the loss needs references y.")
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), unhooked():
             leaf = usable(x.detach()).requires_grad_()
             call = replace(self._call(leaf, y, dict.fromkeys(terms, 1.0), step), mode="fused", measure=True)
             outcome = gradient(call)
-        if not is_recomputed():
-            self._note(call, replace(outcome, refused=None))  # of which the call itself tells
+        self._note(call, replace(outcome, refused=None))  # of which the call itself tells
         self._shares.note(outcome.squares, call.weights, leaf, y)
 
     def _take(self, call: Call) -> Outcome:
@@ -206,8 +206,7 @@ class CriticLoss(Learning):
 
     def _note(self, call: Call, outcome: Outcome) -> None:
         if outcome.refused is not None:
-            running = [term.label for term in call.weights if not term.spec.monitor]  # a share has no weight yet
-            self._skips.add_images(running, outcome.refused)
+            self._skips.add_images([term.label for term in call.running], outcome.refused)
         for term, what in outcome.bad.items():
             self._skips.add([term.label], what)
 

@@ -73,6 +73,11 @@ class Call:
         """The terms that are part of the loss."""
         return {term: weight for term, weight in self.weights.items() if weight > 0}
 
+    @property
+    def running(self) -> list[Term]:
+        """The terms that are part of the loss, or will be when their share is measured."""
+        return [term for term in self.weights if not term.spec.monitor]
+
     def groups(self) -> list[tuple[list[Term], int]]:
         """Terms that run together, with the number of samples they may be given at once."""
         samples = max(1, self.x.shape[0])

@@ -12,13 +12,20 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
+from perceptloss.loss.clock import is_recomputed
 from perceptloss.loss.processes import summed
 from perceptloss.loss.terms import Term
 
-__all__ = ["Shares", "l1_norm"]
+__all__ = ["Shares", "l1_norm", "unhooked"]
 
 _RATE = 0.5  # of a new measurement in the logarithm of a norm
+
+
+def unhooked() -> saved_tensors_hooks:
+    """A context whose graph is nobody else's: `torch.utils.checkpoint` counts no tensor of it."""
+    return saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
 
 
 def l1_norm(x: Tensor, y: Tensor, weight: float) -> float:
@@ -42,21 +49,26 @@ class Shares:
         self.rest = 1 - sum(self.shares.values())
         self.pixel_weight = pixel_weight
         self.logs: dict[str, float] = {}
+        self._given: dict[str, float] = {}  # the last factors
 
     def unknown(self, terms: Mapping[Term, float]) -> list[Term]:
         """Terms that state a share and were never measured."""
-        return [term for term in terms if term.label in self.shares and term.label not in self.logs]
+        mine = [term for term in terms if term.label in self.shares and term.label not in self.logs]
+        return [] if is_recomputed() else mine
 
     def moves(self, terms: Iterable[Term]) -> bool:
         """Whether a critic among them learns, so that its gradient is measured in every step."""
         return any(term.label in self.shares and term.spec.joint is not None for term in terms)
 
     def weight(self, term: Term) -> float:
-        """Factor of what the schedule of a term says: 1 where it states a weight."""
-        share = self.shares.get(term.label)
-        if share is None:
+        """Factor of what the schedule of a term says: 1 where it states a weight; of a recomputed call, as before."""
+        label = term.label
+        if label not in self.shares:
             return 1.0
-        return share / self.rest * math.exp(-self.logs[term.label]) if term.label in self.logs else 0.0
+        if not is_recomputed():
+            log = self.logs.get(label, math.inf)
+            self._given[label] = self.shares[label] / self.rest * math.exp(-log)
+        return self._given.get(label, 0.0)
 
     def note(self, squares: Mapping[Term, Tensor], weights: Mapping[Term, float], x: Tensor, y: Tensor) -> None:
         """Follow a measurement.
