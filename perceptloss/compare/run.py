@@ -28,7 +28,7 @@ from perceptloss.errors import ConfigError, InputError
 from perceptloss.inputs import described
 from perceptloss.output.files import unwritable
 
-__all__ = ["compare", "run_plan", "score", "score_pairs"]
+__all__ = ["compare", "run_plan", "score", "score_pairs", "tabulate"]
 
 Progress = Callable[[int, int], object]
 Pair = tuple[str, Tensor, Tensor | None]
@@ -129,7 +129,7 @@ def score_pairs(
     if not keys:
         raise ConfigError(["no images given"], "the scores")
     records = tuple(ImageRecord(key, (None,)) for key in keys)
-    values, flags = _tabulate(found, (name,), [s.label for s in scorers], records)
+    values, flags = tabulate(found, (name,), [s.label for s in scorers], records)
     return Results(
         systems=(name,),
         critics=tuple(scorer.column for scorer in scorers),
@@ -195,7 +195,7 @@ def run_plan(
         for store in stores:
             store.close()
     plan = as_decoded(plan, decoded)
-    values, flags = _tabulate(found, plan.systems, [s.label for s in scorers], plan.images)
+    values, flags = tabulate(found, plan.systems, [s.label for s in scorers], plan.images)
     columns = tuple(scorer.column for scorer in scorers)
     if plan.left_out:
         share = f"images:{len(plan.images)}of{len(plan.images) + len(plan.left_out)}"
@@ -245,7 +245,7 @@ def _single(key: str, image: Tensor, *, is_grey_fine: bool) -> Tensor:
     return (image.expand(3, -1, -1) if is_grey_fine and len(image) == 1 else image).detach()
 
 
-def _tabulate(
+def tabulate(
     found: Mapping[Slot, float], systems: Sequence[str], critics: Sequence[str], images: Sequence[ImageRecord]
 ) -> tuple[tuple[tuple[tuple[float | None, ...], ...], ...], list[Flag]]:
     """Scores as nested tuples, with None and a flag where one is not finite."""

@@ -111,9 +111,21 @@ class TestAnswer:
 class TestTables:
     def test_heat_has_mean_ranks_and_the_best_is_strongest(self):
         results = made([[[1.0, 1, 1, 1]], [[2.0, 2, 2, 0]], [[3.0, 3, 3, 3]]], systems=("a", "b", "c"))
-        row = heat(results)[0]
+        row = heat(results, results.arrays())[0]
         assert [cell.text for cell in row.cells] == ["1.25", "1.75", "3.00"]
         assert row.cells[2].shade == 0 and row.cells[0].shade > row.cells[1].shade
+
+    def test_places_are_tied_where_intervals_overlap(self):
+        base = np.zeros(20)
+        surely, hardly = base + np.r_[np.ones(19), -1], base + np.r_[np.ones(11), -np.ones(9)] / 2
+        results = made([[base], [surely], [hardly]], [LIGHT], systems=("a", "b", "c"))
+        (row,) = heat(results, results.arrays())
+        assert [cell.more for cell in row.cells] == ["2–3", "1", "2–3"]
+        few = made([[base[:2]], [surely[:2]]], [LIGHT], systems=("a", "b"))
+        assert [cell.more for cell in heat(few, few.arrays())[0].cells] == ["1–2", "1–2"]  # two images show nothing
+        assert "<small>2–3</small>" in report_html(results)
+        lost = made([[base], [surely], [base * np.nan]], [LIGHT], systems=("a", "b", "c"))
+        assert [(cell.text, cell.more) for cell in heat(lost, lost.arrays())[0].cells][2] == ("3.00", "1–3")
 
     def test_wins_are_shares_with_wilson_intervals(self):
         base, other = np.zeros(20), np.r_[np.ones(15), -np.ones(4), 0]

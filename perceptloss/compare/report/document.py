@@ -72,7 +72,7 @@ def report_html(
         "header": header_of(results.critics, [p.header for p in results.analysis.presets], is_single=is_single),
         "groups": [column.group or "" for column in results.critics],
         "rows": results.rows(),
-        "heat": [] if is_single else heat(results),
+        "heat": [] if is_single else heat(results, scores),
         "agreement": [] if is_single or len(results.critics) < 2 else alike,
         "planes": [] if is_single else list(planes(results, scores)),
         "matrices": [] if is_single else list(win_matrices(results, scores)),
