@@ -104,9 +104,7 @@ def test_identical_files_are_named(home, capsys):
         assert "one and two have equal files for every image" in text and "judged a copy of the reference" in text
 
 
-@pytest.mark.parametrize(
-    ("count", "said"), [(1, "1 image: no interval and no test"), (2, "2 images can give no star")]
-)
+@pytest.mark.parametrize(("count", "said"), [(1, "1 image: no interval and no test"), (2, "2 images can give no star")])
 def test_few_images_show_no_difference(home, capsys, count, said):
     for name in "abc"[count:]:
         for where in ("gt", "one", "two"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from perceptloss.compare.statistics.paired import Array, codes_of
 from perceptloss.compare.statistics.significance import wilson
 from perceptloss.compare.statistics.units import Units
 
-__all__ = ["Matrix", "critic_agreement", "heat", "win_matrices"]
+__all__ = ["Matrix", "clustered", "critic_agreement", "heat", "win_matrices"]
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,17 @@ class Matrix:
     rows: tuple[Row, ...]
 
 
-def heat(results: Results, scores: Scores) -> list[Row]:
+def heat(results: Results, scores: Scores, agreement: Sequence[Sequence[float | None]]) -> list[Row]:
     """Mean ranks over images, a row per critic, a cell per system; 1 is best and has the strongest colour.
+
+    Critics that agree stand together, each with the domains that it was made for, if they are not natural images.
 
     Beside a mean rank stand the places that a system may have: those of all orders in which it is behind each system
     that surely beats it, and before each that it surely beats. Systems whose places overlap are tied.
     """
     most, rows = len(results.systems), []
-    for n, column in enumerate(results.critics):
-        duel, cells = _duel(results, scores, n), []
+    for n in clustered(agreement):
+        column, duel, cells = results.critics[n], _duel(results, scores, n), list[Cell]()
         for s, row in enumerate(results.inference.ranks):
             if (rank := row[n]) is None:
                 cells.append(Cell("n/a"))
@@ -47,8 +49,20 @@ def heat(results: Results, scores: Scores) -> list[Row]:
             best, worst = 1 + gains.count(-1), most - gains.count(1)
             places = f"{best}–{worst}" if best < worst else f"{best}"
             cells.append(Cell(f"{rank:.2f}", rank, places if gains else "", shade=(most - rank) / (most - 1)))
-        rows.append(Row(column.header, tuple(cells)))
+        domains = [] if "natural" in (found := column.card.get("domains") or ["natural"]) else found
+        rows.append(Row(" · ".join([column.header, *domains]), tuple(cells)))
     return rows
+
+
+def clustered(agreement: Sequence[Sequence[float | None]]) -> list[int]:
+    """An order in which critics that agree stand together: leaves of clusters joined by their mean agreement."""
+    clusters = [[n] for n in range(len(agreement))]
+    shares = np.array([[0.5 if share is None else share for share in row] for row in agreement])
+    while len(clusters) > 1:
+        pairs = [(a, b) for b in range(len(clusters)) for a in range(b)]
+        a, b = max(pairs, key=lambda pair: shares[np.ix_(clusters[pair[0]], clusters[pair[1]])].mean())
+        clusters[a] += clusters.pop(b)
+    return clusters[0]
 
 
 def win_matrices(results: Results, scores: Scores) -> Iterator[Matrix]:
