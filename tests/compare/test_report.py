@@ -144,7 +144,7 @@ class TestTables:
         assert [cell.more for cell in row.cells] == ["2–3", "1", "2–3"]
         few = made([[base[:2]], [surely[:2]]], [LIGHT], systems=("a", "b"))
         assert [cell.more for cell in ranks_of(few)[0].cells] == ["1–2", "1–2"]  # two images show nothing
-        assert "<small>2–3</small>" in report_html(results)
+        assert "<small>(2–3)</small>" in report_html(results)
         lost = made([[base], [surely], [base * np.nan]], [LIGHT], systems=("a", "b", "c"))
         assert [(cell.text, cell.more) for cell in ranks_of(lost)[0].cells][2] == ("3.00", "1–3")
 
