@@ -487,6 +487,13 @@ class TestLaunched:
         with pytest.raises(ConfigError, match="leave out workers"):
             run_plan(plan, workers=2, launched=Launched())
 
+    def test_processes_that_see_different_files_stop(self, toys, photos, monkeypatch):
+        plan = make_plan({"near": photos / "near"}, photos / "gt", ["toy-error"], rules=Pairing(), settings=Settings())
+        monkeypatch.setattr(Launched, "_told", lambda self, mine: [mine, [*mine[:-1], "of other files"]])
+        with pytest.raises(ConfigError, match="different images or critics"):
+            run_plan(plan, launched=Launched())
+        assert toys.scored == 0
+
     def test_no_batch_holds_two_images(self, toys, photos, monkeypatch):
         seen, score_ = [], toys.score
         monkeypatch.setattr(toys, "score", lambda self, x, y=None: seen.append(len(x)) or score_(self, x, y))

@@ -187,6 +187,7 @@ def test_a_joint_critic_and_a_budget_go_through_a_stop(photographs, tmp_path):
 @pytest.mark.thorough
 def test_two_processes_keep_one_critic_and_one_budget(photographs, tmp_path):
     opt = shrunk(JOINT, photographs)
+    opt["val"]["scores"] = True
     for _ in range(2):
         done = launch(tmp_path, opt, processes=2)
         if done.returncode == 0 or FLAKY_EXIT not in done.stderr:
@@ -195,6 +196,9 @@ def test_two_processes_keep_one_critic_and_one_budget(photographs, tmp_path):
     first, second = (learned(tmp_path, opt["name"], 4, rank) for rank in (0, 1))
     assert first["budget"] == second["budget"]
     assert first["budget"]["spent"] != 0
+    (scores,) = (tmp_path / "experiments" / opt["name"] / "scores").iterdir()
+    found = load_results(scores / "4.json")
+    assert {column.role for column in found.critics} == {"judge"} and len(found.images) > 1 and not found.has_gaps
     assert first["shares"] == second["shares"]
     critics = [state["joint"]["patch"]["parameters"] for state in (first, second)]
     assert all(torch.equal(one, two) for one, two in zip(*critics, strict=True))
