@@ -10,7 +10,8 @@ patches in the same order, same steps. Killed at any moment, a run goes on from 
 when started again with the same command; on a CPU in fp32 to the same bits.
 
 Below `output`: config.yaml, log.jsonl, checkpoints/last, models/ (safetensors, net_g.pth for BasicSR),
-images/, results.json, results.md, report.html, picture.png; checkpoints, models and log of the baseline in l1/.
+images/, results.json, results.md, report.html, picture.png, scores/STEP.json for `perceptloss report`; checkpoints,
+models, log and scores of the baseline in l1/.
 """
 
 from __future__ import annotations
@@ -229,7 +230,7 @@ def validate(t: Trainee, pairs: Sequence[Pair], jury: Jury) -> dict[str, Any]:
     t.network.eval()
     enlarge = partial(restore, t.network, scale=model.scale, multiple=model.multiple_of)
     with loop.averaged(t):
-        means, sights = jury.means(enlarge, pairs, model.scale, t.watch)
+        means, sights = jury.means(enlarge, pairs, model.scale, t.watch, (t.folder, t.step))
     t.network.train()
     alarms = look(t, sights, means)
     if jury.is_better(config.val.best, means[config.val.best], t.best):

@@ -22,6 +22,7 @@ from perceptloss.output.tables import counted, text
 if TYPE_CHECKING:
     from perceptloss.compare.pairing import Images
     from perceptloss.compare.plan import Plan
+    from perceptloss.compare.processes import Launched
     from perceptloss.compare.results import Results
     from perceptloss.compare.thresholds import Threshold
 
@@ -32,16 +33,20 @@ _log = logging.getLogger("perceptloss.compare")
 
 
 def execute(args: argparse.Namespace, systems: Mapping[str, Images], baseline: str | None = None) -> int:
-    """Check everything, score, print, and return the exit code."""
+    """Check everything, score, print, and return the exit code; of launched processes only the first prints."""
+    launched = _launched(args)
     plan, thresholds, asked = _check(args, systems, baseline)
+    is_first = launched is None or launched.rank == 0
     if args.dry_run:
-        result(_describe(plan))
+        if is_first:
+            result(_describe(plan))
         return 0
     from perceptloss.compare.run import run_plan
     from perceptloss.compare.table import render, sentences
     from perceptloss.compare.thresholds import check_thresholds
 
-    with bar("scores", plan.scores, show=False if args.quiet else None) as shown:
+    count = plan.scores if launched is None else launched.scores(plan)
+    with bar("scores", count, show=False if args.quiet else None) as shown:
         results = run_plan(
             plan,
             random_weights=args.random_weights,
@@ -49,7 +54,10 @@ def execute(args: argparse.Namespace, systems: Mapping[str, Images], baseline: s
             progress=lambda done, total: shown.update(done - shown.n),
             command=args.command_line,
             workers=args.workers,
+            launched=launched,
         )
+    if not is_first:
+        return 0
     results = asked.of(results)
     for sentence in sentences(results):
         _log.warning("%s", sentence)
@@ -60,6 +68,20 @@ def execute(args: argparse.Namespace, systems: Mapping[str, Images], baseline: s
     for failure in [*failures, *unwritten]:
         _log.error("%s", failure)
     return UNWRITTEN if unwritten else NOT_FINITE if results.has_gaps else THRESHOLD if failures else 0
+
+
+def _launched(args: argparse.Namespace) -> Launched | None:
+    """The place of this process among those of a launcher; all but the first say errors only and write nothing."""
+    from perceptloss.compare.processes import Launched
+
+    launched = Launched.here()
+    if launched is not None:
+        args.device = launched.device(args.device)
+        if launched.rank:
+            args.output = args.report = args.map = None
+            args.content = False
+            logging.getLogger("perceptloss").setLevel(logging.ERROR)
+    return launched
 
 
 def _report(args: argparse.Namespace, plan: Plan, results: Results, path: str) -> None:
@@ -107,7 +129,7 @@ def _check(
     if wrong:
         raise ConfigError(wrong, "the command line")
     presets = presets_of(args)
-    names = [*(entry.name for entry in parse_critics(args.critic)), *names_of(args)]
+    names = [*(entry.name for entry in parse_critics(args.critic)), *names_of(args), *(p.name for p in presets)]
     thresholds = parse_thresholds(args.fail_if, names, has_baseline=len(systems) > 1)
     plan = plan_of(args, systems, baseline)
     if wrong := _report_problems(args, plan):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
 
 from perceptloss.compare.folders import trouble
 from perceptloss.compare.images import inspect_all, require_pillow
@@ -19,6 +22,8 @@ from perceptloss.critic import Critic
 from perceptloss.errors import ConfigError, near
 
 __all__ = ["Plan", "make_plan"]
+
+_TRUTH: Final = re.compile(r"(gt|hr|ground[-_ ]?truth|targets?|refs?|references?)([-_]?(mod|x)\d+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def make_plan(
         images=records,
         sizes=sizes,
         left_out=matched.left_out,
-        flags=tuple(_flags(records, names, settings)),
+        flags=(*_swapped({images.name: images.source for images in sets}), *_flags(records, names, settings)),
         sources={images.name: images.source for images in sets},
         settings=settings,
         rules=rules,
@@ -149,6 +154,21 @@ def _inspect(
             outputs, last = (row[:-1], row[-1]) if has_reference else (row, None)
             records.append(ImageRecord(key, tuple(outputs), last))
     return tuple(records), problems
+
+
+def _swapped(sources: Mapping[str, str]) -> list[Flag]:
+    """Systems whose folder is called as references are, where that of the references is not."""
+    if REFERENCE not in sources or _TRUTH.fullmatch(Path(sources[REFERENCE]).name):
+        return []
+    return [
+        Flag(
+            "swapped",
+            f"{name} is read from {source!r} and the reference from {sources[REFERENCE]!r}: are they swapped?",
+            name,
+        )
+        for name, source in sources.items()
+        if name != REFERENCE and _TRUTH.fullmatch(Path(source).name)
+    ]
 
 
 def _flags(records: Sequence[ImageRecord], names: Sequence[str], settings: Settings) -> list[Flag]:

@@ -58,15 +58,15 @@ class Flag:
     """Something a reader of the scores must know about.
 
     Attributes:
-        kind: `identical` (to the reference), `same-system`, `resized`, `cut`, `not-finite`, or `changed` (the file,
-            between check and score).
+        kind: `identical` (to the reference), `same-system`, `swapped` (folders, by their names), `resized`, `cut`,
+            `not-finite`, or `changed` (the file, between check and score).
         text: A sentence.
         system: The system it is about, if one.
         image: Key of the image it is about, if one.
         critic: Label of the critic it is about, if one.
     """
 
-    kind: Literal["identical", "same-system", "resized", "cut", "not-finite", "changed"]
+    kind: Literal["identical", "same-system", "swapped", "resized", "cut", "not-finite", "changed"]
     text: str
     system: str | None = None
     image: str | None = None

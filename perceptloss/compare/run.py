@@ -16,6 +16,7 @@ from perceptloss.compare.jobs import as_decoded, file_jobs, seen
 from perceptloss.compare.pairing import Images
 from perceptloss.compare.panel import Scorer, build, parse_critics, pick_device, unfit, with_choices
 from perceptloss.compare.plan import Plan, make_plan
+from perceptloss.compare.processes import Launched
 from perceptloss.compare.provenance import describe_inputs, provenance
 from perceptloss.compare.results import Flag, ImageRecord, Results
 from perceptloss.compare.scoring import Job, Loaded, Slot, score_jobs
@@ -27,7 +28,7 @@ from perceptloss.errors import ConfigError, InputError
 from perceptloss.inputs import described
 from perceptloss.output.files import unwritable
 
-__all__ = ["compare", "run_plan", "score", "score_pairs"]
+__all__ = ["compare", "run_plan", "score", "score_pairs", "tabulate"]
 
 Progress = Callable[[int, int], object]
 Pair = tuple[str, Tensor, Tensor | None]
@@ -128,7 +129,7 @@ def score_pairs(
     if not keys:
         raise ConfigError(["no images given"], "the scores")
     records = tuple(ImageRecord(key, (None,)) for key in keys)
-    values, flags = _tabulate(found, (name,), [s.label for s in scorers], records)
+    values, flags = tabulate(found, (name,), [s.label for s in scorers], records)
     return Results(
         systems=(name,),
         critics=tuple(scorer.column for scorer in scorers),
@@ -148,6 +149,7 @@ def run_plan(
     progress: Progress | None = None,
     command: Sequence[str] = (),
     workers: int = 0,
+    launched: Launched | None = None,
 ) -> Results:
     """Score what `make_plan` planned, as `compare` does.
 
@@ -158,17 +160,21 @@ def run_plan(
         progress: Called as scores are done.
         command: The command line, for provenance.
         workers: Processes on the CPU, of one thread each; their number changes no bit. 0 for this process alone.
+        launched: If a launcher started several processes that call this with the same plan: each scores its share of
+            the images, and all get all results. Their number changes no bit.
 
     Raises:
-        ConfigError: if there are workers for another device than the CPU.
+        ConfigError: if there are workers for another device than the CPU, or in launched processes.
     """
     device = pick_device(plan.settings.device)
     if workers < 0:
         raise ConfigError([f"workers must be a whole number of at least 0, got {workers}"], "settings")
     if workers and device.type != "cpu":
         raise ConfigError([f"workers are processes on the CPU, but the device is {device.type}"], "settings")
+    if workers and launched is not None:
+        raise ConfigError(["launched processes share the work already: leave out workers"], "settings")
     scorers = build(plan.asked, plan.settings, random_weights=random_weights, has_pairs=plan.rules.stereo)
-    stores = [] if cache is None else _stores(Path(cache), scorers, device)
+    stores = [] if cache is None else _stores(Path(cache), scorers, device, launched.rank if launched else 0)
     decoded: dict[str, str] = {}
     done = 0
 
@@ -179,7 +185,9 @@ def run_plan(
             progress(done, plan.scores)
 
     try:
-        if workers:
+        if launched is not None:
+            found = launched.score(plan, scorers, device, stores, decoded, count)
+        elif workers:
             found = score_in_processes(plan, workers, stores, decoded, count, random_weights=random_weights)
         else:
             found = score_jobs(list(file_jobs(plan, decoded)), scorers, plan.settings, device, stores, count)
@@ -187,7 +195,7 @@ def run_plan(
         for store in stores:
             store.close()
     plan = as_decoded(plan, decoded)
-    values, flags = _tabulate(found, plan.systems, [s.label for s in scorers], plan.images)
+    values, flags = tabulate(found, plan.systems, [s.label for s in scorers], plan.images)
     columns = tuple(scorer.column for scorer in scorers)
     if plan.left_out:
         share = f"images:{len(plan.images)}of{len(plan.images) + len(plan.left_out)}"
@@ -206,10 +214,11 @@ def run_plan(
     )
 
 
-def _stores(folder: Path, scorers: Sequence[Scorer], device: torch.device) -> list[Store]:
+def _stores(folder: Path, scorers: Sequence[Scorer], device: torch.device, rank: int) -> list[Store]:
     if why := unwritable(folder, is_folder=True):
         raise ConfigError([f"{folder} {why}"], "the cache")
-    stores = [Store(folder, s.signature, device.type, torch.__version__, s.critic.card.bounds) for s in scorers]
+    kind = device.type, torch.__version__
+    stores = [Store(folder, s.signature, *kind, s.critic.card.bounds, rank) for s in scorers]
     if locked := [f"{store.path} {why}" for store in stores if (why := unwritable(store.path))]:
         raise ConfigError(locked, "the cache")
     return stores
@@ -236,7 +245,7 @@ def _single(key: str, image: Tensor, *, is_grey_fine: bool) -> Tensor:
     return (image.expand(3, -1, -1) if is_grey_fine and len(image) == 1 else image).detach()
 
 
-def _tabulate(
+def tabulate(
     found: Mapping[Slot, float], systems: Sequence[str], critics: Sequence[str], images: Sequence[ImageRecord]
 ) -> tuple[tuple[tuple[tuple[float | None, ...], ...], ...], list[Flag]]:
     """Scores as nested tuples, with None and a flag where one is not finite."""

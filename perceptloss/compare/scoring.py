@@ -70,6 +70,8 @@ def score_jobs(
     device: torch.device,
     stores: Sequence[Store | Noted] = (),
     progress: Progress | None = None,
+    *,
+    is_apart: bool = False,
 ) -> dict[Slot, float]:
     """Scores of all jobs by all critics, some of them perhaps not finite.
 
@@ -80,6 +82,7 @@ def score_jobs(
         device: Where to score.
         stores: One per critic, or none: known scores are taken from there, new ones kept.
         progress: Called with the number of scores that were just done.
+        is_apart: Whether no batch holds two images, so that bits do not depend on which images are there.
     """
     found: dict[Slot, float] = {}
     report = progress or (lambda count: None)
@@ -92,7 +95,8 @@ def score_jobs(
         for _, scorer in group:
             scorer.critic.to(device)
         with torch.no_grad(), true_fp32(device), references_kept([s.critic for _, s in group if is_shared]):
-            for batch, todo in _batches(_open_jobs(jobs, group, stores, found, report), group, settings, device):
+            open_jobs = _open_jobs(jobs, group, stores, found, report)
+            for batch, todo in _batches(open_jobs, group, settings, device, is_apart=is_apart):
                 _score_batch(batch, [(c, s) for c, s in group if c in todo], settings, device, stores, found)
                 report(len(batch) * len(todo))
         if len(groups) > 1:
@@ -151,17 +155,19 @@ def _batches(
     group: Sequence[tuple[int, Scorer]],
     settings: Settings,
     device: torch.device,
+    *,
+    is_apart: bool,
 ) -> Iterator[tuple[list[Job], tuple[int, ...]]]:
     """Jobs of one size for one set of critics together, in order of arrival."""
-    waiting: dict[tuple[tuple[int, int], bool, tuple[int, ...]], list[Job]] = defaultdict(list)
+    waiting: dict[tuple[tuple[int, int], bool, tuple[int, ...], int | None], list[Job]] = defaultdict(list)
     couples = {critic for critic, scorer in group if scorer.critic.card.couples_batch}
     for job, todo in jobs:
-        key = (job.size, job.has_reference, todo)
+        key = (job.size, job.has_reference, todo, job.image if is_apart else None)
         waiting[key].append(job)
         limit = 1 if couples & set(todo) else _batch_size(job.size, settings, device)
         if len(waiting[key]) >= limit:
             yield waiting.pop(key), todo
-    for (_, _, todo), rest in waiting.items():
+    for (_, _, todo, _), rest in waiting.items():
         yield rest, todo
 
 

@@ -32,34 +32,45 @@ class Store:
         device: Kind of device, such as `cpu`.
         torch_version: Of the library that computes.
         bounds: Lowest and highest score of the critic.
+        rank: Of several processes, each of which writes a file of its own and knows what is in all.
     """
 
     def __init__(
-        self, folder: Path, signature: str, device: str, torch_version: str, bounds: tuple[float, float]
+        self,
+        folder: Path,
+        signature: str,
+        device: str,
+        torch_version: str,
+        bounds: tuple[float, float],
+        rank: int = 0,
     ) -> None:
         self._head = json.dumps({"signature": signature, "device": device, "torch": torch_version})
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f"{hashlib.sha256(self._head.encode()).hexdigest()[:16]}.jsonl"
+        name = hashlib.sha256(self._head.encode()).hexdigest()[:16]
+        self.path = folder / (f"{name}.{rank}.jsonl" if rank else f"{name}.jsonl")
         low, high = bounds
         self._low, self._high = low - _ROUNDING * max(1, abs(low)), high + _ROUNDING * max(1, abs(high))
         self._mode: Literal["a", "w"] = "a"
         self._is_full = False
-        self._known = self._read()
+        others = sorted(path for path in folder.glob(f"{name}*.jsonl") if path != self.path)
+        self._known = {key: score for path in [*others, self.path] for key, score in self._read(path).items()}
         self._file: TextIO | None = None
 
-    def _read(self) -> dict[Key, float]:
-        if not self.path.exists():
+    def _read(self, path: Path) -> dict[Key, float]:
+        if not path.exists():
             return {}
         # bytes that are no text spoil their line alone
-        head, *lines = self.path.read_bytes().decode("utf-8", "replace").split("\n")
+        head, *lines = path.read_bytes().decode("utf-8", "replace").split("\n")
         if head != self._head:
-            self._mode = "w"
+            if path == self.path:
+                self._mode = "w"
             if head:
-                _log.warning("%s: its first line is not that of these scores; it is made anew", self.path)
+                what = "it is made anew" if path == self.path else "it is not used"
+                _log.warning("%s: its first line is not that of these scores; %s", path, what)
             return {}
         entries = [self._entry(line) for line in lines if line.strip() not in ("", self._head)]
         if damaged := entries.count(None):
-            _log.warning("%s: %d damaged lines, as an interrupted run leaves them; scored again", self.path, damaged)
+            _log.warning("%s: %d damaged lines, as an interrupted run leaves them; scored again", path, damaged)
         return dict(entry for entry in entries if entry is not None)
 
     def _entry(self, line: str) -> tuple[Key, float] | None:

@@ -1,10 +1,10 @@
-"""Thresholds on mean scores that make a run fail, for continuous integration."""
+"""Thresholds on mean scores, and on those of presets, that make a run fail, for continuous integration."""
 
 from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,7 +29,7 @@ class Threshold:
     """A condition, as given in `text`, under which a run fails.
 
     Attributes:
-        critic: Name of the critic, as asked for; all of that name where weights differ.
+        critic: Name of the critic, as asked for (all of that name where weights differ), or of a preset.
         limit: For the mean score, or, where it was given a sign (`+0.005`), for its difference to the baseline.
     """
 
@@ -45,7 +45,7 @@ def parse_thresholds(texts: Sequence[str], critics: Sequence[str], *, has_baseli
 
     Args:
         texts: The conditions.
-        critics: Names that may be used.
+        critics: Names that may be used, also of presets.
         has_baseline: Whether there is a system to compare with.
 
     Raises:
@@ -64,7 +64,7 @@ def parse_thresholds(texts: Sequence[str], critics: Sequence[str], *, has_baseli
         except ValueError:
             problems.append(f"{text!r}: {limit!r} is not a number")
         if critic not in critics:
-            problems.append(f"{text!r}: {critic!r} is not one of the critics of this run{near(critic, critics)}")
+            problems.append(f"{text!r}: {critic!r} is not a critic or preset of this run{near(critic, critics)}")
         if is_difference and not has_baseline:
             problems.append(f"{text!r}: a signed number is a difference to the baseline, but there is one system only")
     if problems:
@@ -74,20 +74,28 @@ def parse_thresholds(texts: Sequence[str], critics: Sequence[str], *, has_baseli
 
 def check_thresholds(results: Results, thresholds: Sequence[Threshold]) -> list[str]:
     """A sentence for every system that meets a condition; a mean that does not exist meets all."""
-    standings = list(zip(results.systems, results.summary().standings, strict=True))
     failures = []
     for threshold in thresholds:
         what = "difference to the baseline" if threshold.is_difference else "mean"
-        for place, column in enumerate(results.critics):
-            if column.label.split("@")[0] != threshold.critic:
+        for label, name, mean, difference in _figures(results, threshold.critic):
+            if threshold.is_difference and name == results.baseline:
                 continue
-            for name, standing in standings:
-                if threshold.is_difference and name == results.baseline:
-                    continue
-                cell = standing.cells[place]
-                value = cell.difference if threshold.is_difference else cell.mean
-                if value is None:
-                    failures.append(f"{name}: {column.label} has no {what} ({threshold.text})")
-                elif _COMPARE[threshold.sign](value, threshold.limit):
-                    failures.append(f"{name}: {what} of {column.label} is {value:.6g} ({threshold.text})")
+            value = difference if threshold.is_difference else mean
+            if value is None:
+                failures.append(f"{name}: {label} has no {what} ({threshold.text})")
+            elif _COMPARE[threshold.sign](value, threshold.limit):
+                failures.append(f"{name}: {what} of {label} is {value:.6g} ({threshold.text})")
     return failures
+
+
+def _figures(results: Results, wanted: str) -> Iterator[tuple[str, str, float | None, float | None]]:
+    """Label, system, mean and difference to the baseline, of all that is called so."""
+    for place, column in enumerate(results.critics):
+        if column.label.split("@")[0] == wanted:
+            for name, standing in zip(results.systems, results.summary().standings, strict=True):
+                yield column.label, name, standing.cells[place].mean, standing.cells[place].difference
+    for place, preset in enumerate(results.analysis.presets):
+        if preset.name == wanted:
+            found = results.inference.presets[place]
+            for name, value, gain in zip(results.systems, found.values, found.differences, strict=True):
+                yield preset.name, name, value, gain

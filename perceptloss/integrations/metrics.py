@@ -10,7 +10,8 @@ The options of a metric stand in the config:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, get_args
 
@@ -25,10 +26,19 @@ from perceptloss.integrations.hosts import Registry, add, identifier
 from perceptloss.loss.terms import Grey
 from perceptloss.registry import DEFAULT, create_critic, get_card, list_critics
 
-__all__ = ["METRIC", "build_metric", "calculate_critic", "check_metric", "metric_names", "register_metrics"]
+__all__ = [
+    "METRIC",
+    "build_metric",
+    "calculate_critic",
+    "check_metric",
+    "listening",
+    "metric_names",
+    "register_metrics",
+]
 
 _KEYS = ("critic", "better", "crop_border", "weights", "precision", "device", "grey")
 METRIC = "calculate_critic"
+_listeners: list[Callable[[float], None]] = []
 
 
 def calculate_critic(img: np.ndarray, img2: np.ndarray | None = None, crop_border: int = 0, **options: Any) -> float:
@@ -58,7 +68,20 @@ def calculate_critic(img: np.ndarray, img2: np.ndarray | None = None, crop_borde
     device = torch.device(_device(options))
     with torch.no_grad():
         tensor = partial(_tensor, border=crop_border, device=device, grey=options.get("grey", "refuse"))
-        return float(critic(tensor(img), tensor(img2) if card.needs_reference and img2 is not None else None))
+        score = float(critic(tensor(img), tensor(img2) if card.needs_reference and img2 is not None else None))
+    for hear in _listeners:
+        hear(score)
+    return score
+
+
+@contextmanager
+def listening(hear: Callable[[float], None]) -> Iterator[None]:
+    """Tell each score of a metric to `hear` meanwhile, as the host asks for them."""
+    _listeners.append(hear)
+    try:
+        yield
+    finally:
+        _listeners.remove(hear)
 
 
 def _tensor(image: np.ndarray, border: int, device: torch.device, grey: str) -> torch.Tensor:

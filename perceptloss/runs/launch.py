@@ -38,7 +38,7 @@ __all__ = [
 
 T = TypeVar("T")
 _FILES = ("config.yaml", "results.json", "results.md", "picture.png", "report.html", "log.jsonl", "data.json")
-_FOLDERS = ("checkpoints", "models", "images", "trackers", "l1")
+_FOLDERS = ("checkpoints", "models", "images", "scores", "trackers", "l1")
 _OF_THE_START = ("output", "resume", "overwrite")
 _FREE_TO_CHANGE = (*_OF_THE_START, "threads", "data.workers", "data.cache_mb", "data.check", "log.")
 _log = logging.getLogger("perceptloss.runs")

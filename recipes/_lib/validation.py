@@ -107,7 +107,12 @@ class Jury:
                 yield pair.name, stored(restored), stored(gt)
 
     def means(
-        self, enlarge: Enlarge, pairs: Sequence[Pair], scale: int, watch: Watch | None = None
+        self,
+        enlarge: Enlarge,
+        pairs: Sequence[Pair],
+        scale: int,
+        watch: Watch | None = None,
+        kept: tuple[Path, int] | None = None,
     ) -> tuple[dict[str, float | None], list[Sight]]:
         """Mean scores of one network, by critic, without files; None where a critic has no finite one.
 
@@ -116,6 +121,7 @@ class Jury:
             pairs: Validation images.
             scale: Factor of `enlarge`.
             watch: Looks at every image, too.
+            kept: Folder of a run and step: all scores go to scores/STEP.json there, for `perceptloss report`.
 
         Returns:
             The means, and what the watch saw, in the order of the images' names; the same on all processes.
@@ -127,6 +133,11 @@ class Jury:
         for _ in share:  # a spare turn, where there was nothing to score
             pass
         results = self._gathered(mine)
+        if kept is not None and self.accelerator.is_main_process:
+            folder, step = kept
+            (folder / "scores").mkdir(exist_ok=True)
+            about = {**results.provenance, "run": {"step": step}}
+            replace(results, provenance=about).save(folder / "scores" / f"{step}.json")
         cells = results.summary().standings[0].cells
         means = {column.label: cell.mean for column, cell in zip(results.critics, cells, strict=True)}
         return means, [sight for _, sight in sorted(gather_object(sights), key=lambda named: named[0])]

@@ -334,6 +334,13 @@ class TestVotes:
             assert next(csv.DictReader(file))["voter"].startswith("'=")
         assert browser.complaints == []
 
+        results = compare({name: pictures / f"s{n}" for n, name in enumerate(SYSTEMS)}, pictures / "gt", ["psnr"])
+        judged = replace(results, analysis=replace(results.analysis, votes=tuple(votes)))
+        write_report(judged, pictures / "judged.html", embed="none")
+        browser.open(pictures / "judged.html")
+        assert browser.run(f"document.body.textContent.includes({self.VOTER!r})")
+        assert browser.run("document.querySelectorAll('b[onclick]').length") == 0 and browser.complaints == []
+
     def test_goes_on_after_a_reload_and_back_by_a_question(self, browser, plan, pictures):
         (pictures / "again.html").write_text(vote_html(plan, Options(trials=5, repeats=0, catches=0, seed=3)), "utf-8")
         browser.open(pictures / "again.html")

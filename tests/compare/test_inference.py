@@ -21,6 +21,7 @@ from perceptloss.compare.presets import preset_names, read_preset
 from perceptloss.compare.results import ImageRecord
 from perceptloss.compare.statistics.units import Units, bounds
 from perceptloss.compare.table import render
+from perceptloss.compare.thresholds import check_thresholds, parse_thresholds
 from perceptloss.errors import ConfigError
 
 NAMES = {"up": "higher", "down": "lower"}
@@ -271,6 +272,19 @@ class TestPresets:
         assert found.values == pytest.approx((rest + (10 - 4.5) / 10, rest))  # a NIQE above 10 counts 0
         assert found.differences[1] == pytest.approx(-0.55)
         assert f"{name} ↑" in render(got)
+
+    def test_a_run_may_fail_by_one(self):
+        got = replace(self.scores(), analysis=Analysis(rounds=200, presets=(read_preset("ntire-sr-2026"),)))
+
+        def failures(text, results=got):
+            return check_thresholds(results, parse_thresholds([text], ["ntire-sr-2026"], has_baseline=True))
+
+        assert failures("ntire-sr-2026 < 3.9") == ["s1: mean of ntire-sr-2026 is 3.45 (ntire-sr-2026 < 3.9)"]
+        assert failures("ntire-sr-2026 < 3.4") == failures("ntire-sr-2026 < -0.6") == []
+        (said,) = failures("ntire-sr-2026 < -0.5")
+        assert said.startswith("s1: difference to the baseline of ntire-sr-2026 is -0.55")
+        part = replace(got, critics=got.critics[:4], values=tuple(rows[:4] for rows in got.values))
+        assert len(failures("ntire-sr-2026 < 0", part)) == 2  # what has no score is not fine
 
     def test_averaged_scores_not_averages_of_scores(self):
         """One image of NIQE 16 and one of 6: max(0, (10 - 11) / 10) = 0, not the mean of 0 and 0.4."""
@@ -599,6 +613,8 @@ class TestCommand:
         assert "nobody: not a critic of perceptloss; --scores-from may bring it, as nobody:higher" in err
         assert "mine: no score, because these are not here: nobody (not a critic of perceptloss" in out
         assert out.splitlines()[1].split()[1:9:2] == ["toy-light", "toy-error", "musiq", "mine"]
+        assert main([*alone, "--preset", "mine.toml", "--scores-from", "m.csv", "--fail-if", "mine < 0"]) == 4
+        assert "one: mine has no mean (mine < 0)" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("flags", "problems"),

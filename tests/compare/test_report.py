@@ -17,6 +17,7 @@ from made import DISTANCE, LIGHT, made, random_results
 from PIL import Image
 from png16 import png16
 
+from perceptloss import get_card
 from perceptloss.cli.main import main
 from perceptloss.compare import Pairing, Settings, compare, load_results, score_pairs
 from perceptloss.compare.images import ImageFile
@@ -25,7 +26,8 @@ from perceptloss.compare.report import report_html, write_report
 from perceptloss.compare.report.answer import answer, redundancy
 from perceptloss.compare.report.choice import RANDOM, choose
 from perceptloss.compare.report.crops import shots
-from perceptloss.compare.report.heat import critic_agreement, heat, win_matrices
+from perceptloss.compare.report.heat import clustered, critic_agreement, heat, win_matrices
+from perceptloss.compare.report.learned import overlaps
 from perceptloss.compare.report.plane import planes
 from perceptloss.compare.report.roles import gains_of, roles
 from perceptloss.compare.report.waterfall import waterfalls
@@ -108,12 +110,52 @@ class TestAnswer:
         ]
 
 
+def ranks_of(results):
+    return heat(results, results.arrays(), critic_agreement(results.arrays()))
+
+
+class TestOverlaps:
+    def test_a_folder_that_is_called_like_what_a_critic_learned_from(self):
+        told = {name: replace(LIGHT, label=name, card=get_card(name).to_dict()) for name in ("ahiq", "mini-fr", "ssim")}
+        results = made(np.ones((2, 3, 4)), list(told.values()))
+
+        def named(base, ref):
+            inputs = {"base": {"path": f"/data/{base}/out"}, "reference": {"path": ref}}
+            return [text.split(" among")[0] for text in overlaps(replace(results, provenance={"inputs": inputs}))]
+
+        assert named("pipal_val", "/sets/CID22/gt") == ["ahiq names PIPAL", "mini-fr names CID22"]
+        assert named("my-pipal", "relive") == ["ahiq names PIPAL"] and named("a", "b") == []
+        page = report_html(replace(results, settings={"sources": {"base": "x/PIPAL"}}), embed="none")
+        assert "a folder of these pictures is called so" in page
+
+
 class TestTables:
     def test_heat_has_mean_ranks_and_the_best_is_strongest(self):
         results = made([[[1.0, 1, 1, 1]], [[2.0, 2, 2, 0]], [[3.0, 3, 3, 3]]], systems=("a", "b", "c"))
-        row = heat(results)[0]
+        row = ranks_of(results)[0]
         assert [cell.text for cell in row.cells] == ["1.25", "1.75", "3.00"]
         assert row.cells[2].shade == 0 and row.cells[0].shade > row.cells[1].shade
+
+    def test_places_are_tied_where_intervals_overlap(self):
+        base = np.zeros(20)
+        surely, hardly = base + np.r_[np.ones(19), -1], base + np.r_[np.ones(11), -np.ones(9)] / 2
+        results = made([[base], [surely], [hardly]], [LIGHT], systems=("a", "b", "c"))
+        (row,) = ranks_of(results)
+        assert [cell.more for cell in row.cells] == ["2–3", "1", "2–3"]
+        few = made([[base[:2]], [surely[:2]]], [LIGHT], systems=("a", "b"))
+        assert [cell.more for cell in ranks_of(few)[0].cells] == ["1–2", "1–2"]  # two images show nothing
+        assert "<small>(2–3)</small>" in report_html(results)
+        lost = made([[base], [surely], [base * np.nan]], [LIGHT], systems=("a", "b", "c"))
+        assert [(cell.text, cell.more) for cell in ranks_of(lost)[0].cells][2] == ("3.00", "1–3")
+
+    def test_critics_that_agree_stand_together_with_their_domains(self):
+        agreement = [[1, 0.6, 0.5, 0.9], [0.6, 1, 0.95, 0.6], [0.5, 0.95, 1, None], [0.9, 0.6, None, 1]]
+        assert clustered(agreement) == [0, 3, 1, 2] and clustered([[None]]) == [0]
+        first, other = random_results(critics=1).values[:2]
+        sea = replace(LIGHT, label="sea", card={**LIGHT.card, "domains": ["underwater"]})
+        columns = (LIGHT, replace(LIGHT, label="odd"), sea)
+        results = made([[row, np.negative(row), row] for (row,) in (first, other)], columns)
+        assert [row.name for row in ranks_of(results)] == ["toy-light ↑", "sea ↑ · underwater", "odd ↑"]
 
     def test_wins_are_shares_with_wilson_intervals(self):
         base, other = np.zeros(20), np.r_[np.ones(15), -np.ones(4), 0]

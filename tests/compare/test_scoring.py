@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +21,7 @@ from perceptloss import create_critic
 from perceptloss.compare import Pairing, Settings, compare, join, merge, score, score_pairs
 from perceptloss.compare.pixels import luma
 from perceptloss.compare.plan import make_plan
+from perceptloss.compare.processes import Launched
 from perceptloss.compare.run import run_plan
 from perceptloss.compare.summary import summarise
 from perceptloss.compare.table import render
@@ -25,6 +30,8 @@ from perceptloss.errors import ConfigError, InputError
 from perceptloss.maps.tiles import edges, tiled
 from perceptloss.networks.trunks import TrunkCritic
 from perceptloss.networks.trunks.critic import references_kept
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -428,3 +435,69 @@ class TestNotFinite:
         assert (first.cells[0].wins, first.cells[0].losses, first.wins) == (2, 1, 2)
         assert (third.cells[0].wins, third.cells[0].losses, third.cells[0].difference) == (0, 3, None)
         assert [s.rank for s in (first, second, third)] == pytest.approx([(1 + 2.5 + 1) / 3, (2 + 1 + 2) / 3, 8.5 / 3])
+
+
+class TestLaunched:
+    """By `accelerate launch` or torchrun: each process has its share of the images, and the first one prints."""
+
+    def command(self, folder, *more, processes=None):
+        words = ["compare", "near=near", "far=far", "--ref", "gt", "-c", "lpips-squeeze", "-c", "ssim", *more]
+        words += ["--random-weights", "--format", "csv", "--output", "out.json"]
+        env = {**os.environ, "PERCEPTLOSS_OFFLINE": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
+        start = [sys.executable]
+        if processes is not None:
+            env.pop("OMP_NUM_THREADS", None)  # more threads would round otherwise
+            start += ["-m", "accelerate.commands.launch", "--num_processes", str(processes)]
+            start += ["--multi_gpu"] if processes > 1 else ["--num_cpu_threads_per_process", "2"]
+        done = subprocess.run(
+            [*start, "-m", "perceptloss", *words], cwd=folder, env=env, text=True, capture_output=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        content = json.loads((folder / "out.json").read_text())
+        del content["provenance"]["created"], content["provenance"]["command"], content["provenance"]["platform"]
+        return done, content
+
+    @pytest.mark.thorough
+    def test_any_number_of_processes_gives_the_same_bytes(self, photos):
+        pytest.importorskip("accelerate")
+        workers, first = self.command(photos, "--workers", "2")
+        cache = photos / "kept"
+        for processes in (1, 2, 4):
+            done, content = self.command(photos, "--cache", str(cache / str(processes)), processes=processes)
+            assert (done.stdout, content) == (workers.stdout, first)
+            assert done.stderr.count("scores mean nothing") == 1
+            assert self.kept(cache / str(processes)) == (2 * min(3, processes), 12)
+        again, content = self.command(photos, "--cache", str(cache / "2"), processes=1)  # knows what both have written
+        assert (again.stdout, content, self.kept(cache / "2")) == (workers.stdout, first, (4, 12))
+
+    def kept(self, folder):
+        lines = [len(file.read_text().splitlines()) - 1 for file in folder.iterdir()]
+        return len(lines), sum(lines)
+
+    def test_the_variables_of_launchers(self):
+        assert Launched.here({}) is Launched.here({"WORLD_SIZE": "4", "RANK": "1"}) is None
+        assert Launched.here({"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_USE_CPU": "False"}) == Launched()
+        given = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "ACCELERATE_USE_CPU": "true"}
+        assert Launched.here(given) == Launched(5, 8, 1, True)
+        assert Launched.here(given).device(None) == "cpu" and Launched().device("cuda:3") == "cuda:3"
+
+    def test_shares_are_all(self, toys, photos):
+        plan = make_plan({"near": photos / "near"}, photos / "gt", ["toy-error"], rules=Pairing(), settings=Settings())
+        assert [Launched(rank, 2).scores(plan) for rank in (0, 1)] == [2, 1]
+        with pytest.raises(ConfigError, match="leave out workers"):
+            run_plan(plan, workers=2, launched=Launched())
+
+    def test_processes_that_see_different_files_stop(self, toys, photos, monkeypatch):
+        plan = make_plan({"near": photos / "near"}, photos / "gt", ["toy-error"], rules=Pairing(), settings=Settings())
+        monkeypatch.setattr(Launched, "_told", lambda self, mine: [mine, [*mine[:-1], "of other files"]])
+        with pytest.raises(ConfigError, match="different images or critics"):
+            run_plan(plan, launched=Launched())
+        assert toys.scored == 0
+
+    def test_no_batch_holds_two_images(self, toys, photos, monkeypatch):
+        seen, score_ = [], toys.score
+        monkeypatch.setattr(toys, "score", lambda self, x, y=None: seen.append(len(x)) or score_(self, x, y))
+        systems = {name: photos / name for name in ("near", "far")}
+        plan = make_plan(systems, photos / "gt", ["toy-error"], rules=Pairing(), settings=Settings(batch=8))
+        alone = run_plan(plan, launched=Launched())
+        assert seen == [2, 2, 2] and alone.values == run_plan(plan).values

@@ -13,6 +13,7 @@ from fakes import Brightness, Records, batch, options, registered
 
 import perceptloss.integrations.basicsr
 from perceptloss import CriticLoss, create_critic
+from perceptloss.compare import load_results
 from perceptloss.errors import ConfigError, GradientError, NonFiniteLoss
 from perceptloss.integrations.basicsr import with_critics
 
@@ -436,3 +437,59 @@ def test_a_share_is_kept_beside_the_pixel_loss_of_the_config():
         model.cri_pix(output, data["gt"]) - model.cri_pix.pixel(output, data["gt"]), output
     )
     torch.testing.assert_close(of_critic.norm(), of_pixel.norm(), rtol=1e-2, atol=0)
+
+
+def with_scores(tmp_path, **val):
+    metrics = {
+        "whole": {"type": "calculate_critic", "critic": "gmsd"},
+        "inner": {"type": "calculate_critic_gmsd", "crop_border": 2},
+        "fake": {"type": "calculate_critic", "critic": "fake-brightness"},
+    }
+    opt = options(pixel_opt={"type": "critic_gmsd", "loss_weight": 1.0}, total_iter=6, ema_decay=0)
+    opt["path"] |= {"experiments_root": str(tmp_path), "results_root": str(tmp_path)}
+    return {**opt, "name": "tiny", "val": {"metrics": metrics, "scores": True, **val}}
+
+
+def test_scores_of_a_validation_are_kept_in_a_file(tmp_path, monkeypatch):
+    model = build_model(with_scores(tmp_path))
+    loader = Loader()
+    for n, folder in enumerate(("b", "a")):
+        loader[n] |= {"folder": [folder], "gt_path": [f"/somewhere/{n}.gt.png"]}
+    model.validation(loader, 7, None, False)  # one more than the run has
+    got = load_results(tmp_path / "scores" / "held-out" / "6.json")
+    assert [column.label for column in got.critics] == ["gmsd@whole", "gmsd@inner", "fake-brightness"]
+    assert [column.role for column in got.critics] == ["train", "train", "judge"]
+    assert "|crop:2|" in got.critics[1].signature
+    assert (got.systems, got.provenance["run"]) == (("tiny",), {"step": 6})
+    assert [image.key for image in got.images] == ["a/1.gt", "b/0.gt"]
+    means = [cell.mean for cell in got.summary().standings[0].cells]
+    assert means == pytest.approx([model.metric_results[label] for label in ("whole", "inner", "fake")])
+    assert got.values[0][1][0] != got.values[0][1][1]
+    monkeypatch.setattr(Brightness, "limit", 0)
+    model.validation(Loader("dark"), 6, None, False)
+    lost = load_results(tmp_path / "scores" / "dark" / "6.json")
+    assert lost.has_gaps and {flag.kind for flag in lost.flags} == {"not-finite"}
+
+
+def test_scores_of_a_test_are_kept_under_its_name(tmp_path):
+    opt = with_scores(tmp_path, save_img=False)
+    model = build_model({**opt, "is_train": False})
+    model.validation(Loader("Set5"), "tiny", None, False)
+    got = load_results(tmp_path / "scores" / "Set5" / "tiny.json")
+    assert {column.role for column in got.critics} == {None} and "run" not in got.provenance
+
+
+def test_what_cannot_keep_scores_is_said(tmp_path):
+    with pytest.raises(ConfigError, match=r"val\.scores must be true or false, got 'yes'"):
+        build_model(with_scores(tmp_path, scores="yes"))
+    with pytest.raises(ConfigError, match="but there is none: add a calculate_critic"):
+        build_model(with_scores(tmp_path, metrics={"psnr": {"type": "calculate_psnr", "crop_border": 2}}))
+
+    class Skips(MODEL_REGISTRY.get("SRModel")):
+        def nondist_validation(self, dataloader, current_iter, tb_logger, save_img):
+            for data in dataloader:
+                self.feed_data(data)
+
+    with pytest.raises(ConfigError, match="Skips does not ask every metric once"):
+        with_critics(Skips)(with_scores(tmp_path)).validation(Loader(), 1, None, False)
+    assert not (tmp_path / "scores").exists()

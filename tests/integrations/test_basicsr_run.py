@@ -5,9 +5,13 @@ from __future__ import annotations
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 from bsr import FLAKY_EXIT, launch, log_of, rows, scalars, shrunk, write_photographs
+
+from perceptloss.compare import Pairing, Settings, load_results, score
+from perceptloss.compare.report.timeline import timeline
 
 MSR, GAN, LINES = "train_msrresnet_x4_critics.yml", "train_esrgan_x4_critics.yml", "train_msrresnet_x4_registry.yml"
 JOINT = "train_msrresnet_x4_joint.yml"
@@ -23,6 +27,8 @@ def trained(tmp_path_factory, photographs):
     """Folder and options of four iterations of the main recipe."""
     folder = tmp_path_factory.mktemp("trained")
     opt = shrunk(MSR, photographs)
+    opt["val"] |= {"scores": True, "save_img": True}
+    opt["val"]["metrics"]["gmsd"] = {"type": "calculate_critic_gmsd", "crop_border": 4}
     done = launch(folder, opt)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder, opt
@@ -56,6 +62,33 @@ def test_validation_keeps_the_lowest_distance_as_best(trained):
     lpips, log = scalars(folder, opt["name"])["metrics/Set14/lpips"], log_of(folder, opt["name"])
     best = min(lpips, key=lambda step: (lpips[step], -step))
     assert f"Best: {lpips[best]:.4f} @ {best} iter" in log.split("# lpips:")[-1]
+
+
+def test_validations_keep_the_scores_that_perceptloss_gives(trained, photographs):
+    folder, opt = trained
+    home = folder / "experiments" / opt["name"]
+    files = sorted((home / "scores" / "Set14").iterdir())
+    assert [file.name for file in files] == ["2.json", "4.json"]
+    found = {str(file): load_results(file) for file in files}
+    for file, results in zip(files, found.values(), strict=True):
+        again = score(
+            home / "visualization",
+            photographs["dataroot_gt"],
+            ["gmsd"],
+            rules=Pairing(layout=f"basicsr:{file.stem}"),
+            settings=Settings(crop_border=4),
+        )
+        column = [column.card["name"] for column in results.critics].index("gmsd")
+        assert results.critics[column].signature == again.critics[0].signature
+        assert [image.key for image in results.images] == [image.key for image in again.images]
+        np.testing.assert_allclose(results.values[0][column], again.values[0][0], rtol=1e-4)
+        assert {c.card["name"]: c.role for c in results.critics} == {
+            "lpips-vgg": "train",
+            "dists": "judge",
+            "gmsd": "train",
+        }
+    course = timeline(found)
+    assert (course.moments, course.unit, course.systems) == ((2, 4), "step", (opt["name"],))
 
 
 def test_the_log_names_what_judges(trained):
@@ -154,6 +187,7 @@ def test_a_joint_critic_and_a_budget_go_through_a_stop(photographs, tmp_path):
 @pytest.mark.thorough
 def test_two_processes_keep_one_critic_and_one_budget(photographs, tmp_path):
     opt = shrunk(JOINT, photographs)
+    opt["val"]["scores"] = True
     for _ in range(2):
         done = launch(tmp_path, opt, processes=2)
         if done.returncode == 0 or FLAKY_EXIT not in done.stderr:
@@ -162,6 +196,9 @@ def test_two_processes_keep_one_critic_and_one_budget(photographs, tmp_path):
     first, second = (learned(tmp_path, opt["name"], 4, rank) for rank in (0, 1))
     assert first["budget"] == second["budget"]
     assert first["budget"]["spent"] != 0
+    (scores,) = (tmp_path / "experiments" / opt["name"] / "scores").iterdir()
+    found = load_results(scores / "4.json")
+    assert {column.role for column in found.critics} == {"judge"} and len(found.images) > 1 and not found.has_gaps
     assert first["shares"] == second["shares"]
     critics = [state["joint"]["patch"]["parameters"] for state in (first, second)]
     assert all(torch.equal(one, two) for one, two in zip(*critics, strict=True))

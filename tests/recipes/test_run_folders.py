@@ -145,14 +145,14 @@ def test_overwriting_follows_no_links_and_takes_no_folders_that_are_not_of_a_run
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run, precious = tmp_path / "run", tmp_path / "precious"
-    for folder in (precious / "step_00000001", run / "models", run / "other"):
+    for folder in (precious / "step_00000001", run / "models", run / "scores", run / "other"):
         folder.mkdir(parents=True)
         (folder / "file").write_text("x")
     os.symlink(precious, run / "checkpoints")
     os.symlink(precious / "step_00000001" / "file", run / "log.jsonl")
     os.symlink(precious, run / "models" / "link")
     config = RunOptions(output=str(run), overwrite=True)
-    with pytest.raises(ConfigError, match=r"it holds models, but no config\.yaml of a run, so nothing was deleted"):
+    with pytest.raises(ConfigError, match=r"it holds models, scores, but no config\.yaml of a run, so nothing was"):
         claim(config, run)
     assert (run / "models" / "file").exists() and (run / "checkpoints").is_symlink()
     (run / "config.yaml").write_text("")

@@ -24,6 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from perceptloss.compare import Settings, compare, load_results
+from perceptloss.compare.report.timeline import timeline
 from perceptloss.errors import ConfigError, NonFiniteLoss
 from perceptloss.honesty.reactions import Verdict
 from perceptloss.honesty.watch import Watch
@@ -107,6 +108,12 @@ def test_a_run_leaves_everything_and_knows_that_it_is_finished(
     page = (run / "report.html").read_text("utf-8")
     assert "Trained and untrained critics" in page and page.count('data-pane="3"') == 3
     assert [r["step"] for r in records(run, "val")] == [3, 6]
+    kept = {str(file): load_results(file) for file in sorted((run / "scores").iterdir())}
+    course = timeline(kept)
+    assert (course.moments, course.unit, len(list((run / "l1" / "scores").iterdir()))) == ((0, 3, 6), "step", 2)
+    at_the_end = {column.label: row for column, row in zip(results.critics, results.values[2], strict=True)}
+    for column, row in zip(course.results[-1].critics, course.results[-1].values[0], strict=True):
+        assert row == pytest.approx(at_the_end[column.label], rel=1e-6)
     term = records(run)[-1]["terms"]["gmsd"]
     assert term["weighted"] == pytest.approx(0.5 * term["loss"])
     assert term["share"] == pytest.approx(1.0)

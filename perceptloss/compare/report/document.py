@@ -12,6 +12,7 @@ from perceptloss.compare.report.answer import answer, redundancy, remarks
 from perceptloss.compare.report.choice import RANDOM, choose
 from perceptloss.compare.report.crops import Embed, Shot, shots
 from perceptloss.compare.report.heat import critic_agreement, heat, win_matrices
+from perceptloss.compare.report.learned import overlaps
 from perceptloss.compare.report.making import critic_rows, making
 from perceptloss.compare.report.plane import planes
 from perceptloss.compare.report.quality import QualityMaps
@@ -68,11 +69,11 @@ def report_html(
         "is_single": is_single,
         "answer": answer(results),
         "notes": [*redundancy(results, alike), *lines(results), *sentences(results)],
-        "remarks": list(remarks(results)),
+        "remarks": [*overlaps(results), *remarks(results)],
         "header": header_of(results.critics, [p.header for p in results.analysis.presets], is_single=is_single),
         "groups": [column.group or "" for column in results.critics],
         "rows": results.rows(),
-        "heat": [] if is_single else heat(results),
+        "heat": [] if is_single else heat(results, scores, alike),
         "agreement": [] if is_single or len(results.critics) < 2 else alike,
         "planes": [] if is_single else list(planes(results, scores)),
         "matrices": [] if is_single else list(win_matrices(results, scores)),

@@ -12,12 +12,13 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from perceptloss.card import Card
 from perceptloss.errors import ConfigError, near
 from perceptloss.integrations.basicsr.options import grey_output
+from perceptloss.integrations.basicsr.scores import scores_problems
 from perceptloss.integrations.metrics import METRIC, build_metric, check_metric, metric_names
 
 __all__ = ["prepare_metrics"]
 
 
-def prepare_metrics(opt: dict[str, Any]) -> None:
+def prepare_metrics(opt: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Check the critics among `val.metrics`, complete their options, and build them now.
 
     BasicSR takes higher for better unless told, calls metrics for the first time after
@@ -25,6 +26,9 @@ def prepare_metrics(opt: dict[str, Any]) -> None:
 
     Args:
         opt: BasicSR's options; `better` and `device` are filled in.
+
+    Returns:
+        The critics among the metrics, completed, by their labels.
 
     Raises:
         ConfigError: with every problem.
@@ -47,6 +51,7 @@ def prepare_metrics(opt: dict[str, Any]) -> None:
                 ours.append((label, entry, full, card))
         elif kind not in METRIC_REGISTRY and kind.startswith("calculate_cri"):
             problems.append(f"val.metrics.{label}: unknown type {kind!r}{near(kind, [METRIC, *names])}")
+    problems += scores_problems(opt.get("val") or {}, [label for label, *_ in ours])
     if problems:
         raise ConfigError(problems, "the BasicSR config")
     for label, entry, full, card in ours:
@@ -57,6 +62,7 @@ def prepare_metrics(opt: dict[str, Any]) -> None:
                 get_root_logger().info(f"val.metrics.{label}: better: lower, from the card of {card.name!r}")
         if get_dist_info()[0] == 0:
             build_metric({**full, **entry})
+    return {label: {**full, **entry} for label, entry, full, _ in ours}
 
 
 def _without_reference(card: Card, opt: Mapping[str, Any]) -> list[str]:

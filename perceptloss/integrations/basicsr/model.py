@@ -9,6 +9,7 @@ gives the USM-sharpened ground truth unless `l1_gt_usm: False`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor
 from perceptloss.errors import ConfigError
 from perceptloss.integrations.basicsr.metrics import prepare_metrics
 from perceptloss.integrations.basicsr.options import Plan, patch_size, read_plan
+from perceptloss.integrations.basicsr.scores import Kept
 from perceptloss.integrations.basicsr.slot import CriticSlot
 from perceptloss.integrations.hosts import HostLoss
 from perceptloss.integrations.probe import probe
@@ -46,10 +48,11 @@ class Guest:
     """
 
     def __init__(self, model: Any, opt: dict[str, Any]) -> None:
-        prepare_metrics(opt)
+        judges = prepare_metrics(opt)
         self.model, self.name = model, type(model).__name__
         self.slot: CriticSlot | None = None
         self.plan: Plan | None = read_plan(opt) if opt.get("is_train") else None
+        self.kept = Kept(judges, opt) if (opt.get("val") or {}).get("scores") else None
         self._is_alone = self.plan is not None and not opt["train"].get("pixel_opt")
         self._unused = 0  # iterations without an evaluation, until the first one
         if self._is_alone:  # SRModel insists on a pixel or a perceptual loss
@@ -114,6 +117,12 @@ class Guest:
             if isinstance(inner, HostLoss):
                 yield slot, inner
 
+    def _trained(self) -> set[str]:
+        """Names of the critics that are optimised, in whatever slot."""
+        losses = [host.criterion for _, host in self._host_losses()]
+        losses += [] if self.plan is None else [self.plan.loss]
+        return {term.spec.card.name for loss in losses for term in loss.terms if not term.spec.monitor}
+
     def _optimize_parameters(self, inner: Callable[[int], None], current_iter: int) -> None:
         for _, loss in self._host_losses():
             loss.step = current_iter
@@ -141,9 +150,13 @@ class Guest:
     def _validation(
         self, inner: Callable[..., None], dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool = False
     ) -> None:
-        inner(dataloader, current_iter, tb_logger, save_img)
+        name = dataloader.dataset.opt["name"]
+        with (
+            nullcontext() if self.kept is None else self.kept.listening(self.model, self._trained(), current_iter, name)
+        ):
+            inner(dataloader, current_iter, tb_logger, save_img)
         spending = self.plan.spending if self.plan is not None else None
-        if spending is None or not spending.follow(self.model, dataloader.dataset.opt["name"], current_iter, tb_logger):
+        if spending is None or not spending.follow(self.model, name, current_iter, tb_logger):
             return
         if (file := self._state_file(current_iter)).is_file():  # BasicSR saves before it validates
             self._save_critics(file)
