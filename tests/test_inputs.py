@@ -155,14 +155,14 @@ class TestShape:
     @pytest.mark.parametrize("grad", MODES)
     def test_gradients_asked_for_in_inference_mode(self, grad):
         loss_fn, (x, y) = CriticLoss({"gmsd": 1.0, "mini-fr": 0.1}, grad=grad), pair(1, 64)
-        wanted, norms = loss_fn.value_and_gradient(x, y), loss_fn.check_gradient(x, y)
+        wanted, norms = loss_fn.value_and_gradient(x, y, step=0), loss_fn.check_gradient(x, y)
         with torch.inference_mode():
             other = x.clone(), y.clone()
             assert loss_fn.check_gradient(*other) == norms
-            inside = loss_fn.value_and_gradient(*other)
+            inside = loss_fn.value_and_gradient(*other, step=0)
             built = CriticLoss({"gmsd": 1.0, "mini-fr": 0.1}, grad=grad)
         torch.testing.assert_close(inside, wanted, rtol=0, atol=0)
-        torch.testing.assert_close(loss_fn.value_and_gradient(*other), wanted, rtol=0, atol=0)
+        torch.testing.assert_close(loss_fn.value_and_gradient(*other, step=0), wanted, rtol=0, atol=0)
         torch.testing.assert_close(gradient(built, x, y), wanted[1])
 
     def test_other_orders_of_dimensions_and_devices_are_explained(self):
