@@ -239,7 +239,7 @@ def load_checkpoint(accelerator: Accelerator, path: Path, ema: Ema | None, criti
     if critics is not None:
         mine = _critics_file(path, accelerator.process_index)
         file = mine if mine.exists() else _critics_file(path, 0)
-        critics.load_state_dict(torch.load(file, map_location=accelerator.device, weights_only=True))
+        critics.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     own = path / f"random_{accelerator.process_index}.pt"
     if own.exists():  # more processes than before: the additional ones keep their seeds
         _set_random_state(torch.load(own, weights_only=True))
