@@ -18,6 +18,6 @@ step 60 precision python -m benchmarks precision --device cuda
 step 60 critics python -m benchmarks critics --device cuda --repeat 2 --json "$out/critics.json"
 if [ -n "$val" ]; then
   step 190 quality python -m benchmarks quality --val "$val" --runs "$out/runs" --steps 700 --seed 0 \
-    --loss l1 --loss lpips-squeeze --loss joint --loss "joint, 0.4 dB" --json "$out/quality.json"
+    --loss l1 --loss lpips-squeeze --loss joint --loss "joint, 0.25 dB" --json "$out/quality.json"
 fi
 cat "$out/steps.txt"

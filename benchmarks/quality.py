@@ -28,10 +28,10 @@ LOSSES: Final[Mapping[str, tuple[str, ...]]] = {
     "frozen": ("--loss.critics", "{lpips-squeeze: {share: 0.65}, grid: {share: 0.1}}"),
     "patch": ("--loss.critics", "{grid: {share: 0.1}, patch: " + _PATCH % "0.3" + "}"),
     "joint": ("--loss.critics", _JOINT, "--loss.budget", "{}"),
-    "joint, 0.4 dB": ("--loss.critics", _JOINT),
-    "joint, 0.2 dB": ("--loss.critics", _JOINT, "--loss.budget", "{psnr: -0.2}"),
+    "joint, 0.25 dB": ("--loss.critics", _JOINT),
+    "joint, 0.5 dB": ("--loss.critics", _JOINT, "--loss.budget", "{psnr: -0.5}"),
 }
-"""Name of a loss to options of the recipe; the budget is that of the recipe, 0.4 dB, where it says no other."""
+"""Name of a loss to options of the recipe; the budget is that of the recipe, 0.25 dB, where it says no other."""
 JUDGES: Final = ("lpips-alex", "st-lpips-alex", "niqe", "haarpsi", "ms-ssim", "vif", "mini-fr", "psnr-y")
 """None shares a trunk or weights with a loss, but `mini-fr` with itself."""
 _RECIPE: Final = Path(__file__).parents[1] / "recipes" / "sr.py"
