@@ -139,10 +139,8 @@ def build_trainee(
     progress = read_progress(point) if point else {}
     start = progress.get("samples", 0)
     coming = (train.steps - progress.get("step", 0)) * config.samples_per_step(accelerator)
-    spares = bool(config.loss.budget)  # also without critics, so that the baseline sees the same patches
-    patches = PatchPairs(
-        pairs, data.patch, scale, seed=train.seed, flips=data.flips, cache_mb=data.cache_mb, spares_strips=spares
-    )
+    patches = PatchPairs(pairs, data.patch, scale, seed=train.seed, flips=data.flips, cache_mb=data.cache_mb)
+    patches.spares_strips = bool(config.loss.budget)  # also without critics: the baseline sees the same patches
     order = SampleOrder(len(pairs), start, start + coming, train.seed)
     loader = patch_loader(patches, order, data.batch, data.workers)
     network, optimizer, loader = accelerator.prepare(network, optimizer, loader)
@@ -212,12 +210,14 @@ def train(t: Trainee, images: Images, jury: Jury, stop: StopSignal) -> None:
             place = {"epoch": (t.samples - 1) // len(images[0]), "samples": t.samples, "skipped_steps": t.skipped}
             loop.write(t, "train", {**place, "lr": loop.learning_rate(config.train, step), **meter.summary()})
         with meter.paused():
-            if config.val.every and loop.is_due(t, config.val.every):
+            if config.val.every and step % config.val.every == 0 and step < config.train.steps:
                 loop.write(t, "val", validate(t, images[1], jury))
             loop.keep_or_stop(t, stop)
     settle_budget(t, partial(build_network, config.model, config.data.patch // config.model.scale))
     deliver_critics(t)
     deliver(t, "net_g")
+    if config.val.every or t.watch is not None:  # of what is delivered
+        loop.write(t, "val", validate(t, images[1], jury))
     loop.close(t)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from _lib.data import strip_of
 from _lib.networks import restore
-from perceptloss import CriticLoss, create_critic
+from perceptloss import Critic, CriticLoss, create_critic
 from perceptloss.integrations.probe import probe
 from perceptloss.loss.budget import Budget, walk_back
 from perceptloss.output.files import replacing
@@ -59,12 +59,12 @@ class Strips:
 
     Attributes:
         pairs: Low-quality parts, (3, h, w), and ground truth.
-        names: Critics of the budget.
+        critics: Of the budget, by name.
         restored: Enlarges a low-quality part by a network.
     """
 
     pairs: Sequence[tuple[Tensor, Tensor]]
-    names: Sequence[str]
+    critics: Mapping[str, Critic]
     restored: Callable[[nn.Module, Tensor], Tensor]
 
     @classmethod
@@ -72,18 +72,18 @@ class Strips:
         """Of as many images as are enough, evenly chosen; none without a budget."""
         chosen = images[:: max(1, len(images) // _STRIPS)][:_STRIPS] if budget else []
         restored = partial(restore, scale=model.scale, multiple=model.multiple_of)
-        return cls([strip_of(pair, model.scale, patch) for pair in chosen], tuple(budget), restored)
+        critics = {name: create_critic(name) for name in budget}
+        return cls([strip_of(pair, model.scale, patch) for pair in chosen], critics, restored)
 
     @torch.no_grad()
     def scores(self, network: nn.Module, device: torch.device) -> dict[str, float]:
         """Mean scores of a network on them, by critic; the network is left in training mode."""
         network.eval()
-        critics = {name: create_critic(name).to(device) for name in self.names}
-        totals = dict.fromkeys(self.names, 0.0)
+        totals = dict.fromkeys(self.critics, 0.0)
         for lq, gt in self.pairs:
             x, y = self.restored(network, lq.to(device))[None].clamp(0, 1), gt[None].to(device)
-            for name, critic in critics.items():
-                totals[name] += float(critic(x, y)) / len(self.pairs)
+            for name, critic in self.critics.items():
+                totals[name] += float(critic.to(device)(x, y)) / len(self.pairs)
         network.train()
         return totals
 
