@@ -43,7 +43,9 @@ class PatchPairs(Dataset[tuple[Tensor, Tensor]]):
         seed: Of the patches.
         flips: Mirror and turn patches at random.
         cache_mb: Decoded files kept in memory by each worker.
-        spares_strips: Leave out what `strip_of` gives.
+
+    Attributes:
+        spares_strips: Whether patches leave out what `strip_of` gives.
     """
 
     def __init__(
@@ -55,10 +57,9 @@ class PatchPairs(Dataset[tuple[Tensor, Tensor]]):
         seed: int = 0,
         flips: bool = True,
         cache_mb: int = 0,
-        spares_strips: bool = False,
     ) -> None:
         self.pairs, self.patch, self.scale = list(pairs), patch, scale
-        self.spares_strips = spares_strips
+        self.spares_strips = False
         self.seed, self.flips = seed, flips
         self._room = cache_mb * 2**20
         self._kept: dict[Path, Pixels] = {}

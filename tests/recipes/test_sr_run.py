@@ -245,6 +245,12 @@ def test_a_budget_is_held_or_walked_back_to(run_here: Callable[..., Path]) -> No
     )
     assert any(not torch.equal(before[k], ours[k]) for k in before)
     assert any(not torch.equal(after[k], ours[k]) for k in before)
+    (last,) = records(run, "val")  # of the network that is delivered, after the way back
+    results = load_results(run / "results.json")
+    means = {
+        c.label: m for c, m in zip(results.critics, results.array()[results.systems.index("critics")], strict=True)
+    }
+    assert last["scores"]["psnr-y"] == pytest.approx(means["psnr-y"].mean(), abs=1e-3)
     text = (run / "results.md").read_text()
     assert "Budget psnr -0.02: held on strips" in text
     (run / "results.json").unlink()  # as if it had been killed after the walk
