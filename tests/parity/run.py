@@ -266,4 +266,7 @@ def check(system: System, folder: Path, row: Row, dtype: str) -> None:
         run.only = number
         apart.append(run.ours(row).detach())
         run.only = None
-    torch.testing.assert_close(together, torch.cat(apart), rtol=1e-9 if dtype == "float64" else 1e-4, atol=1e-7)
+    expected = torch.cat(apart)
+    # a sorted distance is steep where two values nearly tie: in float32 single gradients move with the order of sums
+    share = 1e-9 if dtype == "float64" else 1e-3 if row.is_gradient else 1e-4
+    torch.testing.assert_close(together, expected, rtol=share, atol=1e-7 + share * float(expected.abs().max()))
