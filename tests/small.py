@@ -179,6 +179,24 @@ def _dfss(name: str) -> Critic:
     return (DFSS if name == "dfss" else DFSSDeviation)(get_card(name), width=8)
 
 
+def _fdl() -> Critic:
+    from perceptloss.critics.fdl import FDL
+
+    return FDL(get_card("fdl"), num_proj=4)
+
+
+def _dino() -> Critic:
+    from perceptloss.critics.deep_features import Dino
+
+    return Dino(get_card("dino"), depths=(0, 2), embed_dim=32, depth=3, num_heads=2)
+
+
+def _convnext() -> Critic:
+    from perceptloss.critics.deep_features import ConvNeXt
+
+    return ConvNeXt(get_card("convnext"), depths=(0, 1, 2), dims=(8, 10, 12, 16), num_classes=0)
+
+
 # critic name -> its small build, which imports the critic's module itself
 SMALL: dict[str, Callable[[], Critic]] = {
     "ahiq": _ahiq,
@@ -187,10 +205,13 @@ SMALL: dict[str, Callable[[], Critic]] = {
     "biqa4k-fr": lambda: _biqa4k("biqa4k-fr"),
     "censeoqoe-fr": lambda: _censeoqoe("censeoqoe-fr"),
     "censeoqoe-nr": lambda: _censeoqoe("censeoqoe-nr"),
+    "convnext": _convnext,
     "dacnn": _dacnn,
     "ddbnet": _ddbnet,
     "dfss": lambda: _dfss("dfss"),
     "dfss-deviation": lambda: _dfss("dfss-deviation"),
+    "dino": _dino,
+    "fdl": _fdl,
     "fpr": lambda: _fpr("fpr"),
     "fpr-feature": lambda: _fpr("fpr-feature"),
     "fr-nr": lambda: _fr_nr("fr-nr"),

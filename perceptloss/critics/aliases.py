@@ -47,7 +47,7 @@ _ABSENT = {
     "mad": "near it are 'vif' and 'mdsi'",
     **dict.fromkeys(("pi", "nrqm"), "near it is 'ranker', which learned the order in which it puts results"),
     **dict.fromkeys(("ilniqe", "piqe"), _STATISTICS),
-    **dict.fromkeys(("fid", "sfid", "kid", "inceptionscore", "frechetinceptiondistance", "msswd"), _SETS),
+    **dict.fromkeys(("fid", "sfid", "kid", "inceptionscore", "frechetinceptiondistance"), _SETS),
     **dict.fromkeys(("lpips+", "lpipsvgg+", "topiqfr", "ckdn", "wadiqamfr"), _FEATURES),
     **dict.fromkeys(("musiq", "clipiqa", "clipiqa+", "topiqnr", "dbcnn", "cnniqa", "nima", "liqe"), _OPINIONS),
     **dict.fromkeys(("paq2piq", "unique", "qalign", "arniqa", "qualiclip", "wadiqamnr", "laionaes"), _OPINIONS),

@@ -6,6 +6,7 @@ from perceptloss.networks.trunks.large import InceptionResNet, VisionTransformer
 from perceptloss.networks.trunks.lite import LITE_TAPS, Lite, lite_state
 from perceptloss.networks.trunks.plain import alexnet, squeezenet, vgg16, vgg19
 from perceptloss.networks.trunks.resnet import ResNet, resnet_rules
+from perceptloss.networks.trunks.timm_features import TimmFeatures
 from perceptloss.networks.trunks.trunk import HALF, IMAGENET, JoinedTrunk, Keep, Normalisation, Trunk
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Lite",
     "Normalisation",
     "ResNet",
+    "TimmFeatures",
     "Trunk",
     "TrunkCritic",
     "VisionTransformer",

@@ -1,0 +1,117 @@
+"""fdl: how far apart amplitudes and phases of deep features are as distributions, by sorted random projections.
+
+Ni, Wu, Wang, Yang, Wang, Ma: "Misalignment-Robust Frequency Distribution Loss for Image Transformation", CVPR 2024.
+Original: https://github.com/eezkni/FDL (commit 1d8ba7a, MIT). Ours: the projections are drawn once from a seed; phases of
+coefficients that are nothing but rounding are 0, and slopes of the phases of faint ones fade.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from perceptloss.card import Card, distance_card
+from perceptloss.critic import Entry
+from perceptloss.errors import ConfigError
+from perceptloss.networks.functional import root, soften
+from perceptloss.networks.trunks import Features, TrunkCritic, vgg19
+from perceptloss.weights.rules import TORCHVISION_TRUNK
+
+__all__ = ["ENTRIES", "FDL", "amplitude_and_phase"]
+
+_CHANNELS = {"relu1_2": 64, "relu2_2": 128, "relu3_4": 256, "relu4_4": 512, "relu5_4": 512}
+_PATCH = 5
+_ROUNDING = 1e-5  # of the largest coefficient of a channel
+_FAINT = 1e-2
+
+
+def amplitude_and_phase(f: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the Fourier coefficients of features (N, C, H, W), each of that shape; phases in (-pi, pi]."""
+    spectrum = torch.fft.fft2(f)
+    real, imaginary = spectrum.real, spectrum.imag
+    amplitude = root(real.square() + imaginary.square())
+    largest = amplitude.detach().amax((2, 3), keepdim=True)
+    is_signal = amplitude > _ROUNDING * largest
+    # the sign of an imaginary part of 0 would decide between pi and -pi
+    imaginary = torch.where(imaginary.abs() > _ROUNDING * largest, imaginary, imaginary.abs())
+    phase = torch.atan2(torch.where(is_signal, imaginary, 0), torch.where(is_signal, real, 1))
+    faint = torch.where(largest > 0, amplitude / torch.where(largest > 0, largest, 1), 1)
+    return amplitude, soften(phase, faint, _FAINT)
+
+
+class FDL(TrunkCritic):
+    """Frequency distribution loss of VGG19 features; lower is better, 0 for equal images.
+
+    Args:
+        card: What it is.
+        num_proj: Projections of a patch of 5 x 5 coefficients, at each of five taps.
+        stride: Between patches.
+        phase_weight: Of the phases beside the amplitudes.
+
+    Raises:
+        ConfigError: if an option is none of these.
+
+    Example:
+        >>> critic = create_critic("fdl", weights=None, options={"num_proj": 8})
+        >>> x = torch.rand(1, 3, 80, 80, requires_grad=True)
+        >>> critic(x, torch.rand(1, 3, 80, 80)).sum().backward()
+    """
+
+    taps = tuple(_CHANNELS)
+    rules = TORCHVISION_TRUNK
+
+    def __init__(self, card: Card, *, num_proj: int = 256, stride: int = 1, phase_weight: float = 1.0) -> None:
+        problems = [
+            f"options.{name} must be a whole number of at least 1, got {value!r}"
+            for name, value in {"num_proj": num_proj, "stride": stride}.items()
+            if not isinstance(value, int) or value < 1
+        ]
+        if not (isinstance(phase_weight, (int, float)) and phase_weight >= 0):
+            problems.append(f"options.phase_weight must be a number of at least 0, got {phase_weight!r}")
+        if problems:
+            raise ConfigError(problems, card.name)
+        super().__init__(card)
+        self.trunk = vgg19()
+        self.stride, self.phase_weight = stride, phase_weight
+        generator = torch.Generator().manual_seed(zlib.crc32(b"fdl"))
+        for tap, channels in _CHANNELS.items():
+            drawn = torch.randn(num_proj, channels, _PATCH, _PATCH, generator=generator)
+            directions = drawn / drawn.flatten(1).norm(dim=1)[:, None, None, None]
+            self.register_buffer(f"projections_{tap}", directions, persistent=False)
+
+    def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
+        return torch.stack([self._of(tap, fx[tap], fy[tap]) for tap in self.taps]).sum(0)
+
+    def _of(self, tap: str, fx: Tensor, fy: Tensor) -> Tensor:
+        (ax, px), (ay, py) = amplitude_and_phase(fx), amplitude_and_phase(fy)
+        directions = getattr(self, f"projections_{tap}")
+        return self._distance(ax, ay, directions) + self.phase_weight * self._distance(px, py, directions)
+
+    def _distance(self, x: Tensor, y: Tensor, directions: Tensor) -> Tensor:
+        sets = [F.conv2d(image, directions, stride=self.stride).flatten(2).sort(-1).values for image in (x, y)]
+        return (sets[0] - sets[1]).abs().mean((1, 2))
+
+
+_CARD = distance_card(
+    name="fdl",
+    summary="Distance of amplitudes and phases of deep features as distributions; robust to misalignment.",
+    min_size=80,
+    tiling="never",
+    fidelity="paper",
+    licence_code="MIT",
+    licence_weights="BSD-3-Clause (torchvision trunk)",
+    weights=("vgg19",),
+    paper="Ni et al., Misalignment-Robust Frequency Distribution Loss for Image Transformation, CVPR 2024",
+    source="https://github.com/eezkni/FDL",
+    notes=(
+        "amplitudes are not normalised: scores of tens to hundreds; weights of 0.001 to 0.01 beside an L1 loss are usual",
+        "the authors draw projections anew for each training; these come from a seed",
+        "256 projections of 5 x 5 patches cost more than VGG19 itself: options: {num_proj: 24} for less",
+        "it sees which frequencies there are, not where: combine with a pixel loss where images align",
+    ),
+)
+
+ENTRIES = {"fdl": Entry(_CARD, FDL)}
