@@ -27,6 +27,7 @@ __all__ = [
 
 # critic name -> module of perceptloss.critics that holds its entry
 _TABLE: Final = {
+    "aesop": "aesop",
     "ahiq": "ahiq",
     "aipq-dists": "aipq",
     "aipq-lpips": "aipq",

@@ -182,7 +182,13 @@ def _dfss(name: str) -> Critic:
 def _fdl() -> Critic:
     from perceptloss.critics.fdl import FDL
 
-    return FDL(get_card("fdl"), num_proj=4)
+    return FDL(get_card("fdl"), num_proj=4, widths=(8, 10, 12, 16, 16))
+
+
+def _contextual() -> Critic:
+    from perceptloss.critics.contextual import Contextual
+
+    return Contextual(get_card("contextual"), widths=(8, 10, 12, 16, 16))
 
 
 def _dino() -> Critic:
@@ -205,6 +211,7 @@ SMALL: dict[str, Callable[[], Critic]] = {
     "biqa4k-fr": lambda: _biqa4k("biqa4k-fr"),
     "censeoqoe-fr": lambda: _censeoqoe("censeoqoe-fr"),
     "censeoqoe-nr": lambda: _censeoqoe("censeoqoe-nr"),
+    "contextual": _contextual,
     "convnext": _convnext,
     "dacnn": _dacnn,
     "ddbnet": _ddbnet,

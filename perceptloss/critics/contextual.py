@@ -4,14 +4,14 @@ Mechrez, Talmi, Zelnik-Manor: "The Contextual Loss for Image Transformation with
 Mechrez, Talmi, Shama, Zelnik-Manor: "Maintaining Natural Image Statistics with the Contextual Loss", ACCV 2018.
 Original: https://github.com/roimehrez/contextualLoss (no licence is stated, nothing is taken from it). Written from the
 papers: cosine distances of VGG19 features centred by the reference's mean, divided by the smallest of their row, made
-similarities of sum 1, and -log of the mean of the largest. Ours: the mean is that of one image, so that a score does not
-depend on the batch, and of large maps a fixed subset of places is compared.
+similarities of sum 1, and -log of the mean of the largest. Ours: the mean is that of one image, so that a score does
+not depend on the batch, and of large maps a fixed subset of places is compared.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -30,6 +30,7 @@ __all__ = ["ENTRIES", "Contextual", "contextual"]
 Distance = Literal["cosine", "l1", "l2"]
 _EPS = 1e-5  # added to the smallest distance of a row
 _LAYERS = {"conv3_2": 1.0, "conv4_2": 1.0}
+_WIDTHS = (64, 128, 256, 512, 512)
 
 
 def _distances(fx: Tensor, fy: Tensor, kind: Distance) -> Tensor:
@@ -71,6 +72,7 @@ class Contextual(TrunkCritic):
         normalise: Whether images are brought to ImageNet's mean and deviation first.
         batch_mean: Whether features are centred by the mean of all references of a batch, as others do, which makes
             the score of an image depend on its batch.
+        widths: Channels of the five stages of VGG19.
 
     Raises:
         ConfigError: if an option is none of these.
@@ -93,8 +95,9 @@ class Contextual(TrunkCritic):
         positions: int = 4096,
         normalise: bool = True,
         batch_mean: bool = False,
+        widths: Sequence[int] = _WIDTHS,
     ) -> None:
-        trunk = vgg19(normalise=IMAGENET if normalise else None)
+        trunk = vgg19(IMAGENET if normalise else None, widths)
         layers = _LAYERS if layers is None else layers
         problems = [f"options.layers names {tap!r}, which VGG19 has not" for tap in layers if tap not in trunk.tap_at]
         if not layers:

@@ -1,10 +1,10 @@
 """dino and convnext: distances of unit features at several depths, as in LPIPS, of networks newer than its own.
 
 The distance is that of Zhang, Isola, Efros, Shechtman, Wang: "The Unreasonable Effectiveness of Deep Features as a
-Perceptual Metric", CVPR 2018, without learned weights. The networks are Oquab et al., "DINOv2: Learning Robust Visual
-Features without Supervision", TMLR 2024 (https://github.com/facebookresearch/dinov2, Apache-2.0), whose patch tokens are
-compared, Simeoni et al., "DINOv3", 2025 (a licence of its own, weights of the user's), and Liu et al., "A ConvNet for the
-2020s", CVPR 2022 (https://github.com/facebookresearch/ConvNeXt, MIT). Layers are timm's.
+Perceptual Metric", CVPR 2018, without learned weights. The networks are those of Oquab et al., "DINOv2: Learning Robust
+Visual Features without Supervision", TMLR 2024 (https://github.com/facebookresearch/dinov2, Apache-2.0), whose patch
+tokens are compared, of Simeoni et al., "DINOv3", 2025 (a licence of its own, weights of the user's), and of Liu et al.,
+"A ConvNet for the 2020s", CVPR 2022 (https://github.com/facebookresearch/ConvNeXt, MIT). Layers are timm's.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ _BEHIND = "layers behind the last tap are not used"
 
 class _UnitFeatures(TrunkCritic):
     """Mean over taps of the mean squared distance of unit features."""
+
+    trunk: TimmFeatures
 
     def _read(self, model: str, depths: Sequence[int], **options: Any) -> None:
         whole = isinstance(depths, Sequence) and all(isinstance(d, int) and d >= 0 for d in depths)
@@ -75,7 +77,7 @@ class Dino(_UnitFeatures):
     ) -> None:
         super().__init__(card)
         self._read(model, depths, dynamic_img_size=True, **options)
-        self.patch = int(self.trunk.model.patch_embed.patch_size[0])  # type: ignore[attr-defined,index]
+        self.patch = int(self.trunk.model.patch_embed.patch_size[0])
         kept = "|".join(str(k) for k in range(max(depths) + 1))
         self.rules = (  # type: ignore[misc]
             Rule(rf"((?:cls_token|reg_token|pos_embed|patch_embed\..+|blocks\.(?:{kept})\..+))", r"trunk.model.\1"),

@@ -1,9 +1,9 @@
 """ea-dists: DISTS of two images plus DISTS of their edges, the default of one-step diffusion super-resolution.
 
-Li, Cao, Guo, Li, Zhang: "Unleashing the Power of One-Step Diffusion based Image Super-Resolution via a Large-Scale
-Diffusion Discriminator" (D3SR, formerly DFOSD), 2024. Original: https://github.com/JianzeLi-114/D3SR (no licence is
+Li, Cao, Zou, Su, Yuan, Zhang, Guo, Yang: "Unleashing the Power of One-Step Diffusion based Image Super-Resolution via
+a Large-Scale Diffusion Discriminator" (D3SR, formerly DFOSD), 2024, https://github.com/JianzeLi-114/D3SR (no licence is
 stated, nothing is taken from it): DISTS(x, y) + DISTS(S(x), S(y)), S the magnitude of Sobel's gradient of the grey
-image, 1e-6 under its root. DISTS itself is that of `dists`.
+image, 1e-6 under its root, as public trainers have it. DISTS itself is that of `dists`.
 """
 
 from __future__ import annotations

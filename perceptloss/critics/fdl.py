@@ -1,13 +1,14 @@
 """fdl: how far apart amplitudes and phases of deep features are as distributions, by sorted random projections.
 
 Ni, Wu, Wang, Yang, Wang, Ma: "Misalignment-Robust Frequency Distribution Loss for Image Transformation", CVPR 2024.
-Original: https://github.com/eezkni/FDL (commit 1d8ba7a, MIT). Ours: the projections are drawn once from a seed; phases of
-coefficients that are nothing but rounding are 0, and slopes of the phases of faint ones fade.
+Original: https://github.com/eezkni/FDL (MIT; package fdl-pytorch 1.0). Ours: the projections are drawn once from a
+seed; phases of coefficients that are nothing but rounding are 0, so that flat features have a value and a slope.
 """
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,16 +17,16 @@ from torch import Tensor
 from perceptloss.card import Card, distance_card
 from perceptloss.critic import Entry
 from perceptloss.errors import ConfigError
-from perceptloss.networks.functional import root, soften
+from perceptloss.networks.functional import root
 from perceptloss.networks.trunks import Features, TrunkCritic, vgg19
 from perceptloss.weights.rules import TORCHVISION_TRUNK
 
 __all__ = ["ENTRIES", "FDL", "amplitude_and_phase"]
 
-_CHANNELS = {"relu1_2": 64, "relu2_2": 128, "relu3_4": 256, "relu4_4": 512, "relu5_4": 512}
+_TAPS = ("relu1_2", "relu2_2", "relu3_4", "relu4_4", "relu5_4")
+_WIDTHS = (64, 128, 256, 512, 512)
 _PATCH = 5
 _ROUNDING = 1e-5  # of the largest coefficient of a channel
-_FAINT = 1e-2
 
 
 def amplitude_and_phase(f: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,8 +39,7 @@ def amplitude_and_phase(f: Tensor) -> tuple[Tensor, Tensor]:
     # the sign of an imaginary part of 0 would decide between pi and -pi
     imaginary = torch.where(imaginary.abs() > _ROUNDING * largest, imaginary, imaginary.abs())
     phase = torch.atan2(torch.where(is_signal, imaginary, 0), torch.where(is_signal, real, 1))
-    faint = torch.where(largest > 0, amplitude / torch.where(largest > 0, largest, 1), 1)
-    return amplitude, soften(phase, faint, _FAINT)
+    return amplitude, phase
 
 
 class FDL(TrunkCritic):
@@ -50,6 +50,7 @@ class FDL(TrunkCritic):
         num_proj: Projections of a patch of 5 x 5 coefficients, at each of five taps.
         stride: Between patches.
         phase_weight: Of the phases beside the amplitudes.
+        widths: Channels of the five stages of VGG19.
 
     Raises:
         ConfigError: if an option is none of these.
@@ -60,10 +61,18 @@ class FDL(TrunkCritic):
         >>> critic(x, torch.rand(1, 3, 80, 80)).sum().backward()
     """
 
-    taps = tuple(_CHANNELS)
+    taps = _TAPS
     rules = TORCHVISION_TRUNK
 
-    def __init__(self, card: Card, *, num_proj: int = 256, stride: int = 1, phase_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        card: Card,
+        *,
+        num_proj: int = 256,
+        stride: int = 1,
+        phase_weight: float = 1.0,
+        widths: Sequence[int] = _WIDTHS,
+    ) -> None:
         problems = [
             f"options.{name} must be a whole number of at least 1, got {value!r}"
             for name, value in {"num_proj": num_proj, "stride": stride}.items()
@@ -74,10 +83,10 @@ class FDL(TrunkCritic):
         if problems:
             raise ConfigError(problems, card.name)
         super().__init__(card)
-        self.trunk = vgg19()
+        self.trunk = vgg19(widths=widths)
         self.stride, self.phase_weight = stride, phase_weight
         generator = torch.Generator().manual_seed(zlib.crc32(b"fdl"))
-        for tap, channels in _CHANNELS.items():
+        for tap, channels in zip(_TAPS, widths, strict=True):
             drawn = torch.randn(num_proj, channels, _PATCH, _PATCH, generator=generator)
             directions = drawn / drawn.flatten(1).norm(dim=1)[:, None, None, None]
             self.register_buffer(f"projections_{tap}", directions, persistent=False)
@@ -105,9 +114,9 @@ _CARD = distance_card(
     licence_weights="BSD-3-Clause (torchvision trunk)",
     weights=("vgg19",),
     paper="Ni et al., Misalignment-Robust Frequency Distribution Loss for Image Transformation, CVPR 2024",
-    source="https://github.com/eezkni/FDL",
+    source="https://github.com/eezkni/FDL, package fdl-pytorch 1.0",
     notes=(
-        "amplitudes are not normalised: scores of tens to hundreds; weights of 0.001 to 0.01 beside an L1 loss are usual",
+        "amplitudes are not normalised, so that scores are large: weights of 0.001 to 0.01 beside an L1 loss are usual",
         "the authors draw projections anew for each training; these come from a seed",
         "256 projections of 5 x 5 patches cost more than VGG19 itself: options: {num_proj: 24} for less",
         "it sees which frequencies there are, not where: combine with a pixel loss where images align",

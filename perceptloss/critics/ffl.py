@@ -61,8 +61,8 @@ class FocalFrequency(Critic):
             problems.append(f"options.patch_factor must be a whole number of at least 1, got {patch_factor!r}")
         if problems:
             raise ConfigError(problems, card.name)
-        sides = {"min_size": card.min_size * patch_factor, "multiple_of": patch_factor}
-        super().__init__(replace(card, **sides, couples_batch=ave_spectrum or batch_matrix))
+        least, couples = card.min_size * patch_factor, ave_spectrum or batch_matrix
+        super().__init__(replace(card, min_size=least, multiple_of=patch_factor, couples_batch=couples))
         self.alpha, self.patch_factor, self.log_matrix = alpha, patch_factor, log_matrix
         self.ave_spectrum, self.batch_matrix = ave_spectrum, batch_matrix
 

@@ -1,10 +1,10 @@
 """flip: LDR-FLIP, the difference that one sees when two images alternate, between 0 and 1.
 
-Andersson, Nilsson, Akenine-Moeller, Oskarsson, Astrom, Fairchild: "FLIP: A Difference Evaluator for Alternating Images",
-Proceedings of the ACM in Computer Graphics and Interactive Techniques (HPG) 2020. Original:
-https://github.com/NVlabs/flip (BSD-3-Clause; package flip-evaluator 1.7). Written from the paper and compared with that
-package. Ours: all filters are separated, powers of errors that vanish have bounded slopes, and images that overshoot
-keep a gradient wherever their filtered colours lie in the gamut.
+Andersson, Nilsson, Akenine-Moeller, Oskarsson, Astrom, Fairchild: "FLIP: A Difference Evaluator for Alternating
+Images", Proceedings of the ACM in Computer Graphics and Interactive Techniques (HPG) 2020. Original:
+https://github.com/NVlabs/flip (BSD-3-Clause; package flip-evaluator 1.7). Written from the paper and compared with
+that package. Ours: all filters are separated, powers of errors that vanish have bounded slopes, and images that
+overshoot keep a gradient wherever their filtered colours lie in the gamut.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """gradient-variance: how much the gradients inside each patch vary, against those of the reference.
 
 Abrahamyan, Truong, Philips, Deligiannis: "Gradient Variance Loss for Structure-Enhanced Image Super-Resolution",
-ICASSP 2022. Original: https://github.com/lusinlu/gradient-variance-loss (commit 0f7f5a2; no licence is stated, nothing
-is taken from it). The formula is the paper's: variances of Sobel gradients of the luminance in patches that do not
-overlap, of n^2 - 1 degrees of freedom, and their mean squared difference.
+ICASSP 2022. Original: https://github.com/lusinlu/gradient-variance-loss (no licence is stated, nothing is taken from
+it). The formula is the paper's: variances of Sobel gradients of the luminance in patches that do not overlap, of
+n^2 - 1 degrees of freedom, and their mean squared difference.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class GradientVariance(Critic):
 
     def __init__(self, card: Card, *, patch_size: int = _SIDE, criterion: Criterion = "l2") -> None:
         if not isinstance(patch_size, int) or patch_size < 2:
-            raise ConfigError([f"options.patch_size must be a whole number of at least 2, got {patch_size!r}"], card.name)
+            problem = f"options.patch_size must be a whole number of at least 2, got {patch_size!r}"
+            raise ConfigError([problem], card.name)
         self.patch_size, self.criterion = patch_size, known_criterion(criterion, card.name)
         least = 2 * CHARBONNIER**0.5 if criterion == "charbonnier" else 0.0
-        facts = {"min_size": patch_size, "identity": least, "bounds": (least, card.bounds[1])}
-        super().__init__(replace(card, **facts))  # type: ignore[arg-type]
+        super().__init__(replace(card, min_size=patch_size, identity=least, bounds=(least, card.bounds[1])))
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         pairs = zip(self._variances(x), self._variances(given(y)), strict=True)

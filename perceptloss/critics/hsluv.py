@@ -39,7 +39,7 @@ _REF_U, _REF_V = 0.19783000664283, 0.46831999493879
 _KAPPA, _EPSILON = 903.2962962, 0.0088564516
 _EPS: Final = 0.1  # shares: less saturated colours are grey, so dark ones black, so light ones white
 _FLOOR: Final = 2.0  # chroma and largest chroma, L*u*v* units: below, slopes fade
-_ALIKE: Final = 1e-5  # difference of saturations that is rounding: every colour with an empty channel has exactly 1
+_ALIKE: Final = 1e-5  # differences that are rounding: every colour with an empty channel has a saturation of 1
 _DARK: Final = 1e-4  # XYZ: below, colours have no hue
 
 
@@ -83,7 +83,7 @@ def hsluv(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _hue_distance(hx: Tensor, hy: Tensor, sx: Tensor, sy: Tensor, lx: Tensor, ly: Tensor) -> Tensor:
     """Share of half a turn; between a grey and a colour the saturation of the colour; 0 where both are grey or dark."""
     turn = (hx - hy).abs()
-    distance = 2 * torch.minimum(turn, 1 - turn)
+    distance = soften(2 * torch.minimum(turn, 1 - turn), turn, _ALIKE)
     grey_x, grey_y = sx < _EPS, sy < _EPS
     distance = torch.where(grey_x != grey_y, torch.maximum(sx, sy), distance)
     is_nothing = (grey_x & grey_y) | ((lx < _EPS) & (ly < _EPS)) | (lx > 1 - _EPS)
@@ -142,13 +142,13 @@ class HSLuv(Critic):
         middle = torch.minimum(lx, 1 - lx) + torch.minimum(ly, 1 - ly)
         parts = {
             "hue": _hue_distance(hx, hy, sx, sy, lx, ly),
-            "saturation": soften(self._apart(sx, sy), (sx - sy).abs(), _ALIKE) * middle,
+            "saturation": self._apart(sx, sy) * middle,
             "lightness": self._apart(lx, ly),
         }
         return torch.stack([self.weights[name] * part.mean((1, 2)) for name, part in parts.items()]).sum(0)
 
     def _apart(self, a: Tensor, b: Tensor) -> Tensor:
-        distance = apart(a, b, self.criterion)
+        distance = soften(apart(a, b, self.criterion), (a - b).abs(), _ALIKE)
         return distance - CHARBONNIER**0.5 if self.criterion == "charbonnier" else distance
 
     def _shrunk(self, image: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """ms-swd: colours of two images compared as sets, over five scales, by sorted random projections of small patches.
 
-He, Wang, Wang, Lin, Fang, Sun, Ma: "Multiscale Sliced Wasserstein Distances as Perceptual Color Difference Measures",
-ECCV 2024. Original: https://github.com/real-hjq/MS-SWD (commit 18df950, MIT). This is the form without training. Ours:
-projections are drawn once from a seed, so that a score repeats, and differ between the scales as there.
+He, Wang, Wang, Liu, Fang, Sun, Ma: "Multiscale Sliced Wasserstein Distances as Perceptual Color Difference Measures",
+ECCV 2024. Original: https://github.com/real-hjq/MS-SWD (commit 18df950; no licence is stated, nothing is taken from
+it). This is the form without training. Ours: projections are drawn once from a seed, so that a score repeats; like
+theirs they differ between the scales.
 """
 
 from __future__ import annotations
@@ -91,9 +92,9 @@ _CARD = distance_card(
     min_size=81,
     tiling="never",
     fidelity="paper",
-    licence_code="MIT",
+    licence_code="none stated (formula from the paper)",
     paper="He et al., Multiscale Sliced Wasserstein Distances as Perceptual Color Difference Measures, ECCV 2024",
-    source="https://github.com/real-hjq/MS-SWD commit 18df950, the form without training",
+    source="https://github.com/real-hjq/MS-SWD commit 18df950 (formula only), the form without training",
     notes=(
         "for images that do not align: it sees which colours there are, not where; combine with a pixel loss",
         "the authors draw new projections each time; these are drawn once, so that scores repeat",

@@ -98,8 +98,9 @@ class SWT(Critic):
         problems = []
         if wavelet not in get_args(Wavelet):
             problems.append(f"options.wavelet must be one of {', '.join(get_args(Wavelet))}, got {wavelet!r}")
-        if not (isinstance(weights, Sequence) and len(weights) == len(_WEIGHTS) and min(weights) >= 0 < max(weights)):
-            problems.append(f"options.weights must be {len(_WEIGHTS)} numbers of at least 0, not all 0, got {weights!r}")
+        count = len(_WEIGHTS)
+        if not (isinstance(weights, Sequence) and len(weights) == count and min(weights) >= 0 < max(weights)):
+            problems.append(f"options.weights must be {count} numbers of at least 0, not all 0, got {weights!r}")
         if problems:
             raise ConfigError(problems, card.name)
         super().__init__(card)

@@ -31,9 +31,7 @@ RGB_OF_XYZ: Final[Rows] = (
 OPPONENT: Final[Rows] = ((0.0, 116.0, 0.0), (500.0, -500.0, 0.0), (0.0, 200.0, -200.0))
 """Lightness and two opponents of a curve over XYZ; 16 is taken off the lightness besides."""
 _KNEE = 6 / 29
-_OF_WHITE: Final[Rows] = tuple(
-    tuple(weight / white for weight in row) for row, white in zip(XYZ, WHITE, strict=True)
-)  # type: ignore[assignment]
+_OF_WHITE: Final = tuple(tuple(weight / white for weight in row) for row, white in zip(XYZ, WHITE, strict=True))
 
 
 def light(image: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from perceptloss.errors import ConfigError, WeightsError, near
 from perceptloss.integrations.networks import find_network
+from perceptloss.networks.autoencoder import Autoencoder
 from perceptloss.networks.restorers import RFDN, Compact
 from perceptloss.output.files import replacing
 from perceptloss.output.tensors import sort_metadata
@@ -29,7 +30,7 @@ NETWORK: Final = {"num_feat": 48, "num_conv": 12, "upscale": 4}
 """Arguments of Compact that the shipped start was made for."""
 
 
-_OURS: Final[dict[str, type[nn.Module]]] = {"Compact": Compact, "RFDN": RFDN}
+_OURS: Final[dict[str, type[nn.Module]]] = {"Autoencoder": Autoencoder, "Compact": Compact, "RFDN": RFDN}
 
 
 def _architecture(name: str) -> type[nn.Module]:

@@ -89,7 +89,7 @@ def vgg_layers(plan: Sequence[int | str], pool: Literal["max", "l2"] = "max") ->
 
 
 _VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
-_VGG19 = (64, 64, "M", 128, 128, "M", *(256,) * 4, "M", *(512,) * 4, "M", *(512,) * 4)
+_WIDTHS = (64, 128, 256, 512, 512)
 
 
 def _vgg_taps(plan: Sequence[int | str]) -> dict[str, int]:
@@ -110,9 +110,14 @@ def vgg16(pool: Literal["max", "l2"] = "max", normalise: Normalisation | None = 
     return PlainTrunk(f"vgg16-{pool}", vgg_layers(_VGG16, pool), _vgg_taps(_VGG16), normalise)
 
 
-def vgg19(normalise: Normalisation | None = IMAGENET) -> Trunk:
-    """VGG19 up to `relu5_4`; taps `conv1_1`, `relu1_1` ... `relu5_4`; 20.0 M parameters."""
-    return PlainTrunk("vgg19", vgg_layers(_VGG19), _vgg_taps(_VGG19), normalise)
+def vgg19(normalise: Normalisation | None = IMAGENET, widths: Sequence[int] = _WIDTHS) -> Trunk:
+    """VGG19 up to `relu5_4`; taps `conv1_1`, `relu1_1` ... `relu5_4`; 20.0 M parameters with the published widths."""
+    arch = "vgg19" if tuple(widths) == _WIDTHS else f"vgg19-{'-'.join(map(str, widths))}"
+    blocks = [(width,) * count for width, count in zip(widths, (2, 2, 4, 4, 4), strict=True)]
+    plan: list[int | str] = []
+    for block in blocks:
+        plan += ["M", *block] if plan else block
+    return PlainTrunk(arch, vgg_layers(plan), _vgg_taps(plan), normalise)
 
 
 def alexnet(normalise: Normalisation | None = IMAGENET) -> Trunk:

@@ -31,6 +31,8 @@ class TimmFeatures(Trunk):
         PerceptlossError: if timm is missing, or does not have this network with these taps.
     """
 
+    model: Any
+
     def __init__(
         self, name: str, taps: Mapping[str, int], normalise: Normalisation | None = IMAGENET, **options: Any
     ) -> None:
