@@ -194,13 +194,13 @@ def _contextual() -> Critic:
 def _dino() -> Critic:
     from perceptloss.critics.deep_features import Dino
 
-    return Dino(get_card("dino"), depths=(0, 2), embed_dim=32, depth=3, num_heads=2)
+    return Dino(get_card("dino"), depths=(0, 2), sizes={"embed_dim": 32, "depth": 3, "num_heads": 2})
 
 
 def _convnext() -> Critic:
     from perceptloss.critics.deep_features import ConvNeXt
 
-    return ConvNeXt(get_card("convnext"), depths=(0, 1, 2), dims=(8, 10, 12, 16), num_classes=0)
+    return ConvNeXt(get_card("convnext"), depths=(0, 1, 2), sizes={"dims": (8, 10, 12, 16), "num_classes": 0})
 
 
 # critic name -> its small build, which imports the critic's module itself

@@ -9,7 +9,7 @@ tokens are compared, of Simeoni et al., "DINOv3", 2025 (a licence of its own, we
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,11 +33,11 @@ class _UnitFeatures(TrunkCritic):
 
     trunk: TimmFeatures
 
-    def _read(self, model: str, depths: Sequence[int], **options: Any) -> None:
+    def _read(self, model: str, depths: Sequence[int], sizes: Mapping[str, Any]) -> None:
         whole = isinstance(depths, Sequence) and all(isinstance(d, int) and d >= 0 for d in depths)
         if not (depths and whole and list(depths) == sorted(set(depths))):
             raise ConfigError([f"options.depths must be numbers from 0, rising, got {depths!r}"], self.card.name)
-        self.trunk = TimmFeatures(model, {f"depth{d}": d for d in depths}, **options)
+        self.trunk = TimmFeatures(model, {f"depth{d}": d for d in depths}, **sizes)
         self.taps = tuple(self.trunk.tap_at)
 
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
@@ -55,7 +55,7 @@ class Dino(_UnitFeatures):
         card: What it is.
         model: timm's name of a vision transformer: `vit_small_patch14_dinov2`, `vit_small_patch16_dinov3`, ...
         depths: Numbers of the blocks whose tokens are compared, from 0.
-        options: Further arguments of timm.
+        sizes: Further arguments of timm, such as `embed_dim`.
 
     Raises:
         ConfigError: if the depths are none.
@@ -73,10 +73,10 @@ class Dino(_UnitFeatures):
         *,
         model: str = "vit_small_patch14_dinov2",
         depths: Sequence[int] = (2, 5, 8, 11),
-        **options: Any,
+        sizes: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(card)
-        self._read(model, depths, dynamic_img_size=True, **options)
+        self._read(model, depths, {"dynamic_img_size": True, **(sizes or {})})
         self.patch = int(self.trunk.model.patch_embed.patch_size[0])
         kept = "|".join(str(k) for k in range(max(depths) + 1))
         self.rules = (  # type: ignore[misc]
@@ -96,7 +96,7 @@ class ConvNeXt(_UnitFeatures):
         card: What it is.
         model: timm's name of a ConvNeXt.
         depths: Numbers of the stages whose results are compared, from 0 to 3.
-        options: Further arguments of timm.
+        sizes: Further arguments of timm, such as `embed_dim`.
 
     Raises:
         ConfigError: if the depths are none.
@@ -109,10 +109,15 @@ class ConvNeXt(_UnitFeatures):
     """
 
     def __init__(
-        self, card: Card, *, model: str = "convnext_tiny", depths: Sequence[int] = (0, 1, 2, 3), **options: Any
+        self,
+        card: Card,
+        *,
+        model: str = "convnext_tiny",
+        depths: Sequence[int] = (0, 1, 2, 3),
+        sizes: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(card)
-        self._read(model, depths, **options)
+        self._read(model, depths, sizes or {})
         kept = "|".join(str(k) for k in range(max(depths) + 1))
         self.rules = (  # type: ignore[misc]
             Rule(rf"((?:stem\..+|stages\.(?:{kept})\..+))", r"trunk.model.\1"),
