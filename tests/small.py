@@ -191,6 +191,12 @@ def _contextual() -> Critic:
     return Contextual(get_card("contextual"), widths=(8, 10, 12, 16, 16))
 
 
+def _perceptual() -> Critic:
+    from perceptloss.critics.perceptual import Perceptual
+
+    return Perceptual(get_card("perceptual"), widths=(8, 10, 12, 16, 16))
+
+
 def _dino() -> Critic:
     from perceptloss.critics.deep_features import Dino
 
@@ -232,6 +238,7 @@ SMALL: dict[str, Callable[[], Critic]] = {
     "maniqa": _maniqa,
     "monotonic": lambda: _monotonic("monotonic"),
     "monotonic-strict": lambda: _monotonic("monotonic-strict"),
+    "perceptual": _perceptual,
     "pmos": lambda: _pmos("pmos"),
     "pmos-map": lambda: _pmos("pmos-map"),
     "radn": _radn,

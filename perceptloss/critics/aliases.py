@@ -32,7 +32,8 @@ _NAMES = (
     ("niqe", "with the pristine statistics of the authors' release, the only one here", "niqematlab calculateniqe"),
     ("brisque", "with the support vectors of the authors' release, the only one here", "brisquematlab"),
     ("dists", "", "deepimagestructureandtexturesimilarity"),
-    ("vgg-content", "at relu3_3 of VGG16; layers and norms of others differ", "content perceptual vggperceptual"),
+    ("vgg-content", "at relu3_3 of VGG16; layers and norms of others differ", "content"),
+    ("perceptual", "of VGG19 before its ReLUs, as in BasicSR and ESRGAN", "vggperceptual"),
     ("vgg-style", "squared difference of Gram matrices of VGG16", "style"),
 )
 _ALIASES = {name: (critic, note) for critic, note, names in _NAMES for name in names.split()}

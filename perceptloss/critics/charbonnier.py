@@ -25,7 +25,7 @@ class Charbonnier(Critic):
     Args:
         card: What it is.
         eps: Added under the root, in squared units of the images: 1e-12 of BasicSR, 1e-6 of Lai et al.
-        criterion: `charbonnier`, or its limits `l1` (no eps) and `l2` (the squared error).
+        criterion: `charbonnier`, its limits `l1` (no eps) and `l2` (the squared error), or `huber`.
 
     Raises:
         ConfigError: if an option is none of these.

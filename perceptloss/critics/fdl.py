@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ __all__ = ["ENTRIES", "FDL", "amplitude_and_phase"]
 
 _TAPS = ("relu1_2", "relu2_2", "relu3_4", "relu4_4", "relu5_4")
 _WIDTHS = (64, 128, 256, 512, 512)
-_PATCH = 5
+_PATCH = 5  # side
 _ROUNDING = 1e-5  # of the largest coefficient of a channel
 
 
@@ -47,9 +48,11 @@ class FDL(TrunkCritic):
 
     Args:
         card: What it is.
-        num_proj: Projections of a patch of 5 x 5 coefficients, at each of five taps.
+        num_proj: Projections of a patch of coefficients, at each of five taps.
+        patch_size: Side of a patch.
         stride: Between patches.
         phase_weight: Of the phases beside the amplitudes.
+        scales: By which the features of the five taps are multiplied, which phases do not see; all 1 if left out.
         widths: Channels of the five stages of VGG19.
 
     Raises:
@@ -69,25 +72,30 @@ class FDL(TrunkCritic):
         card: Card,
         *,
         num_proj: int = 256,
+        patch_size: int = _PATCH,
         stride: int = 1,
         phase_weight: float = 1.0,
+        scales: Sequence[float] | None = None,
         widths: Sequence[int] = _WIDTHS,
     ) -> None:
         problems = [
             f"options.{name} must be a whole number of at least 1, got {value!r}"
-            for name, value in {"num_proj": num_proj, "stride": stride}.items()
+            for name, value in {"num_proj": num_proj, "patch_size": patch_size, "stride": stride}.items()
             if not isinstance(value, int) or value < 1
         ]
         if not (isinstance(phase_weight, (int, float)) and phase_weight >= 0):
             problems.append(f"options.phase_weight must be a number of at least 0, got {phase_weight!r}")
+        scales = (1.0,) * len(_TAPS) if scales is None else tuple(scales)
+        if len(scales) != len(_TAPS) or min(scales) < 0 or not any(scales):
+            problems.append(f"options.scales must be {len(_TAPS)} numbers of at least 0, not all 0, got {scales!r}")
         if problems:
             raise ConfigError(problems, card.name)
-        super().__init__(card)
+        super().__init__(replace(card, min_size=16 * patch_size))
         self.trunk = vgg19(widths=widths)
-        self.stride, self.phase_weight = stride, phase_weight
+        self.stride, self.phase_weight, self.scales = stride, phase_weight, dict(zip(_TAPS, scales, strict=True))
         generator = torch.Generator().manual_seed(zlib.crc32(b"fdl"))
         for tap, channels in zip(_TAPS, widths, strict=True):
-            drawn = torch.randn(num_proj, channels, _PATCH, _PATCH, generator=generator)
+            drawn = torch.randn(num_proj, channels, patch_size, patch_size, generator=generator)
             directions = drawn / drawn.flatten(1).norm(dim=1)[:, None, None, None]
             self.register_buffer(f"projections_{tap}", directions, persistent=False)
 
@@ -97,7 +105,8 @@ class FDL(TrunkCritic):
     def _of(self, tap: str, fx: Tensor, fy: Tensor) -> Tensor:
         (ax, px), (ay, py) = amplitude_and_phase(fx), amplitude_and_phase(fy)
         directions = getattr(self, f"projections_{tap}")
-        return self._distance(ax, ay, directions) + self.phase_weight * self._distance(px, py, directions)
+        amplitudes = self.scales[tap] * self._distance(ax, ay, directions)
+        return amplitudes + self.phase_weight * self._distance(px, py, directions)
 
     def _distance(self, x: Tensor, y: Tensor, directions: Tensor) -> Tensor:
         sets = [F.conv2d(image, directions, stride=self.stride).flatten(2).sort(-1).values for image in (x, y)]

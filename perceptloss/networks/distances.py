@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from perceptloss.card import Card
 from perceptloss.critic import given
 from perceptloss.networks.layers import moments, unit_distance, unit_norm
-from perceptloss.networks.trunks import Features, Trunk, TrunkCritic, vgg16
+from perceptloss.networks.trunks import IMAGENET, Features, Trunk, TrunkCritic, vgg16
 from perceptloss.weights.rules import constant
 
 __all__ = ["IMAGENET_RULES", "VGG16_CHANNELS", "TextureStructureCritic", "UnitDistanceCritic", "texture_and_structure"]
@@ -82,13 +82,18 @@ def texture_and_structure(fx: Tensor, fy: Tensor, c: float = 1e-6) -> tuple[Tens
 
 
 class TextureStructureCritic(TrunkCritic):
-    """One minus the weighted texture and structure similarity of the image and five VGG16 taps, as in DISTS."""
+    """One minus the weighted texture and structure similarity of the image and five VGG16 taps, as in DISTS.
+
+    Args:
+        card: Of the system.
+        normalise: Whether images are brought to ImageNet's mean and deviation first, as published.
+    """
 
     taps = tuple(VGG16_CHANNELS)
 
-    def __init__(self, card: Card) -> None:
+    def __init__(self, card: Card, *, normalise: bool = True) -> None:
         super().__init__(card)
-        self.trunk = vgg16(pool="l2")
+        self.trunk = vgg16(pool="l2", normalise=IMAGENET if normalise else None)
         total = 3 + sum(VGG16_CHANNELS.values())
         self.alpha = nn.Parameter(0.1 + 0.01 * torch.randn(total))
         self.beta = nn.Parameter(0.1 + 0.01 * torch.randn(total))

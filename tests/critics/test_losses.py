@@ -45,7 +45,7 @@ class TestCharbonnier:
         assert round_bottom.card.identity == pytest.approx(0.01)
 
     def test_refuses_other_options(self):
-        for options in ({"eps": 0}, {"criterion": "huber"}):
+        for options in ({"eps": 0}, {"criterion": "smooth"}):
             with pytest.raises(ConfigError, match="options"):
                 create_critic("charbonnier", options=options)
 
@@ -151,7 +151,7 @@ class TestFLIP:
             assert critic(x[i : i + 1], y[i : i + 1]).item() == pytest.approx(mean, abs=2e-5)
 
     def test_the_farther_the_screen_the_less_is_seen(self):
-        x, y = damaged(64)
+        _x, y = damaged(64)
         grain = y + 0.1 * torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
         near, far = (create_critic("flip", options={"pixels_per_degree": p})(grain.clamp(0, 1), y) for p in (30, 120))
         assert (far < near).all()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceptloss.networks.layers import L2Pool
@@ -110,14 +111,29 @@ def vgg16(pool: Literal["max", "l2"] = "max", normalise: Normalisation | None = 
     return PlainTrunk(f"vgg16-{pool}", vgg_layers(_VGG16, pool), _vgg_taps(_VGG16), normalise)
 
 
-def vgg19(normalise: Normalisation | None = IMAGENET, widths: Sequence[int] = _WIDTHS) -> Trunk:
+class _Bordered(PlainTrunk):
+    """Its first convolution sees the outermost pixels repeated around the image, where others see zeros."""
+
+    def run(self, h: Tensor, first: int, end: int, reads: Sequence[int], keep: Keep) -> tuple[Tensor, ...]:
+        return super().run(F.pad(h, (1, 1, 1, 1), mode="replicate") if first == 0 else h, first, end, reads, keep)
+
+
+def vgg19(
+    normalise: Normalisation | None = IMAGENET,
+    widths: Sequence[int] = _WIDTHS,
+    border: Literal["zeros", "replicate"] = "zeros",
+) -> Trunk:
     """VGG19 up to `relu5_4`; taps `conv1_1`, `relu1_1` ... `relu5_4`; 20.0 M parameters with the published widths."""
     arch = "vgg19" if tuple(widths) == _WIDTHS else f"vgg19-{'-'.join(map(str, widths))}"
     blocks = [(width,) * count for width, count in zip(widths, (2, 2, 4, 4, 4), strict=True)]
     plan: list[int | str] = []
     for block in blocks:
         plan += ["M", *block] if plan else block
-    return PlainTrunk(arch, vgg_layers(plan), _vgg_taps(plan), normalise)
+    layers = vgg_layers(plan)
+    if border == "zeros":
+        return PlainTrunk(arch, layers, _vgg_taps(plan), normalise)
+    layers[0] = nn.Conv2d(3, widths[0], 3)
+    return _Bordered(f"{arch}-replicate", layers, _vgg_taps(plan), normalise)
 
 
 def alexnet(normalise: Normalisation | None = IMAGENET) -> Trunk:
