@@ -1,7 +1,7 @@
 """cosim: the angle between the colours of two images, pixel by pixel: blind to how bright they are.
 
 The term `cosimloss` of traiNNer-redux and part of others of neosr (both Apache-2.0; written from their facts), one
-minus the cosine of the angle of RGB vectors. Ours: colours are at least 1e-4 in each channel, so that black has a slope.
+minus the cosine of the angle of RGB vectors. Ours: slopes are limited where colours are nearly black.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from perceptloss.networks.layers import unit_norm
 
 __all__ = ["ENTRIES", "CosineColour"]
 
-_LEAST = 1e-4
+_LEAST = 1e-8
 
 
 class CosineColour(Critic):

@@ -17,7 +17,7 @@ def probe(loss: CriticLoss, device: torch.device, side: int | None = None) -> tu
     """Restored images and references, the same on every call, in the input range of the loss.
 
     The batch holds a smooth image judged against a noisy copy, and the copy judged against
-    the image: a term that compares scores (shape `hinge`) pays for one of the two.
+    the image, mirrored: a term that compares scores (shape `hinge`) pays for one of the two.
 
     Args:
         loss: The loss to be proven.
@@ -39,5 +39,7 @@ def probe(loss: CriticLoss, device: torch.device, side: int | None = None) -> tu
     noise = torch.randn(clean.shape, generator=generator, device="cpu")
     noisy = (0.9 * F.avg_pool2d(clean, 5, 1, 2, count_include_pad=False) + 0.05 + 0.05 * noise).clamp(0, 1)
     low, high = loss.input_range
-    x, y = (torch.cat(pair) * (high - low) + low for pair in ((clean, noisy), (noisy, clean)))
+    # mirrored, or both batches would have the same mean, which is all that some losses see
+    pairs = ((clean, noisy.flip(-1)), (noisy, clean.flip(-1)))
+    x, y = (torch.cat(pair) * (high - low) + low for pair in pairs)
     return x.to(device), y.to(device)

@@ -1,0 +1,251 @@
+"""Losses of traiNNer-redux and neosr by name: those that their templates use build, train, and mean the same."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from images import pair, photographs
+from test_hosts import Registry
+from torch import nn
+
+from perceptloss import create_critic
+from perceptloss.errors import ConfigError
+from perceptloss.integrations.dropin import drop_in_loss, known_names, meaning_of, register_drop_ins
+from perceptloss.networks.artefacts import artefact_map
+
+VGG = {"weights": None}  # of torchvision, which tests do not have
+LAYERS = {"conv4_4": 1.0}
+# what is switched on in the templates and references of the two hosts, with the options that stand there
+TRAINNER = [
+    {"type": "charbonnierloss", "loss_weight": 1.0},
+    {"type": "l1loss", "loss_weight": 1.0, "reduction": "mean"},
+    {"type": "mseloss", "loss_weight": 1.0, "reduction": "mean"},
+    {"type": "mssimloss", "loss_weight": 0.5},
+    {"type": "perceptualloss", "criterion": "charbonnier", "loss_weight": 0.01, **VGG},
+    {"type": "perceptualloss", "criterion": "l1", "layer_weights": LAYERS, "loss_weight": 1.0, **VGG},
+    {"type": "perceptualfp16loss", "criterion": "charbonnier", "loss_weight": 0.01, **VGG},
+    {"type": "hsluvloss", "criterion": "charbonnier", "loss_weight": 1.0},
+    {"type": "hsluvloss", "hue_weight": 0.5, "downscale_factor": 2, "loss_weight": 1.0},
+    {"type": "cosimloss", "loss_weight": 1.0},
+    {"type": "distsloss", "loss_weight": 0.3, **VGG},
+    {"type": "distsloss", "loss_weight": 0.3, "use_input_norm": False, **VGG},
+    {"type": "ldlloss", "loss_weight": 1.0},
+    {"type": "ffloss", "loss_weight": 0.2},
+    {"type": "lumaloss", "criterion": "charbonnier", "loss_weight": 1.0},
+    {"type": "colorloss", "criterion": "charbonnier", "loss_weight": 1.0},
+    {"type": "averageloss", "criterion": "l1", "loss_weight": 1.0},
+    {"type": "bicubicloss", "criterion": "charbonnier", "loss_weight": 1.0},
+    {"type": "contextualloss", "loss_weight": 1.0, **VGG},
+    {"type": "contextualloss", "loss_weight": 1.0, "layer_weights": LAYERS, "distance_type": "l2", **VGG},
+    {"type": "gradientvarianceloss", "patch_size": 16, "criterion": "charbonnier", "loss_weight": 1.0},
+    {"type": "fliploss", "pixels_per_degree": 67.02064327658226, "loss_weight": 1.0},
+    {"type": "msswdloss", "num_scale": 3, "num_proj": 8, "loss_weight": 1.0},
+    {"type": "fdloss", "num_proj": 4, "patch_size": 4, "loss_weight": 0.1, **VGG},
+    {"type": "dinoperceptualloss", "loss_weight": 1.0, **VGG},
+    {"type": "aesoploss", "criterion": "l1", "loss_weight": 1.0},
+]
+NEOSR = [
+    {"type": "L1Loss", "loss_weight": 1.0},
+    {"type": "MSELoss", "loss_weight": 1.0},
+    {"type": "HuberLoss", "loss_weight": 1.0, "delta": 1.0},
+    {"type": "mssim_loss", "loss_weight": 1.0},
+    {"type": "dists_loss", "loss_weight": 0.5, **VGG},
+    {"type": "ldl_loss", "loss_weight": 1.0, "criterion": "huber"},
+    {"type": "ff_loss", "loss_weight": 0.5},
+    {"type": "fdl_loss", "loss_weight": 0.2, "model": "vgg", "num_proj": 4, **VGG},
+    {"type": "vgg_perceptual_loss", "loss_weight": 0.5, "criterion": "l1", "layer_weights": LAYERS, **VGG},
+]
+USED = [("trainner", opt) for opt in TRAINNER] + [("neosr", opt) for opt in NEOSR]
+
+
+@pytest.fixture(scope="module")
+def images():
+    return pair(1, 64)  # some hosts mix the images of a batch
+
+
+@pytest.mark.parametrize(
+    ("dialect", "opt"), USED, ids=lambda value: value["type"] if isinstance(value, dict) else value
+)
+def test_what_templates_use_builds_trains_and_means_the_critic(dialect, opt, images):
+    registry = Registry()
+    register_drop_ins(registry, dialect)
+    loss = registry.build(opt)
+    lq, gt = images
+    network = nn.Conv2d(3, 3, 3, padding=1, bias=False)
+    with torch.no_grad():
+        network.weight.copy_(torch.eye(3)[:, :, None, None] * F.pad(torch.ones(1, 1), (1, 1, 1, 1)))
+    output = network(lq)
+    value = loss(output, gt) * (loss.loss_weight if dialect == "trainner" else 1)
+    (gradient,) = torch.autograd.grad(value, network.weight)
+    assert torch.isfinite(gradient).all()
+    assert gradient.abs().sum() > 0
+    given = {key: item for key, item in opt.items() if key not in ("type", "loss_weight", "weights")}
+    term = meaning_of(opt["type"], dialect).term(opt["type"], given)
+    weights = {"weights": None} if "weights" in opt else {}
+    critic = create_critic(term["critic"], options=term["options"], **weights)
+    wanted = critic.forward(output.detach(), gt) if term["critic"] != "ms-ssim-luma" else 1 - critic(lq, gt)
+    torch.testing.assert_close(
+        value.detach(), opt["loss_weight"] * term["weight"] * wanted.mean(), rtol=1e-4, atol=1e-7
+    )
+
+
+def test_every_name_of_the_tables_is_used():
+    for dialect in ("trainner", "neosr"):
+        assert set(known_names(dialect)) == {opt["type"] for kind, opt in USED if kind == dialect}
+
+
+def charbonnier(d):
+    return (d.square() + 1e-12).sqrt().mean()
+
+
+def _colour(x, y):
+    rows = torch.tensor([[-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]) / 255
+    return F.avg_pool2d(torch.einsum("rc,nchw->nrhw", rows, x - y), 4).abs().mean()
+
+
+def _bicubic(x, y):
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    size = [x.shape[2] // 4, x.shape[3] // 4]
+    steps = [v2.Resize(size, v2.InterpolationMode.BICUBIC), v2.GaussianBlur([5, 5], [0.5, 0.5])]
+    return (v2.Compose(steps)(x) - v2.Compose(steps)(y)).abs().mean()
+
+
+def _msssim(x, y, padding=0, rgb=False):
+    """Multi-scale similarity as the two hosts have it, of one image."""
+    row = torch.exp(-((torch.arange(11.0) - 5) ** 2) / 4.5)
+    window = torch.outer(row, row) / row.sum() ** 2
+    if not rgb:
+        x, y = (torch.einsum("c,nchw->nhw", torch.tensor([0.299, 0.587, 0.114]), i)[:, None] for i in (x, y))
+    kernel = window.expand(x.shape[1], 1, 11, 11)
+    product = 1.0
+    for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        edge = padding or (5 if x.shape[-1] < 11 else 0)
+        mean = [F.conv2d(i, kernel, padding=edge, groups=x.shape[1]) for i in (x, y, x * x, y * y, x * y)]
+        mx, my, xx, yy, xy = mean
+        value = (2 * (xy - mx * my) + 0.03**2) / (xx - mx * mx + yy - my * my + 0.03**2)
+        if rgb and scale == 4:
+            value = value * (2 * mx * my + 0.01**2) / (mx * mx + my * my + 0.01**2)
+        product *= (value if rgb else value.relu()).mean() ** weight
+        x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+    return 1 - product
+
+
+FORMULAS = {
+    "l1loss": lambda x, y: (x - y).abs().mean(),
+    "mseloss": lambda x, y: (x - y).square().mean(),
+    "charbonnierloss": lambda x, y: charbonnier(x - y),
+    "averageloss": lambda x, y: F.avg_pool2d(x - y, 4).abs().mean(),
+    "colorloss": _colour,
+    "bicubicloss": _bicubic,
+    "cosimloss": lambda x, y: 5 * (1 - F.cosine_similarity(x.clamp_min(1e-12), y.clamp_min(1e-12), dim=1, eps=1e-20)).mean(),
+    "mssimloss": _msssim,
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_values_are_those_of_the_formulas(name):
+    y = photographs(96)[:1]
+    x = (0.9 * F.avg_pool2d(y, 3, 1, 1) + 0.03).clamp(0, 1)
+    torch.testing.assert_close(drop_in_loss(name, "trainner")(x, y), FORMULAS[name](x, y), rtol=1e-3, atol=1e-6)
+
+
+def test_neosrs_similarity_is_padded_and_of_all_channels():
+    y = photographs(96)[:1]
+    x = (0.9 * F.avg_pool2d(y, 3, 1, 1) + 0.03).clamp(0, 1)
+    wanted = _msssim(x, y, padding=5, rgb=True)
+    torch.testing.assert_close(drop_in_loss("mssim_loss", "neosr")(x, y), wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_focal_frequencies_of_trainner_are_fifty_times_those_of_neosr():
+    package = pytest.importorskip("focal_frequency_loss")
+    x, y = pair(3, 32)
+    theirs = package.FocalFrequencyLoss(ave_spectrum=True)(x, y)
+    torch.testing.assert_close(drop_in_loss("ff_loss", "neosr")(x, y), theirs)
+    torch.testing.assert_close(drop_in_loss("ffloss", "trainner")(x, y), 50 * theirs)
+
+
+class TestLDL:
+    def test_takes_what_the_averaged_weights_restore(self):
+        x, y = pair(2, 32)
+        steady = 0.5 * x + 0.5 * y
+        steady[..., :16] = x[..., :16] + 0.2
+        loss = drop_in_loss("ldlloss", "trainner")
+        leaf = x.requires_grad_()
+        value = loss(leaf, steady, y)
+        weights = artefact_map(x, y, steady)
+        torch.testing.assert_close(value, (weights * (x - y).abs()).mean())
+        (gradient,) = torch.autograd.grad(value, leaf)
+        assert torch.isfinite(gradient).all()
+        worse = (steady - y).abs().sum(1, keepdim=True) > (x - y).abs().sum(1, keepdim=True)
+        assert worse.any()
+        assert (weights[worse] == 0).all(), "spared where the averaged weights do worse"
+        assert (weights[~worse] > 0).any()
+
+    def test_other_losses_take_no_third_image(self):
+        x, y = pair(1, 32)
+        with pytest.raises(ConfigError, match="restored images and the ground truth"):
+            drop_in_loss("l1loss", "trainner")(x, x, y)
+
+
+def test_a_weight_of_nothing_switches_off_and_builds_nothing():
+    """As in the templates, where losses stand with `loss_weight: 0`; no weights of a network are looked for."""
+    x, y = pair(1, 32)
+    loss = drop_in_loss("distsloss", "trainner", loss_weight=0)
+    value = loss(x.requires_grad_(), y)
+    assert value.item() == 0
+    assert (torch.autograd.grad(value, x)[0] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "dialect", "options", "sentence"),
+    [
+        ("distsloss", "trainner", {"resize_input": True}, "resize_input: True cannot mean the same here: nothing is"),
+        ("mssimloss", "trainner", {"cosim": True}, "mssimloss has no option 'cosim'.*Known: channels, downsample"),
+        ("perceptualloss", "trainner", {"criterion": "pd+l1"}, "'pd\\+l1' cannot mean the same here: pd and fd"),
+        ("l1loss", "trainner", {"reduction": "sum"}, "'sum' cannot mean the same here: a loss is a mean"),
+        ("fdl_loss", "neosr", {}, "model: 'dinov2' cannot mean the same here"),
+        ("ganloss", "trainner", {}, "keep the host's own"),
+        ("consistency_loss", "neosr", {}, "near it are the critics hsluv"),
+        ("hsluvlos", "trainner", {}, "did you mean 'hsluvloss'"),
+        ("hsluvloss", "basicsr", {}, "host must be one of trainner, neosr"),
+    ],
+)
+def test_what_cannot_mean_the_same_is_refused(name, dialect, options, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        drop_in_loss(name, dialect, weighs="loss", **options)
+
+
+def test_all_problems_at_once():
+    with pytest.raises(ConfigError, match="2 problems"):
+        drop_in_loss("contextualloss", "trainner", net="vgg16", calc_type="bilateral")
+
+
+class TestRegistries:
+    def test_a_hosts_own_are_left_alone_unless_they_are_overridden(self):
+        registry = Registry()
+
+        class l1loss(nn.Module):  # noqa: N801
+            pass
+
+        registry.register(l1loss)
+        names = register_drop_ins(registry, "trainner")
+        assert "l1loss" not in names
+        assert registry["l1loss"] is l1loss
+        assert "l1loss" in register_drop_ins(registry, "trainner", override=True)
+        assert registry["l1loss"] is not l1loss
+
+    def test_in_basicsr(self):
+        pytest.importorskip("perceptloss.integrations.basicsr")
+        registry = pytest.importorskip("basicsr.utils.registry").Registry("loss")
+        register_drop_ins(registry, "trainner", weighs="loss")
+        x, y = pair(1, 32)
+        loss = registry.get("hsluvloss")(loss_weight=0.5, criterion="l1")
+        torch.testing.assert_close(loss(x, y), 0.5 * drop_in_loss("hsluvloss", "trainner")(x, y))
+
+    def test_can_be_pickled(self):
+        x, y = pair(1, 32)
+        loss = drop_in_loss("ffloss", "trainner", alpha=0.5)
+        torch.testing.assert_close(pickle.loads(pickle.dumps(loss))(x, y), loss(x, y))
