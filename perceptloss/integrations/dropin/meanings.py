@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 
 from perceptloss.errors import ConfigError, near
+from perceptloss.integrations.dropin.absent import ABSENT, Dialect
 from perceptloss.loss.terms import TermOptions
 
 __all__ = ["Dialect", "DropIn", "known_names", "meaning_of"]
 
-Dialect = Literal["trainner", "neosr"]
 Options = Mapping[str, Any]
 _LAYERS: Final = {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0, "conv4_4": 1.0, "conv5_4": 1.0}
 
@@ -260,30 +260,6 @@ _NEOSR: Final[dict[str, DropIn]] = {
     ),
 }
 _TABLES: Final[dict[Dialect, dict[str, DropIn]]] = {"trainner": _TRAINNER, "neosr": _NEOSR}
-_HOSTS: Final = "it belongs to the host's adversarial training: keep the host's own"
-_ABSENT: Final[dict[Dialect, dict[str, str]]] = {
-    "trainner": {
-        "adistsloss": "near it are distsloss and the critics ea-dists and aipq-dists",
-        "bcewithlogitsdiceloss": "it is of masks, not of images",
-        "ganloss": _HOSTS,
-        "multiscaleganloss": _HOSTS,
-        "linedistillerloss": "near it is gradientvarianceloss",
-        "msssiml1loss": "give mssimloss and l1loss, each with a weight",
-        "nccloss": "near it is cosimloss",
-        "perceptualanimeloss": "its network is not here; near it is perceptualloss",
-        "psnrloss": "the critic psnr is in decibels; near it is mseloss",
-        "ssimloss": "the critics ssim and ssim-full judge RGB; near it is mssimloss",
-        "topiqloss": "its weights may not be used commercially; near it are the critics dists and lpips-vgg",
-    },
-    "neosr": {
-        "chc_loss": "it clips, so that pixels that are nearly right send no gradient; near it is L1Loss",
-        "consistency_loss": "near it are the critics hsluv, lab-chroma and luma",
-        "gan_loss": _HOSTS,
-        "gw_loss": "near it is the critic gradient-variance",
-        "kl_loss": "near it is the critic ms-swd",
-        "ncc_loss": "near it is the critic cosim",
-    },
-}
 
 
 def known_names(dialect: Dialect) -> tuple[str, ...]:
@@ -304,8 +280,8 @@ def meaning_of(name: str, dialect: Dialect) -> DropIn:
         ConfigError: if there is nothing that means the same, naming what is near.
     """
     names = known_names(dialect)
-    if name in _ABSENT[dialect]:
-        raise ConfigError([f"nothing here means the same as {name}: {_ABSENT[dialect][name]}"], "drop-in losses")
+    if name in ABSENT[dialect]:
+        raise ConfigError([f"nothing here means the same as {name}: {ABSENT[dialect][name]}"], "drop-in losses")
     if name not in names:
         raise ConfigError([f"{dialect} has no loss {name!r} here{near(name, names)}"], "drop-in losses")
     return _TABLES[dialect][name]

@@ -1,0 +1,33 @@
+"""Losses of two hosts that nothing here means, and what is near them."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+__all__ = ["ABSENT", "Dialect"]
+
+Dialect = Literal["trainner", "neosr"]
+_HOSTS: Final = "it belongs to the host's adversarial training: keep the host's own"
+ABSENT: Final[dict[Dialect, dict[str, str]]] = {
+    "trainner": {
+        "adistsloss": "near it are distsloss and the critics ea-dists and aipq-dists",
+        "bcewithlogitsdiceloss": "it is of masks, not of images",
+        "ganloss": _HOSTS,
+        "multiscaleganloss": _HOSTS,
+        "linedistillerloss": "near it is gradientvarianceloss",
+        "msssiml1loss": "give mssimloss and l1loss, each with a weight",
+        "nccloss": "near it is cosimloss",
+        "perceptualanimeloss": "its network is not here; near it is perceptualloss",
+        "psnrloss": "the critic psnr is in decibels; near it is mseloss",
+        "ssimloss": "the critics ssim and ssim-full judge RGB; near it is mssimloss",
+        "topiqloss": "its weights may not be used commercially; near it are the critics dists and lpips-vgg",
+    },
+    "neosr": {
+        "chc_loss": "it clips, so that pixels that are nearly right send no gradient; near it is L1Loss",
+        "consistency_loss": "near it are the critics hsluv, lab-chroma and luma",
+        "gan_loss": _HOSTS,
+        "gw_loss": "near it is the critic gradient-variance",
+        "kl_loss": "near it is the critic ms-swd",
+        "ncc_loss": "near it is the critic cosim",
+    },
+}
