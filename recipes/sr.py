@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from _lib.artefacts import artefact_loss, restored_by_average
 from _lib.checks import find_images, option_problems
 from _lib.critics import Strips, build_critics, deliver_critics, settle_budget, watch_budget
 from _lib.data import PatchPairs, SampleOrder, patch_loader
@@ -144,7 +145,6 @@ def build_trainee(
     order = SampleOrder(len(pairs), start, start + coming, train.seed)
     loader = patch_loader(patches, order, data.batch, data.workers)
     network, optimizer, loader = accelerator.prepare(network, optimizer, loader)
-    ema = Ema(network.parameters(), train.ema) if train.ema else None
     trainee = Trainee(
         config=config,
         folder=folder,
@@ -155,7 +155,7 @@ def build_trainee(
         loss=critics,
         watch=watch,
         strips=Strips.cut(pairs, config.loss.budget if critics else {}, config.model, data.patch),
-        ema=ema,
+        ema=Ema(network.parameters(), train.ema) if train.ema else None,
         **progress,
     )
     loop.restore(trainee, point)
@@ -175,9 +175,10 @@ def take_step(t: Trainee, meter: Meter) -> None:
     for _ in range(config.train.accumulate):
         lq, gt = next(t.batches)
         with accelerator.accumulate(t.network):
+            steady = restored_by_average(t, lq)  # first, for it changes the weights meanwhile
             output = t.network(lq).float()  # autocast ends here: losses are computed in fp32
             pixel = F.l1_loss(output, gt)
-            loss = config.loss.pixel_weight * pixel
+            loss = config.loss.pixel_weight * pixel + artefact_loss(config.loss, output, gt, steady)
             if t.loss is not None:
                 loss = loss + t.loss(output, gt, step=t.step)
             accelerator.backward(loss)

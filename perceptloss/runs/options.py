@@ -87,6 +87,9 @@ class Loss:
     shift: int = option(
         0, "lines and columns that no critic sees, a random number of them at the top and at the left", at_least=0
     )
+    artefacts: float = option(
+        0.0, "weight of LDL's loss of artefacts, seen beside what the averaged weights restore (train.ema)", at_least=0
+    )
     budget: dict[str, Any] = option(  # noqa: RUF009
         {}, "what critics may cost against the start, on strips that are not trained on: {psnr: -0.5}"
     )

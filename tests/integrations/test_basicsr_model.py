@@ -16,6 +16,7 @@ from perceptloss import CriticLoss, create_critic
 from perceptloss.compare import load_results
 from perceptloss.errors import ConfigError, GradientError, NonFiniteLoss
 from perceptloss.integrations.basicsr import with_critics
+from perceptloss.maps.artefacts import artefact_weights
 
 GMSD = {"critic": "gmsd", "weight": 0.3}
 LPIPS = {"critic": "lpips-squeeze", "weight": 0.5, "weights": None}
@@ -91,6 +92,32 @@ def test_gan_models_log_critics_when_the_generator_learns(name):
     assert [number for number, row in rows.items() if "l_gmsd" in row] == with_generator
     assert [key for key in rows[4] if key.startswith("l_g")] == ["l_g_pix", "l_gmsd", "l_g_gan"]
     assert all({"l_d_real", "l_d_fake"} <= set(row) for row in rows.values())
+
+
+def test_artefacts_are_weighed_beside_what_the_average_restores():
+    torch.manual_seed(1)
+    model = build_model(options(critics=[GMSD], ema_decay=0.9, critic_opt={"artefacts": 20.0}))
+    step(model, 1)
+    data = batch()
+    with torch.no_grad():
+        output, steady = model.net_g(data["lq"]), model.net_g_ema(data["lq"])
+        weights = artefact_weights(output, data["gt"], steady)
+    row = step(model, 2)
+    assert list(row) == ["l_pix", "l_gmsd", "l_artefacts"]
+    assert row["l_artefacts"] == pytest.approx(20 * float((weights * (output - data["gt"]).abs()).mean()), rel=1e-4)
+    assert row["l_pix"] == pytest.approx(float((output - data["gt"]).abs().mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("train", "sentence"),
+    [
+        ({"critic_opt": {"artefacts": 1.0}}, "artefacts compares with the averaged weights: set train.ema_decay"),
+        ({"critic_opt": {"artefacts": -1}, "ema_decay": 0.9}, "artefacts must be a number of at least 0, got -1"),
+    ],
+)
+def test_artefacts_need_an_average(train, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        build_model(options(critics=[GMSD], **train))
 
 
 def test_critics_alone_need_no_pixel_loss():

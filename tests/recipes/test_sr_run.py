@@ -466,3 +466,13 @@ def test_pictures_of_windowed_networks_are_padded_and_cut() -> None:
     lq = torch.rand(3, 13, 9)
     assert torch.equal(restore(network, lq, 2, 8), lq.repeat_interleave(2, -1).repeat_interleave(2, -2))
     assert sizes == [(1, 3, 16, 16)]
+
+
+def test_artefacts_are_weighed_beside_what_the_average_restores(run_here: Callable[..., Path]) -> None:
+    losses = {}
+    for name, weight, ema in (("plain", 0, 0.9), ("weighed", 1000, 0.9), ("alone", 1000, 0)):
+        flags = [f"--loss.artefacts={weight}", f"--train.ema={ema}", "--train.steps=3", "--baseline=false"]
+        losses[name] = [row["loss"] for row in records(run_here(name, *flags))]
+    assert losses["weighed"][0] > losses["plain"][0]
+    assert losses["alone"][1] > losses["weighed"][1], "without an average no pixel is spared"
+    assert np.isfinite(losses["weighed"]).all()

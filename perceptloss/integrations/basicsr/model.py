@@ -129,6 +129,9 @@ class Guest:
         if self.slot is None:
             return inner(current_iter)
         self.slot.begin(current_iter)
+        if self.slot.artefacts:
+            with torch.no_grad():
+                self.slot.steady = self.model.net_g_ema(self.model.lq).float()
         inner(current_iter)
         self._expect_use(self.slot, current_iter)
         learned = self.slot.learn()

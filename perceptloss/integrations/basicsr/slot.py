@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from perceptloss.errors import ConfigError
 from perceptloss.integrations.basicsr.options import Plan
 from perceptloss.integrations.hosts import frames
+from perceptloss.networks.artefacts import artefact_map
 
 __all__ = ["CriticSlot"]
 
@@ -23,6 +24,7 @@ class _Call:
     total: Tensor
     pixel: Tensor | None
     report: dict[str, dict[str, float | int | None]]
+    artefacts: Tensor | None = None
 
 
 class CriticSlot(nn.Module):
@@ -35,6 +37,7 @@ class CriticSlot(nn.Module):
     Attributes:
         step: The iteration that schedules and crops follow.
         calls: Evaluations since the last `begin`.
+        steady: What the averaged weights restore in this iteration, for the loss of artefacts.
     """
 
     def __init__(self, pixel: nn.Module | None, plan: Plan) -> None:
@@ -42,6 +45,8 @@ class CriticSlot(nn.Module):
         self.pixel, self.critics, self.extras = pixel, plan.loss, plan.extras
         self.step = 0
         self.calls: list[_Call] = []
+        self.artefacts = plan.artefacts
+        self.steady: Tensor | None = None
         self._last: tuple[Tensor, Tensor] | None = None  # images that joint critics learn from
 
     def begin(self, step: int) -> None:
@@ -63,8 +68,18 @@ class CriticSlot(nn.Module):
         if self.critics.learners:
             self._last = x.detach(), y.detach()
         total = critics if pixel is None else pixel + critics
-        self.calls.append(_Call(total, None if pixel is None else pixel.detach(), self.critics.report))
+        artefacts = self._of_artefacts(x, y)
+        if artefacts is not None:
+            total, artefacts = total + artefacts, artefacts.detach()
+        self.calls.append(_Call(total, None if pixel is None else pixel.detach(), self.critics.report, artefacts))
         return total
+
+    def _of_artefacts(self, x: Tensor, y: Tensor) -> Tensor | None:
+        if not self.artefacts:
+            return None
+        steady = None if self.steady is None else frames(self.steady)
+        weights = artefact_map(x.detach().float(), y.float(), steady)
+        return self.artefacts * (weights * (x.float() - y).abs()).mean()
 
     def learn(self) -> dict[str, float]:
         """Let joint critics learn from the last images of this iteration; their losses as `l_<label>_joint_<part>`."""
@@ -89,6 +104,8 @@ class CriticSlot(nn.Module):
             if self.pixel is not None:
                 clean[key] = torch.stack([call.pixel for call in self.calls if call.pixel is not None]).sum()
             clean.update(self._rows(value))
+            if self.artefacts:
+                clean["l_artefacts"] = torch.stack([c.artefacts for c in self.calls if c.artefacts is not None]).sum()
         clash = [term.label for term in self.critics.terms if f"l_{term.label}" in losses]
         if clash:
             raise ConfigError(
