@@ -35,8 +35,8 @@ MEANING = {
     "srsim": "sr-sim",
     "HaarPSILoss": "haarpsi",
     "total_variation": "tv",
-    "VGGPerceptual": "vgg-content",
-    "PerceptualLoss": "vgg-content",
+    "VGGPerceptual": "perceptual",
+    "PerceptualLoss": "perceptual",
     "StyleLoss": "vgg-style",
 }
 NEAR = {
