@@ -185,6 +185,12 @@ def _fdl() -> Critic:
     return FDL(get_card("fdl"), num_proj=4, widths=(8, 10, 12, 16, 16))
 
 
+def _ms_swd() -> Critic:
+    from perceptloss.critics.ms_swd import MSSWD
+
+    return MSSWD(get_card("ms-swd"), num_proj=8)
+
+
 def _contextual() -> Critic:
     from perceptloss.critics.contextual import Contextual
 
@@ -238,6 +244,7 @@ SMALL: dict[str, Callable[[], Critic]] = {
     "maniqa": _maniqa,
     "monotonic": lambda: _monotonic("monotonic"),
     "monotonic-strict": lambda: _monotonic("monotonic-strict"),
+    "ms-swd": _ms_swd,
     "perceptual": _perceptual,
     "pmos": lambda: _pmos("pmos"),
     "pmos-map": lambda: _pmos("pmos-map"),
