@@ -111,8 +111,8 @@ def _other_rounding(request):
 def critic(request):
     """A registered critic in fp32, with its default weights where they are on this machine, else random ones.
 
-    A large one without weights is a small build of its class (`small.py`). Shared by the tests of a
-    module: a test that changes it takes a copy.
+    A large one without weights, or that needs none, is a small build of its class (`small.py`). Shared by the tests of
+    a module: a test that changes it takes a copy.
     """
     from small import SMALL, build_small
 
@@ -120,9 +120,11 @@ def critic(request):
     from perceptloss.weights.search import get_file, locate
 
     name = request.param
-    if all(locate(get_file(file)) for file in get_card(name).weights):
-        return create_critic(name)
-    return build_small(name) if name in SMALL else create_critic(name, weights=None)
+    weights = get_card(name).weights
+    is_here = all(locate(get_file(file)) for file in weights)
+    if name in SMALL and not (weights and is_here):
+        return build_small(name)
+    return create_critic(name) if is_here else create_critic(name, weights=None)
 
 
 @pytest.fixture(scope="module")

@@ -188,7 +188,7 @@ def _fdl() -> Critic:
 def _ms_swd() -> Critic:
     from perceptloss.critics.ms_swd import MSSWD
 
-    return MSSWD(get_card("ms-swd"), num_proj=8)
+    return MSSWD(get_card("ms-swd"), num_proj=32)
 
 
 def _contextual() -> Critic:

@@ -31,6 +31,7 @@ from torch import Tensor
 from perceptloss.errors import ConfigError, near
 from perceptloss.integrations.log import forward_log
 from perceptloss.integrations.probe import probe
+from perceptloss.loss.clips import frames
 from perceptloss.loss.critic_loss import CriticLoss
 from perceptloss.loss.hidden import Hidden
 from perceptloss.loss.parsing import parse_loss
@@ -192,11 +193,6 @@ def _unattended(terms: Any, options: Mapping[str, Any]) -> list[str]:
     if options.get("budget") is not None:
         problems.append(f"budget: this host never tells what is spent: give smaller weights or shares, {_INSTEAD}")
     return problems
-
-
-def frames(images: Tensor) -> Tensor:
-    """Clips (N, T, C, H, W) as images (N T, C, H, W); what is none as it is."""
-    return images.flatten(0, 1) if isinstance(images, Tensor) and images.ndim == 5 else images
 
 
 def identifier(critic: str) -> str:

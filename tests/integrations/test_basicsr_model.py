@@ -7,6 +7,7 @@ import logging
 import bsr  # noqa: F401  skips where BasicSR is missing
 import pytest
 import torch
+import torch.nn.functional as F
 from basicsr.models import build_model
 from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY
 from fakes import Brightness, Records, batch, options, registered
@@ -160,6 +161,28 @@ def test_clips_are_judged_frame_by_frame():
         assert step(model, 1, samples=4)["l_gmsd"] == pytest.approx(0.3 * float(score), rel=1e-6)
     finally:
         del MODEL_REGISTRY._obj_map["ClipModel"]
+
+
+def test_basicsrs_video_model_trains_with_critics_and_flicker():
+    """VideoRecurrentModel with BasicVSR, as its options file has it, with a line of critics."""
+    opt = options("VideoRecurrentModel", critics=[GMSD], critic_opt={"temporal": 2.0})
+    opt["network_g"] = {"type": "BasicVSR", "num_feat": 4, "num_block": 1, "spynet_path": None}
+    opt["scale"] = 4
+    opt["train"] |= {"fix_flow": 1, "flow_lr_mul": 0.125, "pixel_opt": {"type": "CharbonnierLoss", "loss_weight": 1.0}}
+    model = build_model(opt)
+    lq = torch.rand(1, 3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    gt = F.interpolate(lq[0], scale_factor=4, mode="bicubic").clamp(0, 1)[None]
+    with torch.no_grad():
+        output = model.net_g(lq)
+    before = [p.detach().clone() for p in model.net_g.parameters()]
+    model.feed_data({"lq": lq, "gt": gt})
+    model.optimize_parameters(2)
+    row = model.get_current_log()
+    assert list(row) == ["l_pix", "l_gmsd", "l_temporal"]
+    score = create_critic("gmsd").score(output.flatten(0, 1), gt.flatten(0, 1)).mean()
+    assert row["l_gmsd"] == pytest.approx(0.3 * float(score), rel=1e-5)
+    assert row["l_temporal"] == pytest.approx(2 * float((output - gt).diff(dim=1).abs().mean()), rel=1e-5)
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.net_g.parameters(), strict=True))
 
 
 def test_a_model_that_adds_up_several_outputs_logs_the_sums():

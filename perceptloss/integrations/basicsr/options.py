@@ -37,6 +37,7 @@ class Plan:
         relative: What shares are relative to, as a sentence; None where no term has one.
         spending: How the budget is followed; None without one.
         artefacts: Weight of LDL's loss of artefacts beside the pixel loss.
+        temporal: Weight of the flicker of clips.
     """
 
     loss: CriticLoss
@@ -44,6 +45,7 @@ class Plan:
     relative: str | None = None
     spending: Spending | None = None
     artefacts: float = 0.0
+    temporal: float = 0.0
 
 
 def read_plan(opt: Mapping[str, Any]) -> Plan | None:
@@ -73,14 +75,16 @@ def read_plan(opt: Mapping[str, Any]) -> Plan | None:
         if problems:
             raise ConfigError(problems, "the BasicSR config")
         return None
-    known = (*LOSS_OPTIONS, "artefacts", "log")
+    known = (*LOSS_OPTIONS, "artefacts", "temporal", "log")
     problems += [
         f"train.critic_opt: unknown key {key!r}{near(key, known)} Known: {', '.join(known)}"
         for key in options
         if key not in known
     ]
     extras = _extras(options.pop("log", ()), problems)
-    artefacts = _artefacts(options.pop("artefacts", 0.0), train, problems)
+    artefacts, temporal = (_weight(key, options.pop(key, 0.0), problems) for key in ("artefacts", "temporal"))
+    if artefacts and not train.get("ema_decay"):
+        problems.append("train.critic_opt.artefacts compares with the averaged weights: set train.ema_decay, as 0.999")
     problems += _numbers_as_text(critics)
     if "share" in extras and options.get("share_every") == 0:
         problems.append("train.critic_opt: log: [share] never comes with share_every: 0, which measures none")
@@ -98,16 +102,13 @@ def read_plan(opt: Mapping[str, Any]) -> Plan | None:
     if problems or loss is None:
         raise ConfigError(problems, "the BasicSR config")
     has_shares = any(term.spec.share is not None for term in loss.terms)
-    return Plan(loss, extras, relative if has_shares else None, spending, artefacts)
+    return Plan(loss, extras, relative if has_shares else None, spending, artefacts, temporal)
 
 
-def _artefacts(weight: Any, train: Mapping[str, Any], problems: list[str]) -> float:
-    """Weight of the loss of artefacts, which compares with what the averaged weights restore."""
+def _weight(key: str, weight: Any, problems: list[str]) -> float:
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
-        problems.append(f"train.critic_opt.artefacts must be a number of at least 0, got {weight!r}")
+        problems.append(f"train.critic_opt.{key} must be a number of at least 0, got {weight!r}")
         return 0.0
-    if weight and not train.get("ema_decay"):
-        problems.append("train.critic_opt.artefacts compares with the averaged weights: set train.ema_decay, as 0.999")
     return float(weight)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from perceptloss.errors import ConfigError
+from perceptloss.errors import ConfigError, InputError
 from perceptloss.integrations.basicsr.options import Plan
-from perceptloss.integrations.hosts import frames
+from perceptloss.loss.clips import flicker, frames
 from perceptloss.networks.artefacts import artefact_map
 
 __all__ = ["CriticSlot"]
@@ -24,7 +24,7 @@ class _Call:
     total: Tensor
     pixel: Tensor | None
     report: dict[str, dict[str, float | int | None]]
-    artefacts: Tensor | None = None
+    extras: dict[str, Tensor] = field(default_factory=dict)
 
 
 class CriticSlot(nn.Module):
@@ -45,7 +45,7 @@ class CriticSlot(nn.Module):
         self.pixel, self.critics, self.extras = pixel, plan.loss, plan.extras
         self.step = 0
         self.calls: list[_Call] = []
-        self.artefacts = plan.artefacts
+        self.artefacts, self.temporal = plan.artefacts, plan.temporal
         self.steady: Tensor | None = None
         self._last: tuple[Tensor, Tensor] | None = None  # images that joint critics learn from
 
@@ -68,18 +68,25 @@ class CriticSlot(nn.Module):
         if self.critics.learners:
             self._last = x.detach(), y.detach()
         total = critics if pixel is None else pixel + critics
-        artefacts = self._of_artefacts(x, y)
-        if artefacts is not None:
-            total, artefacts = total + artefacts, artefacts.detach()
-        self.calls.append(_Call(total, None if pixel is None else pixel.detach(), self.critics.report, artefacts))
+        extras = self._extras(output, gt)
+        for extra in extras.values():
+            total = total + extra
+        parts = {name: extra.detach() for name, extra in extras.items()}
+        self.calls.append(_Call(total, None if pixel is None else pixel.detach(), self.critics.report, parts))
         return total
 
-    def _of_artefacts(self, x: Tensor, y: Tensor) -> Tensor | None:
-        if not self.artefacts:
-            return None
-        steady = None if self.steady is None else frames(self.steady)
-        weights = artefact_map(x.detach().float(), y.float(), steady)
-        return self.artefacts * (weights * (x.float() - y).abs()).mean()
+    def _extras(self, output: Tensor, gt: Tensor) -> dict[str, Tensor]:
+        """Weighted losses beside pixel loss and critics, under what they are logged as."""
+        found = {}
+        if self.artefacts:
+            x, y = frames(output).float(), frames(gt).float()
+            weights = artefact_map(x.detach(), y, None if self.steady is None else frames(self.steady))
+            found["l_artefacts"] = self.artefacts * (weights * (x - y).abs()).mean()
+        if self.temporal:
+            if output.ndim != 5:
+                raise InputError(f"critic_opt.temporal needs clips (N, T, C, H, W), got {tuple(output.shape)}.")
+            found["l_temporal"] = self.temporal * flicker(output, gt)
+        return found
 
     def learn(self) -> dict[str, float]:
         """Let joint critics learn from the last images of this iteration; their losses as `l_<label>_joint_<part>`."""
@@ -104,8 +111,8 @@ class CriticSlot(nn.Module):
             if self.pixel is not None:
                 clean[key] = torch.stack([call.pixel for call in self.calls if call.pixel is not None]).sum()
             clean.update(self._rows(value))
-            if self.artefacts:
-                clean["l_artefacts"] = torch.stack([c.artefacts for c in self.calls if c.artefacts is not None]).sum()
+            for name in dict.fromkeys(name for call in self.calls for name in call.extras):
+                clean[name] = torch.stack([call.extras[name] for call in self.calls]).sum()
         clash = [term.label for term in self.critics.terms if f"l_{term.label}" in losses]
         if clash:
             raise ConfigError(

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from perceptloss.errors import ConfigError
 from perceptloss.integrations.dropin.meanings import Dialect, DropIn, known_names, meaning_of
-from perceptloss.integrations.hosts import LOSS_OPTIONS, HostLoss, Registry, Weighs, add, frames
+from perceptloss.integrations.hosts import LOSS_OPTIONS, HostLoss, Registry, Weighs, add
+from perceptloss.loss.clips import frames
 from perceptloss.networks.artefacts import artefact_map
 from perceptloss.networks.criteria import Criterion, apart
 
