@@ -18,7 +18,7 @@ from torch import Tensor
 from perceptloss.card import Card, distance_card
 from perceptloss.critic import Critic, Entry, given
 from perceptloss.networks.autoencoder import Autoencoder
-from perceptloss.networks.criteria import CHARBONNIER, Criterion, apart, known_criterion
+from perceptloss.networks.criteria import Criterion, apart, known_criterion, least_of
 from perceptloss.weights.rules import Rule
 
 __all__ = ["AESOP", "ENTRIES"]
@@ -46,7 +46,7 @@ class AESOP(Critic):
 
     def __init__(self, card: Card, *, criterion: Criterion = "l1", width: int = 32, depth: int = 4) -> None:
         self.criterion = known_criterion(criterion, card.name)
-        least = CHARBONNIER**0.5 if criterion == "charbonnier" else 0.0
+        least = least_of(self.criterion)
         super().__init__(replace(card, identity=least, bounds=(least, card.bounds[1])))
         self.network = Autoencoder(width, depth)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from perceptloss.card import Card, distance_card
 from perceptloss.critic import Critic, Entry, given
 from perceptloss.errors import ConfigError
-from perceptloss.networks.criteria import CHARBONNIER, Criterion, apart, known_criterion
+from perceptloss.networks.criteria import CHARBONNIER, Criterion, apart, known_criterion, least_of
 
 __all__ = ["ENTRIES", "Charbonnier"]
 
@@ -25,7 +25,7 @@ class Charbonnier(Critic):
     Args:
         card: What it is.
         eps: Added under the root, in squared units of the images: 1e-12 of BasicSR, 1e-6 of Lai et al.
-        criterion: `charbonnier`, its limits `l1` (no eps) and `l2` (the squared error), or `huber`.
+        criterion: `charbonnier`, its limits `l1` (no eps) and `l2` (the squared error), `huber` or `clipped`.
 
     Raises:
         ConfigError: if an option is none of these.
@@ -40,7 +40,7 @@ class Charbonnier(Critic):
         if not (isinstance(eps, (int, float)) and eps > 0):
             raise ConfigError([f"options.eps must be a number above 0, got {eps!r}"], card.name)
         self.eps, self.criterion = eps, known_criterion(criterion, card.name)
-        least = eps**0.5 if criterion == "charbonnier" else 0.0
+        least = least_of(self.criterion, eps)
         super().__init__(replace(card, bounds=(least, card.bounds[1]), identity=least))
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from perceptloss.card import Card, distance_card
 from perceptloss.critic import Critic, Entry, given
 from perceptloss.errors import ConfigError
-from perceptloss.networks.criteria import CHARBONNIER, Criterion, apart, known_criterion
+from perceptloss.networks.criteria import Criterion, apart, known_criterion, least_of
 from perceptloss.networks.functional import mix_channels
 from perceptloss.networks.sobel import sobel
 
@@ -48,7 +48,7 @@ class GradientVariance(Critic):
             problem = f"options.patch_size must be a whole number of at least 2, got {patch_size!r}"
             raise ConfigError([problem], card.name)
         self.patch_size, self.criterion = patch_size, known_criterion(criterion, card.name)
-        least = 2 * CHARBONNIER**0.5 if criterion == "charbonnier" else 0.0
+        least = 2 * least_of(self.criterion)
         super().__init__(replace(card, min_size=patch_size, identity=least, bounds=(least, card.bounds[1])))
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:

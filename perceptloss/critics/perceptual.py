@@ -18,7 +18,7 @@ from torch import Tensor
 from perceptloss.card import Card, distance_card
 from perceptloss.critic import Entry
 from perceptloss.errors import ConfigError
-from perceptloss.networks.criteria import CHARBONNIER, Criterion, apart, known_criterion
+from perceptloss.networks.criteria import Criterion, apart, known_criterion, least_of
 from perceptloss.networks.trunks import IMAGENET, Features, TrunkCritic, vgg19
 from perceptloss.weights.rules import TORCHVISION_TRUNK
 
@@ -35,7 +35,7 @@ class Perceptual(TrunkCritic):
     Args:
         card: What it is.
         layers: Taps of VGG19 and their weights; `conv3_4` is before its ReLU, `relu3_4` behind it.
-        criterion: Of the distance: `l1`, `l2` or `charbonnier`.
+        criterion: Of the distance: `l1`, `l2`, `huber`, `charbonnier` or `clipped`.
         border: What the first convolution sees around the image: `zeros`, or its outermost pixels (`replicate`).
         normalise: Whether images are brought to ImageNet's mean and deviation first.
         widths: Channels of the five stages of VGG19.
@@ -69,7 +69,7 @@ class Perceptual(TrunkCritic):
         if problems or not layers:
             raise ConfigError(problems or ["options.layers must name one tap or more"], card.name)
         self.criterion = known_criterion(criterion, card.name)
-        least = sum(layers.values()) * CHARBONNIER**0.5 if criterion == "charbonnier" else 0.0
+        least = sum(layers.values()) * least_of(self.criterion)
         super().__init__(replace(card, identity=least, bounds=(least, card.bounds[1])))
         self.trunk, self.taps, self.layers = trunk, tuple(layers), dict(layers)
 

@@ -19,7 +19,7 @@ from perceptloss.card import Card, distance_card
 from perceptloss.critic import Critic, Entry, given
 from perceptloss.errors import ConfigError
 from perceptloss.networks.colour import cie_curve, light
-from perceptloss.networks.criteria import CHARBONNIER, Criterion, apart, known_criterion
+from perceptloss.networks.criteria import Criterion, apart, known_criterion, least_of
 from perceptloss.networks.functional import gaussian, mix_channels, slide
 
 __all__ = ["ENTRIES", "PixelView"]
@@ -66,7 +66,7 @@ class PixelView(Critic):
         card: What it is.
         view: `luma` (CIE L* in [0, 1]), `chroma` (Cb and Cr, averaged), `box-shrunk` or `bicubic-shrunk`.
         scale: By which the view is smaller; `luma` keeps the size.
-        criterion: Of the distance: `l1`, `l2` or `charbonnier`.
+        criterion: Of the distance: `l1`, `l2`, `huber`, `charbonnier` or `clipped`.
 
     Raises:
         ConfigError: if an option is none of these.
@@ -81,7 +81,7 @@ class PixelView(Critic):
         if not isinstance(scale, int) or scale < 1:
             raise ConfigError([f"options.scale must be a whole number of at least 1, got {scale!r}"], card.name)
         self.criterion, self.view, self.scale = known_criterion(criterion, card.name), view, scale
-        least = CHARBONNIER**0.5 if criterion == "charbonnier" else 0.0
+        least = least_of(self.criterion)
         side = {"luma": 1, "bicubic-shrunk": 3 * scale}.get(view, scale)
         super().__init__(replace(card, min_size=side, identity=least, bounds=(least, card.bounds[1])))
 

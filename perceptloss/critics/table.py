@@ -22,6 +22,7 @@ TABLE: Final = {
     "censeoqoe-nr": "censeoqoe",
     "charbonnier": "charbonnier",
     "chroma": "pixel_views",
+    "consistency": "consistency",
     "contextual": "contextual",
     "convnext": "deep_features",
     "cosim": "cosim",

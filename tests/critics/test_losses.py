@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from images import pair, photographs
 
 from perceptloss import create_critic
+from perceptloss.critics.consistency import chroma
 from perceptloss.critics.ffl import FocalFrequency
 from perceptloss.critics.hsluv import hsluv
 from perceptloss.critics.ms_swd import pyramid
@@ -43,6 +44,13 @@ class TestCharbonnier:
         round_bottom = create_critic("charbonnier", options={"eps": 1e-4})
         assert round_bottom(y, y).tolist() == pytest.approx([0.01, 0.01])
         assert round_bottom.card.identity == pytest.approx(0.01)
+
+    def test_clipped_differences_lie_between_two_levels(self):
+        y = torch.full((3, 3, 8, 8), 0.0)
+        x = y + torch.tensor([0.001, 0.5, 0.999]).view(3, 1, 1, 1)
+        critic = create_critic("charbonnier", options={"criterion": "clipped"})
+        assert critic(x, y).tolist() == pytest.approx([0.003921, 0.5, 0.996078])
+        assert critic.card.identity == 0.003921
 
     def test_refuses_other_options(self):
         for options in ({"eps": 0}, {"criterion": "smooth"}):
@@ -181,6 +189,28 @@ class TestColour:
         np.testing.assert_allclose((360 * hue.numpy()) % 360, theirs[:, 0], atol=1e-6)
         np.testing.assert_allclose(100 * saturation.numpy(), theirs[:, 1], atol=1e-6)
         np.testing.assert_allclose(100 * lightness.numpy(), theirs[:, 2], atol=1e-6)
+
+    def test_chroma_of_primaries_is_that_of_oklab(self):
+        """Known values of red, green and blue."""
+        primaries = torch.eye(3, dtype=torch.float64).view(3, 3, 1, 1)
+        known = [[0.22486, 0.12585], [-0.23389, 0.17950], [-0.03246, -0.31153]]
+        found = chroma(primaries).flatten(1)
+        torch.testing.assert_close(found, torch.tensor(known, dtype=torch.float64), atol=2e-5, rtol=0)
+
+    def test_consistency_of_greys_is_their_lightness(self):
+        """Greys of 0.5 and 0.25 have an L* of 53.389 and 26.983."""
+        x, y = (torch.full((1, 3, 24, 24), grey, dtype=torch.float64) for grey in (0.25, 0.5))
+        score = create_critic("consistency", options={"cosim": False}).double()(x, y)
+        assert score.item() == pytest.approx(0.53389 - 0.26983, abs=3e-5)
+        brighter = create_critic("consistency", options={"cosim": False, "brightness": 1.1}).double()
+        assert brighter(x, y).item() == pytest.approx(1.1 * 0.53389 - 0.26983, abs=3e-5)
+
+    def test_angles_count_where_they_are_small(self):
+        y = photographs(64)
+        with_angles, without = (create_critic("consistency", options={"cosim": c}) for c in (True, False))
+        near, far = 0.99 * y + 0.002, 1 - y
+        assert (with_angles(near, y) > without(near, y)).all()
+        assert torch.equal(with_angles(far, y), without(far, y))
 
     def test_each_weight_sees_its_own(self):
         red = torch.tensor([0.8, 0.2, 0.2]).view(1, 3, 1, 1).expand(1, 3, 16, 16).contiguous()

@@ -11,7 +11,9 @@ Then a list of losses such as `type: hsluvloss, criterion: charbonnier, loss_wei
 that cannot mean the same here are refused with a sentence. What each name means is in `docs/neosr-trainner.md`.
 """
 
+from perceptloss.integrations.dropin.absent import Dialect
+from perceptloss.integrations.dropin.drop_in import DropIn
 from perceptloss.integrations.dropin.losses import DropInLoss, drop_in_loss, register_drop_ins
-from perceptloss.integrations.dropin.meanings import Dialect, DropIn, known_names, meaning_of
+from perceptloss.integrations.dropin.meanings import known_names, meaning_of
 
 __all__ = ["Dialect", "DropIn", "DropInLoss", "drop_in_loss", "known_names", "meaning_of", "register_drop_ins"]

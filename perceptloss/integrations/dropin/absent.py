@@ -23,8 +23,6 @@ ABSENT: Final[dict[Dialect, dict[str, str]]] = {
         "topiqloss": "its weights may not be used commercially; near it are the critics dists and lpips-vgg",
     },
     "neosr": {
-        "chc_loss": "it clips, so that pixels that are nearly right send no gradient; near it is L1Loss",
-        "consistency_loss": "near it are the critics hsluv, lab-chroma and luma",
         "gan_loss": _HOSTS,
         "gw_loss": "near it is the critic gradient-variance",
         "kl_loss": "near it is the critic ms-swd",

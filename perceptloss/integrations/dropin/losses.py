@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from perceptloss.errors import ConfigError
-from perceptloss.integrations.dropin.meanings import Dialect, DropIn, known_names, meaning_of
+from perceptloss.integrations.dropin.absent import Dialect
+from perceptloss.integrations.dropin.drop_in import DropIn
+from perceptloss.integrations.dropin.meanings import known_names, meaning_of
 from perceptloss.integrations.hosts import LOSS_OPTIONS, HostLoss, Registry, Weighs, add
 from perceptloss.loss.clips import frames
 from perceptloss.networks.artefacts import artefact_map
