@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from benchmarks import reference, trunks
+from benchmarks import latents, reference, trunks
 from benchmarks.cases import CASES, size_text
 from benchmarks.costs import Row, measure, render
 from benchmarks.critics import CriticRow
@@ -141,6 +141,14 @@ def _critics(options: argparse.Namespace) -> dict[str, Any]:
     return {"critics": [asdict(row) for row in rows]}
 
 
+def _latents(options: argparse.Namespace) -> dict[str, Any]:
+    rows: list[latents.LatentRow] = []
+    for size in options.size or [(1, 128, 128) if options.quick else (1, 512, 512)]:
+        print(f"latents of {size_text(size)}", flush=True)
+        shown(latents.render(kept(latents.measure(size, options.device), rows)))
+    return {"latents": [asdict(row) for row in rows]}
+
+
 def _precision(options: argparse.Namespace) -> dict[str, Any]:
     sizes = options.size or (_QUICK if options.quick else [(4, 96, 96)])
     found = {}
@@ -184,8 +192,8 @@ def _quality(options: argparse.Namespace) -> dict[str, Any]:
 
 
 _DO = {
-    "costs": _costs, "critics": _critics, "libraries": _libraries, "precision": _precision, "reference": _reference,
-    "quality": _quality, "trunks": _trunks,
+    "costs": _costs, "critics": _critics, "latents": _latents, "libraries": _libraries, "precision": _precision,
+    "quality": _quality, "reference": _reference, "trunks": _trunks,
 }  # fmt: skip
 
 

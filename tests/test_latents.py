@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import latents
 from perceptloss import CriticLoss
 from perceptloss.errors import ConfigError, InputError
 from perceptloss.loss.latents import LatentLoss
@@ -101,3 +102,12 @@ def test_what_does_not_fit_is_refused(scene):
         LatentLoss(TERMS, decode, scale=4, crop=13)(z, y)
     with pytest.raises(ConfigError, match="2 problems"):
         LatentLoss(TERMS, None, scale=0)
+
+
+def test_the_benchmark_counts_what_is_held():
+    rows = {row.label: row for row in latents.measure((1, 128, 128), torch.device("cpu"))}
+    kept, whole, half, quarter = (rows[label] for label in latents.WAYS)
+    assert whole.memory.held < kept.memory.held / 20
+    assert quarter.memory.peak < half.memory.peak <= whole.memory.peak
+    assert kept.operations < whole.operations, "the decoder runs once more"
+    assert len(list(latents.render(rows.values()))) == 2 + len(latents.WAYS)
