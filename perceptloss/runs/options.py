@@ -87,6 +87,7 @@ class Loss:
     shift: int = option(
         0, "lines and columns that no critic sees, a random number of them at the top and at the left", at_least=0
     )
+    tile: int | None = option(None, "longest side that critics are given at once, for patches of 4K; see CriticLoss")
     budget: dict[str, Any] = option(  # noqa: RUF009
         {}, "what critics may cost against the start, on strips that are not trained on: {psnr: -0.5}"
     )

@@ -46,6 +46,7 @@ def build_critics(loss: Loss, device: torch.device, *, side: int, share_every: i
         share_every=share_every,
         pixel_weight=loss.pixel_weight or 1.0,
         shift=loss.shift,
+        tile=loss.tile,
         budget=Budget(loss.budget, loss.budget_most, loss.budget_room) if loss.budget else None,
         seed=seed,
     ).to(device)
