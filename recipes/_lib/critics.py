@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from _lib.data import strip_of
-from _lib.networks import restore
 from perceptloss import Critic, CriticLoss, create_critic
 from perceptloss.integrations.probe import probe
 from perceptloss.loss.budget import Budget, walk_back
 from perceptloss.output.files import replacing
 from perceptloss.runs import loop
-from perceptloss.runs.images import Pair
-from perceptloss.runs.options import Loss, Model
+from perceptloss.runs.inventory import Item
+from perceptloss.runs.options import Loss
 
 __all__ = ["Spender", "Strips", "build_critics", "deliver_critics", "settle_budget", "watch_budget"]
 
@@ -69,12 +66,17 @@ class Strips:
     restored: Callable[[nn.Module, Tensor], Tensor]
 
     @classmethod
-    def cut(cls, images: Sequence[Pair], budget: Mapping[str, Any], model: Model, patch: int) -> Strips:
+    def cut(
+        cls,
+        images: Sequence[Item],
+        budget: Mapping[str, Any],
+        strip: Callable[[Any], tuple[Tensor, Tensor]],
+        restored: Callable[[nn.Module, Tensor], Tensor],
+    ) -> Strips:
         """Of as many images as are enough, evenly chosen; none without a budget."""
         chosen = images[:: max(1, len(images) // _STRIPS)][:_STRIPS] if budget else []
-        restored = partial(restore, scale=model.scale, multiple=model.multiple_of)
         critics = {name: create_critic(name) for name in budget}
-        return cls([strip_of(pair, model.scale, patch) for pair in chosen], critics, restored)
+        return cls([strip(item) for item in chosen], critics, restored)
 
     @torch.no_grad()
     def scores(self, network: nn.Module, device: torch.device) -> dict[str, float]:

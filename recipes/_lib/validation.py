@@ -14,7 +14,6 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from _lib.data import whole_pair
 from _lib.report import picture
 from perceptloss import Card, Critic, create_critic
 from perceptloss.compare import Pairing, Results, Settings, merge, score_pairs
@@ -32,16 +31,22 @@ from perceptloss.honesty.reactions import Reaction
 from perceptloss.honesty.watch import Watch
 from perceptloss.inputs import all_finite
 from perceptloss.output.files import write_atomically
-from perceptloss.runs.images import Pair
+from perceptloss.runs.inventory import Item
 from perceptloss.runs.meters import run_facts
 from perceptloss.runs.options import Val
 
-__all__ = ["FIDELITY", "Jury"]
+__all__ = ["FIDELITY", "Enlarge", "Jury", "Whole", "published"]
 
 FIDELITY = "psnr-y"  # beside the judges in every table
 _REFERENCES = "ground-truth"  # folder beside those of the systems
 
-Enlarge = Callable[[Tensor], Tensor]
+Enlarge = Callable[[Tensor], Tensor]  # low quality, (C, h, w), to what a system makes of it
+Whole = Callable[[Any], tuple[Tensor, Tensor]]  # an image to validate on as low quality and ground truth
+
+
+def published(name: str) -> Critic:
+    """A critic as its authors published it."""
+    return create_critic(name).as_published()
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Jury:
 
     Attributes:
         accelerator: Of the run; every method is called on all of its processes.
-        critics: PSNR of the luma, judges, and the critics trained on, each once.
+        critics: What stands for fidelity, judges, and the critics trained on, each once.
         trained: Names of the last.
         settings: Border and device.
         absent: Guests whose weights are not here.
@@ -63,16 +68,24 @@ class Jury:
     absent: tuple[str, ...] = ()
 
     @classmethod
-    def summon(cls, accelerator: Accelerator, val: Val, trained: Sequence[Critic], border: int) -> Jury:
+    def summon(
+        cls,
+        accelerator: Accelerator,
+        val: Val,
+        trained: Sequence[Critic],
+        border: int,
+        judge: Callable[[str], Critic] = published,
+        fidelity: Critic | str = FIDELITY,
+    ) -> Jury:
         """The jury of a run; builds the judges, and of the guests those that have weights here.
 
         Raises:
             ConfigError: if the guest that decides which weights are best has none.
         """
-        watching, absent = [create_critic(name).as_published() for name in val.judges], []
+        watching, absent = [judge(name) for name in val.judges], []
         for name in val.guests:
             try:
-                watching.append(create_critic(name).as_published())
+                watching.append(judge(name))
             except MissingWeights:
                 absent.append(name)
         if val.best in absent:
@@ -82,7 +95,7 @@ class Jury:
         critics = {critic.card.name: critic for critic in (*watching, *trained)}
         settings = Settings(crop_border=border, device=str(accelerator.device))
         only_trained = frozenset(critics) - {critic.card.name for critic in watching}
-        return cls(accelerator, (FIDELITY, *critics.values()), only_trained, settings, tuple(absent))
+        return cls(accelerator, (fidelity, *critics.values()), only_trained, settings, tuple(absent))
 
     @property
     def cards(self) -> dict[str, Card]:
@@ -95,31 +108,31 @@ class Jury:
         return max(card.min_size for card in self.cards.values()) + 2 * self.settings.crop_border
 
     @torch.no_grad()
-    def _restored(self, enlarge: Enlarge, pairs: Sequence[Pair], scale: int) -> Iterator[tuple[str, Tensor, Tensor]]:
+    def _restored(self, enlarge: Enlarge, items: Sequence[Item], whole: Whole) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Of this process's share of the images: name, restored image, ground truth."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        for start in range(0, len(pairs), world):
-            is_spare = start + rank >= len(pairs)
-            pair = pairs[-1 if is_spare else start + rank]
-            lq, gt = (image.to(self.accelerator.device) for image in whole_pair(pair, scale))
+        for start in range(0, len(items), world):
+            is_spare = start + rank >= len(items)
+            item = items[-1 if is_spare else start + rank]
+            lq, gt = (image.to(self.accelerator.device) for image in whole(item))
             restored = enlarge(lq)  # also on a spare turn: a sharded network runs on all processes or on none
             if not is_spare:
-                yield pair.name, stored(restored), stored(gt)
+                yield item.name, stored(restored), stored(gt)
 
     def means(
         self,
         enlarge: Enlarge,
-        pairs: Sequence[Pair],
-        scale: int,
+        items: Sequence[Item],
+        whole: Whole,
         watch: Watch | None = None,
         kept: tuple[Path, int] | None = None,
     ) -> tuple[dict[str, float | None], list[Sight]]:
         """Mean scores of one network, by critic, without files; None where a critic has no finite one.
 
         Args:
-            enlarge: (3, h, w) to (3, h * scale, w * scale).
-            pairs: Validation images.
-            scale: Factor of `enlarge`.
+            enlarge: What the network makes of a low-quality image.
+            items: Validation images.
+            whole: Such an image as low quality and ground truth.
             watch: Looks at every image, too.
             kept: Folder of a run and step: all scores go to scores/STEP.json there, for `perceptloss report`.
 
@@ -127,8 +140,8 @@ class Jury:
             The means, and what the watch saw, in the order of the images' names; the same on all processes.
         """
         sights: list[tuple[str, Sight]] = []
-        share, mine = _seen(self._restored(enlarge, pairs, scale), watch, sights), None
-        if self.accelerator.process_index < len(pairs):
+        share, mine = _seen(self._restored(enlarge, items, whole), watch, sights), None
+        if self.accelerator.process_index < len(items):
             mine = score_pairs(share, self.critics, settings=self.settings)
         for _ in share:  # a spare turn, where there was nothing to score
             pass
@@ -157,7 +170,7 @@ class Jury:
     @property
     def remarks(self) -> list[str]:
         """What a reader of the table should know of the judges."""
-        judges = [card for name, card in self.cards.items() if name not in self.trained and name != FIDELITY]
+        judges = [card for name, card in list(self.cards.items())[1:] if name not in self.trained]  # but for fidelity
         remarks = judge_remarks([self.cards[name] for name in sorted(self.trained)], judges)
         if self.absent:
             names = " ".join(self.absent)
@@ -177,8 +190,8 @@ class Jury:
         self,
         folder: Path,
         systems: Mapping[str, Enlarge],
-        pairs: Sequence[Pair],
-        scale: int,
+        items: Sequence[Item],
+        whole: Whole,
         baseline: str,
         facts: Mapping[str, Any],
         remarks: Sequence[str] = (),
@@ -192,8 +205,8 @@ class Jury:
         Args:
             folder: Of the run.
             systems: Name to function.
-            pairs: Validation images.
-            scale: Factor of the systems.
+            items: Validation images.
+            whole: Such an image as low quality and ground truth.
             baseline: Name of the system that others are compared with.
             facts: Of the run, kept under the provenance.
             remarks: Text below the table.
@@ -205,7 +218,7 @@ class Jury:
         lost = []
         for name, enlarge in systems.items():
             is_finite = True
-            for key, restored, gt in self._restored(enlarge, pairs, scale):
+            for key, restored, gt in self._restored(enlarge, items, whole):
                 write_png(gt, images / _REFERENCES / f"{key}.png")
                 if is_finite := is_finite and all_finite(restored):
                     write_png(restored, images / name / f"{key}.png")
