@@ -78,6 +78,7 @@ _TABLE: Final = {
     "ms-gmsd": "gmsd",
     "ms-gmsdc": "gmsd",
     "ms-ssim": "ssim",
+    "multi-score-siqa": "multi_score_siqa",
     "niqe": "niqe",
     "nlpd": "nlpd",
     "patch": "patch",

@@ -1,4 +1,4 @@
-"""Restorers of stereo pairs: their outputs, what passes between their views, and their losses."""
+"""Stereo pairs: restorers with what passes between their views and their losses, and a critic of several scores."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perceptloss.critics.multi_score_siqa import HEADS
 from perceptloss.networks.restorers.ipassr import IPASSR, ipassr_losses
 from perceptloss.networks.restorers.nafssr import NAFSSR
 
@@ -128,7 +129,62 @@ def _loss_of_view(run: Run, row: Row, name: str, side: str) -> Tensor:
     return _loss(run, Row(row.quantity, named, row.kind, row.facts), name)
 
 
+# ---- Multi-score-SIQA
+
+
+def _heads(run: Run, row: Row) -> Tensor:
+    """Scores of every patch, (patches, 4)."""
+    return F.relu(run.critic.linear_heads(_pair(run, row)))[0]
+
+
+def _of_head(run: Run, row: Row, head: str, what: str, change: str | None = None) -> Tensor:
+    run.critic.all_cells = change == "_all_cells"
+    try:
+        scores = _heads(run, row)[:, HEADS.index(head)]
+    finally:
+        run.critic.all_cells = False
+    return scores if what == "per_patch" else scores.mean()
+
+
+def _sum_of_head(run: Run, row: Row, head: str, side: str) -> Tensor:
+    """What gradients are of: the sum of an image's patch scores."""
+    return _of_head(run, row, head, "per_patch").sum()
+
+
+def _opinion_loss(run: Run, row: Row, head: str) -> Tensor:
+    notes = run.case.notes
+    labels = {}
+    for names, value in re.findall(r"((?:global|left|right|stereo)(?:=(?:global|left|right|stereo))*)=([\d.]+)", notes):
+        labels |= dict.fromkeys(names.split("="), float(value))
+    apart = {name: (_of_head(run, row, name, "per_patch") - labels[name]).abs().mean() for name in HEADS}
+    return apart[head] if head in apart else sum(apart.values()) + apart["global"]
+
+
+def _part(run: Run, row: Row, kind: str, number: str, letter: str) -> Tensor:
+    """A layer of one stream."""
+    stream = getattr(run.critic, {"L": "left", "R": "right", "S": "stereo"}[letter])
+    index = int(number) - 1
+    layers = {"conv": stream.convs, "bn": stream.norms, "fc": (stream.inner, stream.vector, stream.outer)}
+    found: list[Tensor] = []
+    handle = layers[kind][index].register_forward_hook(lambda module, given, out: found.append(out.clone()))
+    try:
+        run.critic.linear_heads(_pair(run, row))
+    finally:
+        handle.remove()
+    return found[0]
+
+
 SYSTEMS = {
+    "multi_score_siqa": System(
+        "multi-score-siqa",
+        {
+            r"(global|left|right|stereo)_(per_patch|mean)(_views_swapped|_all_cells)?": _of_head,
+            r"(global|stereo|left|right)_(left|right)": _sum_of_head,
+            r"loss_(global|left|right|stereo|total)": _opinion_loss,
+            r"(conv|bn|fc)(\d)_?([LRS])": _part,
+        },
+        channels=3,
+    ),
     "nafssr": System(
         _nafssr,
         {
