@@ -96,6 +96,7 @@ _TABLE: Final = {
     "ssim-full": "ssim",
     "st-lpips-alex": "st_lpips",
     "st-lpips-vgg": "st_lpips",
+    "stereo-srqa": "stereo_srqa",
     "tres": "tres",
     "tres-resnet18": "tres",
     "tres-resnet34": "tres",

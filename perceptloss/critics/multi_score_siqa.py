@@ -101,7 +101,11 @@ class MultiScoreSIQA(Critic):
         self.all_cells = all_cells
         self.left, self.right, self.stereo = (Stream(channels, widths, hidden) for channels in (3, 3, 6))
         self.together = nn.Sequential(
-            nn.ReLU(), nn.Linear(3 * hidden[1], joined), nn.Linear(joined, hidden[1]), nn.ReLU(), nn.Linear(hidden[1], 1)
+            nn.ReLU(),
+            nn.Linear(3 * hidden[1], joined),
+            nn.Linear(joined, hidden[1]),
+            nn.ReLU(),
+            nn.Linear(hidden[1], 1),
         )
         draw(self)
         for last in (self.left.outer, self.right.outer, self.stereo.outer, self.together[-1]):
