@@ -96,6 +96,7 @@ _TABLE: Final = {
     "ssim-full": "ssim",
     "st-lpips-alex": "st_lpips",
     "st-lpips-vgg": "st_lpips",
+    "stereo-consistency": "stereo_consistency",
     "stereo-srqa": "stereo_srqa",
     "tres": "tres",
     "tres-resnet18": "tres",

@@ -49,9 +49,15 @@ class Scene:
     disparity: Path | None = None
 
     @property
-    def files(self) -> tuple[Path, ...]:
+    def views(self) -> tuple[Path, ...]:
         """Its pictures."""
         return (self.left,) if self.right is None else (self.left, self.right)
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Every file, by what it is called in messages."""
+        found = {"": self.left, " (right)": self.right, " (disparity)": self.disparity}
+        return {f"{self.name}{what}": path for what, path in found.items() if path is not None}
 
 
 def mirrored(pair: Tensor) -> Tensor:
@@ -99,7 +105,7 @@ class PairPatches(Dataset[tuple[Tensor, Tensor]]):
         epoch, index = place
         rng = np.random.default_rng([self.seed, epoch, index])
         scene, s = self.pairs[index], self.scale
-        views = [self._read(file) for file in scene.files]
+        views = [self._read(file) for file in scene.views]
         depth = self.disparity * rng.uniform(0.25, 1) if scene.right is None else 0.0
         made, room = int(rng.integers(_NAMES)), ceil(depth)
         rows, columns = (n // s for n in self.size)
@@ -145,7 +151,7 @@ def _spared(height: int, rows: int) -> int:
 
 @lru_cache(maxsize=16)
 def _views(scene: Scene, disparity: float) -> Tensor:
-    views = torch.cat([as_tensor(read(file, POLICY)) for file in scene.files])
+    views = torch.cat([as_tensor(read(file, POLICY)) for file in scene.views])
     return views if scene.right is not None else stereo_pair(views[None], 0, disparity)[0][0]
 
 

@@ -11,6 +11,7 @@ from small import build_small
 
 from perceptloss import Critic, CriticLoss, create_critic
 from perceptloss.critics.multi_score_siqa import HEADS
+from perceptloss.critics.stereo_consistency import correspondence
 from perceptloss.critics.stereo_srqa import agreement, match
 from perceptloss.networks.parallax import shares, valid
 
@@ -120,6 +121,50 @@ def test_it_learns_beside_a_restorer():
         for step in range(12):
             loss_fn.learn(x, y, step=step)
         assert float((judge(y) - judge(x)).mean()) > before
+
+
+# ---- stereo-consistency
+
+
+def scene(shift: int = 6) -> torch.Tensor:
+    """A pair of one surface, every window of which is unlike the others."""
+    wide = torch.rand(1, 3, 40, 64 + shift, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    return torch.cat([wide[..., :-shift], wide[..., shift:]], 1)
+
+
+def test_errors_that_have_the_depth_of_the_scene_cost_nothing_and_others_do():
+    judge, y = create_critic("stereo-consistency").double(), scene()
+    noise = 0.05 * torch.randn(1, 3, 40, 70, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    with_depth = y + torch.cat([noise[..., :-6], noise[..., 6:]], 1)
+    without = y + torch.cat([noise[..., :-6], noise[..., :-6]], 1)
+    judge.overshoot = "pass"
+    assert float(judge(y, y)) == 0
+    assert float(judge(with_depth, y)) < 0.1 * float(judge(without, y))
+    assert float(judge(without, y)) == pytest.approx(0.05 * 2 / math.pi**0.5, rel=0.1), "mean |a - b| of two normals"
+
+
+def test_a_place_comes_back_to_itself_only_where_both_views_show_it():
+    y = scene()
+    to_left, _, at_left, at_right = correspondence(*y.chunk(2, 1))
+    assert at_left[..., 9:].mean() > 0.95 and at_left[..., :3].mean() < 0.5
+    assert at_right[..., :-9].mean() > 0.95 and at_right[..., -3:].mean() < 0.5
+    found = to_left[..., 9:, :].argmax(-1)
+    assert torch.equal(found, torch.arange(3, 58).expand_as(found))
+
+
+def test_strips_of_rows_are_one_image():
+    """The rows that are matched at once make no difference."""
+    from perceptloss.critics import stereo_consistency
+
+    judge, y = create_critic("stereo-consistency").double(), scene()
+    x = (y + 0.1).clamp(0, 1)
+    whole = judge(x, y)
+    was = stereo_consistency._ROWS
+    try:
+        stereo_consistency._ROWS = 7
+        torch.testing.assert_close(judge(x, y), whole)
+    finally:
+        stereo_consistency._ROWS = was
 
 
 # ---- multi-score-siqa
