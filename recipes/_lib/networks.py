@@ -28,8 +28,8 @@ __all__ = ["NETWORK", "STEREO_NETWORK", "bicubic", "build_network", "export", "l
 NETWORK: Final = {"num_feat": 48, "num_conv": 12, "upscale": 4}
 """Arguments of Compact that the shipped start was made for."""
 STEREO_NETWORK: Final = {**NETWORK, "num_looks": 3}
-"""Arguments of StereoCompact that its shipped start was made for."""
-_STARTS: Final = {"sr-start": ("Compact", NETWORK), "stereo-start": ("StereoCompact", STEREO_NETWORK)}
+"""Arguments of StereoCompact, which starts as that network on each view."""
+_START: Final = (("Compact", NETWORK), ("StereoCompact", STEREO_NETWORK))  # what sr-start fits
 
 _OURS: Final[dict[str, type[nn.Module]]] = {
     kind.__name__: kind for kind in (Compact, RFDN, NAFSSR, IPASSR, StereoCompact)
@@ -92,7 +92,7 @@ def start_of(model: Model) -> str | None:
     """What a network starts from: with `auto` the shipped start if it was made for this network, else nothing."""
     if model.weights != "auto":
         return model.weights
-    return next((name for name, made_for in _STARTS.items() if (model.arch, model.options) == made_for), None)
+    return "sr-start" if (model.arch, model.options) in _START else None
 
 
 def _file_of(weights: str) -> Path:
@@ -102,7 +102,7 @@ def _file_of(weights: str) -> Path:
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Load a whole state: safetensors, or BasicSR's layout with `params_ema` or `params`.
+    """Load a whole state: safetensors, or BasicSR's layout with `params_ema` or `params`; into StereoCompact a Compact's.
 
     Raises:
         WeightsError: if the file cannot be read or does not fit.
@@ -111,6 +111,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
         is_safe = path.suffix == ".safetensors"
         state: Any = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("params_ema") or state.get("params") or state
+        if isinstance(network, StereoCompact) and not any(name.startswith("looks.") for name in state):
+            state = {**network.state_dict(), **state}  # of a Compact: its looks begin with nothing
         network.load_state_dict(state)
     except (OSError, RuntimeError, ValueError, AttributeError) as error:
         raise WeightsError(f"{path} does not hold the weights of this network: {error}") from error
