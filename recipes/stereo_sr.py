@@ -58,10 +58,10 @@ JOINT = {"weights": None, "start": 60, "ramp": 60, "joint": LEARNING}
 PATCH = {**JOINT, "options": {"width": 16}}
 VIEWS = {"lpips-squeeze": {"share": 0.5}, "grid": {"share": 0.1}, "patch": {"share": 0.15, **PATCH}}
 CRITICS = {
-    "lpips-squeeze": {"share": 0.4},  # how each view looks
+    "lpips-squeeze": {"share": 0.35},  # how each view looks
     "grid": {"share": 0.1},  # prints no pattern
-    "patch": {"share": 0.1, **PATCH},  # learns what is not real in a view
-    "stereo-consistency": {"share": 0.2},  # what is made up has a depth
+    "patch": {"share": 0.05, **PATCH},  # learns what is not real in a view
+    "stereo-consistency": {"share": 0.3, "options": {"every": 4}},  # what is made up has a depth
     "stereo-srqa": {"share": 0.05, **JOINT, "options": {"widths": [16, 24, 32], "matched": 16, "hidden": 32}},
 }
 JUDGES = ("mini-stereo", "mini-fr", "haarpsi", "ms-gmsd", "mini-nr")
@@ -96,7 +96,7 @@ class Config(RestorerOptions):
         default_factory=lambda: Model(arch="StereoCompact", options=dict(STEREO_NETWORK), weights="auto")
     )
     loss: Loss = field(default_factory=lambda: Loss(critics=CRITICS, shift=8, budget={"psnr": -0.25}, budget_room=3.0))
-    train: Train = field(default_factory=lambda: Train(steps=320, lr=8e-4, warmup=20, ema=0.99))
+    train: Train = field(default_factory=lambda: Train(steps=240, lr=8e-4, warmup=20, ema=0.99))
     val: Val = field(default_factory=lambda: Val(every=0, judges=JUDGES, guests=GUESTS, best="mini-fr"))
     log: Log = field(default_factory=lambda: Log(every=20))
 

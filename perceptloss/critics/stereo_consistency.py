@@ -15,15 +15,22 @@ from torch import Tensor
 
 from perceptloss.card import Card, distance_card
 from perceptloss.critic import Critic, Entry, given
+from perceptloss.errors import ConfigError
 from perceptloss.networks.functional import LUMA, mix_channels
-from perceptloss.networks.parallax import carry, row_scores, shares
+from perceptloss.networks.parallax import carry, row_scores
 
 __all__ = ["ENTRIES", "StereoConsistency", "correspondence"]
 
 _WINDOW = 7  # pixels by which places are told apart
 _SHARPNESS = 40.0  # of their correlation
+_LEVEL = 1 / 255
 _LITTLE = 1e-4  # variance of a window that shows nothing
-_ROWS = 32  # matched at once: memory grows with the square of the width
+_ROWS = 16  # matched at once: memory grows with the square of the width
+
+
+def _smooth(difference: Tensor) -> Tensor:
+    """Its absolute value, rounded off below a level of 8 bits, so that no gradient hangs on the sign of nothing."""
+    return (difference.square() + _LEVEL**2).sqrt() - _LEVEL
 
 
 def _signs(image: Tensor) -> Tensor:
@@ -33,6 +40,14 @@ def _signs(image: Tensor) -> Tensor:
     windows = F.unfold(F.pad(luma, (half,) * 4, mode="replicate"), _WINDOW).unflatten(2, image.shape[2:])
     windows = windows - windows.mean(1, keepdim=True)
     return windows / (windows.square().sum(1, keepdim=True) + _LITTLE * _WINDOW**2).sqrt()
+
+
+def _likeness(left: Tensor, right: Tensor) -> Tensor:
+    """Exponentials of the scaled correlations of all signs of two views, row by row, (N, H, W, W): left, then right.
+
+    Correlations are bounded, so that one table serves the shares of both directions without another exponential.
+    """
+    return (_SHARPNESS * row_scores(left, right) - _SHARPNESS).exp_()
 
 
 def correspondence(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -47,8 +62,8 @@ def correspondence(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor,
         of a place that comes back to it from the other view, (N, 1, H, W) in [0, 1]: near 1 where both views show a
         place that its window tells from all others of its row.
     """
-    scores = _SHARPNESS * row_scores(_signs(left), _signs(right))
-    to_left, to_right = shares(scores), shares(scores.mT)
+    like = _likeness(_signs(left), _signs(right))
+    to_left, to_right = like / like.sum(3, keepdim=True), (like / like.sum(2, keepdim=True)).mT
     back = to_left * to_right.mT
     return to_left, to_right, back.sum(3)[:, None], back.sum(2)[:, None]
 
@@ -58,8 +73,15 @@ class StereoConsistency(Critic):
 
     .. math:: d = \tfrac12 \sum_v \frac{\sum_p c_v(p)\,|e_v(p) - (M e_{\bar v})(p)|}{\sum_p c_v(p)}, \quad e = x - y
 
-    M and c are those of `correspondence` in the reference. It is 0 for equal pairs, and blind to errors that both
+    |.| is rounded off below one level of 8 bits; M and c are those of `correspondence` in the reference. It is 0 for equal pairs, and blind to errors that both
     views share: a term beside others.
+
+    Args:
+        card: What it is.
+        every: Compare each n-th row alone, at a fraction of the cost; with a `shift` in training all get their turn.
+
+    Raises:
+        ConfigError: if that is no number of rows.
 
     Example:
         >>> critic = create_critic("stereo-consistency")
@@ -67,36 +89,39 @@ class StereoConsistency(Critic):
         >>> critic(x, torch.rand(2, 6, 64, 96)).sum().backward()
     """
 
+    def __init__(self, card: Card, *, every: int = 1) -> None:
+        super().__init__(card)
+        if not isinstance(every, int) or every < 1:
+            raise ConfigError([f"options.every must be a whole number of at least 1, got {every!r}"], card.name)
+        self.every = every
+
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         y = given(y)
-        error = x - y
-        apart, sure = [], []
-        for start in range(0, x.shape[2], _ROWS):
-            found = self._strip(error, y, start)
-            apart.append(found[0])
-            sure.append(found[1])
-        total = torch.stack(apart).sum(0) / torch.stack(sure).sum(0)
-        return total.mean(0)
+        strips = [self._strip(x - y, y, start) for start in range(0, x.shape[2], _ROWS * self.every)]
+        apart, sure = (torch.stack(sums).sum(0) for sums in zip(*strips, strict=True))
+        return (apart / sure).mean(0)
 
-    @staticmethod
-    def _strip(error: Tensor, y: Tensor, start: int) -> tuple[Tensor, Tensor]:
+    def _strip(self, error: Tensor, y: Tensor, start: int) -> tuple[Tensor, Tensor]:
         """Of some rows: sums of weighted differences and of weights, (2, N) each."""
-        half = _WINDOW // 2
-        first, last = max(0, start - half), min(y.shape[2], start + _ROWS + half)
-        inner = slice(start - first, min(start + _ROWS, y.shape[2]) - first)
+        half, stop = _WINDOW // 2, min(start + _ROWS * self.every, y.shape[2])
+        first = max(0, start - half)
+        inner = slice(start - first, stop - first, self.every)
         with torch.no_grad():
-            whole = correspondence(*y[:, :, first:last].chunk(2, 1))
-            to_left, to_right, at_left, at_right = (
-                whole[0][:, inner],
-                whole[1][:, inner],
-                *(w[:, :, inner] for w in whole[2:]),
-            )
-        left, right = error[:, :, start : start + _ROWS].chunk(2, 1)
+            views = y[:, :, first : stop + half].chunk(2, 1)
+            like = _likeness(*(_signs(view)[:, :, inner] for view in views))
+            of_left, of_right = like.sum(3), like.sum(2)
+            back = like.square()
+            sure = [
+                torch.einsum("nhij,nhj->nhi", back, 1 / of_right) / of_left,
+                torch.einsum("nhij,nhi->nhj", back, 1 / of_left) / of_right,
+            ]
+        left, right = error[:, :, start : stop : self.every].chunk(2, 1)
+        seen = carry(like, right) / of_left[:, None], carry(like.mT, left) / of_right[:, None]
         apart = [
-            (c * (own - carry(share, other)).abs()).sum((1, 2, 3)) / 3
-            for c, own, other, share in ((at_left, left, right, to_left), (at_right, right, left, to_right))
+            (c[:, None] * _smooth(own - other)).sum((1, 2, 3)) / 3
+            for c, own, other in zip(sure, (left, right), seen, strict=True)
         ]
-        return torch.stack(apart), torch.stack([c.sum((1, 2, 3)) for c in (at_left, at_right)])
+        return torch.stack(apart), torch.stack([c.sum((1, 2)) for c in sure])
 
 
 _CARD: Card = distance_card(
@@ -112,7 +137,7 @@ _CARD: Card = distance_card(
     notes=(
         "blind to errors that both views share: a term beside others, such as L1 and critics of single views",
         "rows must correspond: feed rectified pairs, wide enough for their disparity",
-        "memory grows with the square of the width: about 64 W^2 shares at once",
+        "memory grows with the square of the width: about 32 W^2 numbers at once",
     ),
 )
 

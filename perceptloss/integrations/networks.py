@@ -16,7 +16,7 @@ _PACKAGES = ("spandrel", "spandrel_extra_arches")  # permissive licences; licenc
 
 
 def find_network(name: str) -> type[nn.Module] | None:
-    """The class of a network of ours or of an installed package, to be built with keyword arguments; None if there is none.
+    """The class of a network of ours or of an installed package, to be built with keyword arguments; or None.
 
     Args:
         name: Of its class, such as `HAT`, `SPAN`, `NAFNet` of spandrel, `Restormer` of spandrel_extra_arches.

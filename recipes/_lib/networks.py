@@ -102,7 +102,7 @@ def _file_of(weights: str) -> Path:
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Load a whole state: safetensors, or BasicSR's layout with `params_ema` or `params`; into StereoCompact a Compact's.
+    """Load a state: safetensors, or BasicSR's layout with `params_ema` or `params`; into StereoCompact a Compact's.
 
     Raises:
         WeightsError: if the file cannot be read or does not fit.

@@ -13,6 +13,7 @@ from perceptloss import Critic, CriticLoss, create_critic
 from perceptloss.critics.multi_score_siqa import HEADS
 from perceptloss.critics.stereo_consistency import correspondence
 from perceptloss.critics.stereo_srqa import agreement, match
+from perceptloss.errors import ConfigError
 from perceptloss.networks.parallax import shares, valid
 
 SHIFT = 5
@@ -165,6 +166,19 @@ def test_strips_of_rows_are_one_image():
         torch.testing.assert_close(judge(x, y), whole)
     finally:
         stereo_consistency._ROWS = was
+
+
+def test_each_nth_row_is_a_sample_of_all():
+    y = scene()
+    x = (y + 0.05 * torch.randn(y.shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)).clamp(0, 1)
+    every, third = (create_critic("stereo-consistency", options={"every": n}).double() for n in (1, 3))
+    assert float(third(x, y)) == pytest.approx(float(every(x, y)), rel=0.1)
+    x = x.requires_grad_()
+    third(x, y).sum().backward()
+    rows = x.grad.abs().sum((0, 1, 3)) > 0
+    assert rows[::3].all() and not rows[1::3].any()
+    with pytest.raises(ConfigError, match="at least 1"):
+        create_critic("stereo-consistency", options={"every": 0})
 
 
 # ---- multi-score-siqa
