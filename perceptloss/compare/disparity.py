@@ -65,9 +65,9 @@ def disparity_errors(
     if not bool(both.any()):
         raise InputError("no place has both a true disparity and a found one: nothing can be compared.")
     apart, of = (found[both] - true[both]).abs().double(), true[both].double()
-    over = [float((apart > limit).double().mean()) for limit in (1, 2, 3)]
+    over1, over2, over3 = (float((apart > limit).double().mean()) for limit in (1, 2, 3))
     d1 = float(((apart > _OUTLIER) & (apart > _SHARE * of)).double().mean())
-    return DisparityErrors(float(apart.mean()), d1, *over, float(both.sum() / known.sum()))
+    return DisparityErrors(float(apart.mean()), d1, over1, over2, over3, float(both.sum() / known.sum()))
 
 
 def warped(right: Tensor, disparity: Tensor) -> Tensor:

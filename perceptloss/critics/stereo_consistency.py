@@ -73,8 +73,8 @@ class StereoConsistency(Critic):
 
     .. math:: d = \tfrac12 \sum_v \frac{\sum_p c_v(p)\,|e_v(p) - (M e_{\bar v})(p)|}{\sum_p c_v(p)}, \quad e = x - y
 
-    |.| is rounded off below one level of 8 bits; M and c are those of `correspondence` in the reference. It is 0 for equal pairs, and blind to errors that both
-    views share: a term beside others.
+    |.| is rounded off below one level of 8 bits; M and c are those of `correspondence` in the reference. It is 0 for
+    equal pairs, and blind to errors that both views share: a term beside others.
 
     Args:
         card: What it is.

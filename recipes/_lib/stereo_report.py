@@ -129,6 +129,10 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
+def _of(errors: DisparityErrors | None, name: str) -> float | None:
+    return None if errors is None else float(getattr(errors, name))
+
+
 def _cell(value: float | None, digits: int, factor: float = 1.0) -> str:
     return "" if value is None else f"{factor * value:.{digits}f}"
 
@@ -145,9 +149,9 @@ def _told(rows: Mapping[str, Sequence[_Depth]], *, has_true: bool) -> str:
             " / ".join(_cell(_mean([getattr(d, name)[k] for d in found]), digits) for k in (0, 1))
             for name, digits in (("psnr", 2), ("ssim", 4))
         )
-        of_gt = [_mean([d.against_gt and getattr(d.against_gt, n) for d in found]) for n in names]
+        of_gt = [_mean([_of(d.against_gt, n) for d in found]) for n in names]
         cells = [_cell(v, 2 if n == "epe" else 1, 1 if n == "epe" else 100) for n, v in zip(names, of_gt, strict=True)]
-        true = [_mean([d.against_true and getattr(d.against_true, n) for d in found]) for n in ("epe", "d1")]
+        true = [_mean([_of(d.against_true, n) for d in found]) for n in ("epe", "d1")]
         truth = [_cell(true[0], 2), _cell(true[1], 1, 100)] if has_true else []
         warp = _cell(_mean([d.warp for d in found]), 2, 255)
         table.append([system, *(["", ""] if is_gt else [psnr, ssim]), *([""] * 5 if is_gt else cells), *truth, warp])
@@ -158,7 +162,7 @@ def _told(rows: Mapping[str, Sequence[_Depth]], *, has_true: bool) -> str:
     said += "warp error: |left - right moved by the disparity| there, in levels of 255. "
     said += f"Left views are scored without their first {_CUT} columns where that leaves half of them. "
     said += "Pictures for red-cyan glasses, and of disparity, are in stereo/ and stereo.png.\n\n"
-    if _mean([d.against_gt and d.against_gt.epe for found in rows.values() for d in found]) is None:
+    if _mean([_of(d.against_gt, "epe") for found in rows.values() for d in found]) is None:
         said = "Depth: OpenCV is not installed, so no disparity was matched: pip install opencv-python-headless.\n\n"
     return said + markdown(head, table, "lr")
 
