@@ -1,7 +1,7 @@
 """Super-resolution of stereo pairs, trained with critics that see both views.
 
     accelerate launch recipes/stereo_sr.py                   # minutes on a CPU, offline
-    accelerate launch recipes/stereo_sr.py --config recipes/configs/stereo_sr.yaml --data.train DIR --data.val DIR
+    accelerate launch recipes/stereo_sr.py --config recipes/configs/stereo_nafssr.yaml --data.train DIR --data.val DIR
     accelerate launch recipes/stereo_sr.py --help            # every option
 
 The same network is trained three times from the same start, on the same patches, for the same steps: with L1 alone,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import _lib.training
@@ -150,3 +151,11 @@ def test_the_ground_truth_has_its_own_depth(folder: Path, tmp_path: Path) -> Non
     (text,) = depth_report(tmp_path, systems, [scene], lambda s: whole_scene(s, 4), torch.device("cpu"))
     rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("|")}
     assert "0.00 | 0.0 | 0.0" in rows["perfect"] and "0.00 | 0.0 | 0.0" not in rows["half"]
+
+
+def test_the_configuration_for_serious_use_is_valid() -> None:
+    path = recipe_helpers.RECIPES / "configs" / "stereo_nafssr.yaml"
+    config = options.load(stereo_sr.Config, ["--config", str(path)])
+    assert not failure(config)
+    fresh = stereo_sr.network(replace(config, model=replace(config.model, weights=None)))
+    assert sum(p.numel() for p in fresh.parameters()) == pytest.approx(1.56e6, rel=0.01), "NAFSSR-S, as published"

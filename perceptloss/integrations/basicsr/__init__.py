@@ -26,7 +26,7 @@ A critic with `joint: true` goes on learning beside the generator, in any of Bas
 `CriticSRGANModel` are SRModel and SRGANModel under names that say so.
 
 `network_g` may also name a network of spandrel, where that is installed: HAT, SPAN, NAFNet and others. For stereo pairs
-of six channels there are `critic_opt: {stereo: true}`, NAFSSR, IPASSR, StereoCompact, and the data set StereoPairDataset.
+there are `critic_opt: {stereo: true}`, NAFSSR, IPASSR and StereoCompact, and the data set `StereoPairDataset`.
 
 Critics are also metrics: `calculate_critic` and `calculate_critic_<name>` under `val.metrics`.
 """
