@@ -58,6 +58,8 @@ class CriticLoss(Learning):
         seed: Of the places of random crops, which depend on nothing else but the step.
         lean: Frozen layers keep ReLU masks and pooling positions instead of activations.
         grey: What happens to images of one channel, for terms that do not say: `refuse`, or `replicate` them.
+        stereo: Images are stereo pairs, (N, 6, H, W): left RGB, right RGB. Critics of pairs see both views, critics of
+            single images each of them, and their scores are averaged.
 
     Raises:
         ConfigError: with everything that is wrong.
@@ -85,6 +87,7 @@ class CriticLoss(Learning):
         seed: int = 0,
         lean: bool = False,
         grey: Grey = "refuse",
+        stereo: bool = False,
     ) -> None:
         specs = parse_loss(
             critics,
@@ -100,8 +103,9 @@ class CriticLoss(Learning):
             seed=seed,
             lean=lean,
             grey=grey,
+            stereo=stereo,
         )
-        super().__init__(build_terms(specs), on_nonfinite, pixel_weight, shift, seed)
+        super().__init__(build_terms(specs, stereo=stereo), on_nonfinite, pixel_weight, shift, seed)
         self.budget = budget if isinstance(budget, Budget) else Budget(budget) if budget else None
         self.grad: GradMode = grad
         self.overshoot: Overshoot = overshoot
@@ -227,12 +231,7 @@ class CriticLoss(Learning):
         return replace(call, measure=bool(call.needs_grad and due))
 
     def learn(
-        self,
-        x: Tensor,
-        y: Tensor,
-        *,
-        step: int | None = None,
-        anchors: Anchors | None = None,
+        self, x: Tensor, y: Tensor, *, step: int | None = None, anchors: Anchors | None = None
     ) -> dict[str, dict[str, float]]:
         """Let the joint critics learn from what the restorer gave; for after its step.
 

@@ -193,7 +193,7 @@ _OPTION_RULES: dict[str, _Rule] = {
     "pixel_weight": ("a positive number", lambda v: _is_number(v) and v > 0),
     "seed": ("a whole number", _is_whole),
     "input_range": ("(0, 1) or (-1, 1)", lambda v: isinstance(v, Sequence) and tuple(v) in ((0, 1), (-1, 1))),
-    "lean": ("true or false", lambda v: isinstance(v, bool)),
+    **dict.fromkeys(("lean", "stereo"), ("true or false", lambda v: isinstance(v, bool))),
 }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from perceptloss import Critic, CriticLoss, create_critic
 from perceptloss.integrations.probe import probe
 from perceptloss.loss.budget import Budget, walk_back
+from perceptloss.networks.each_view import EachView
 from perceptloss.output.files import replacing
 from perceptloss.runs import loop
 from perceptloss.runs.inventory import Item
@@ -23,7 +24,9 @@ __all__ = ["Spender", "Strips", "build_critics", "deliver_critics", "settle_budg
 _STRIPS = 24  # images that the budget is measured on
 
 
-def build_critics(loss: Loss, device: torch.device, *, side: int, share_every: int, seed: int) -> CriticLoss | None:
+def build_critics(
+    loss: Loss, device: torch.device, *, side: int, share_every: int, seed: int, stereo: bool = False
+) -> CriticLoss | None:
     """The critics, outside of all that Accelerate prepares or saves; each proves that it sends gradient.
 
     Args:
@@ -32,6 +35,7 @@ def build_critics(loss: Loss, device: torch.device, *, side: int, share_every: i
         side: Of the patches.
         share_every: As in `CriticLoss`.
         seed: Of the run.
+        stereo: As in `CriticLoss`.
     """
     if not loss.critics:
         return None
@@ -46,6 +50,7 @@ def build_critics(loss: Loss, device: torch.device, *, side: int, share_every: i
         tile=loss.tile,
         budget=Budget(loss.budget, loss.budget_most, loss.budget_room) if loss.budget else None,
         seed=seed,
+        stereo=stereo,
     ).to(device)
     critics.check_gradient(*probe(critics, device, side))
     return critics
@@ -56,7 +61,7 @@ class Strips:
     """Parts of the training images that no patch comes from, on which a budget is measured.
 
     Attributes:
-        pairs: Low-quality parts, (3, h, w), and ground truth.
+        pairs: Low-quality parts, (C, h, w), and ground truth.
         critics: Of the budget, by name.
         restored: Enlarges a low-quality part by a network.
     """
@@ -75,8 +80,10 @@ class Strips:
     ) -> Strips:
         """Of as many images as are enough, evenly chosen; none without a budget."""
         chosen = images[:: max(1, len(images) // _STRIPS)][:_STRIPS] if budget else []
-        critics = {name: create_critic(name) for name in budget}
-        return cls([strip(item) for item in chosen], critics, restored)
+        pairs = [strip(item) for item in chosen]
+        channels = pairs[0][1].shape[0] if pairs else 3
+        critics = {name: _fitting(create_critic(name), channels) for name in budget}
+        return cls(pairs, critics, restored)
 
     @torch.no_grad()
     def scores(self, network: nn.Module, device: torch.device) -> dict[str, float]:
@@ -89,6 +96,11 @@ class Strips:
                 totals[name] += float(critic.to(device)(x, y)) / len(self.pairs)
         network.train()
         return totals
+
+
+def _fitting(critic: Critic, channels: int) -> Critic:
+    """A critic of single images judges each view of a stereo pair."""
+    return EachView(critic) if critic.card.channels < channels else critic
 
 
 @dataclass(kw_only=True)

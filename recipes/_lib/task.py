@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from accelerate import Accelerator
@@ -17,7 +17,7 @@ from perceptloss.runs.config import option
 from perceptloss.runs.inventory import Item
 from perceptloss.runs.options import Data, Log, Loss, Model, RunOptions, Train, Val
 
-__all__ = ["Aid", "Batch", "Images", "RestorerOptions", "Task"]
+__all__ = ["Aid", "Batch", "Images", "RestorerOptions", "Task", "plain_rivals"]
 
 Batch = Sequence[Tensor]  # low quality, ground truth, and what else the patches of a task have
 Images = tuple[Sequence[Item], Sequence[Item]]  # to train on, to validate on
@@ -73,6 +73,11 @@ class Aid:
 C = TypeVar("C", bound=RestorerOptions)
 
 
+def plain_rivals(config: C) -> dict[str, C]:
+    """L1 alone, if a baseline is asked for."""
+    return {"l1": replace(config, loss=replace(config.loss, critics={}))} if config.has_baseline else {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task(Generic[C]):
     """The functions in which a recipe differs from others; each gets the configuration first.
@@ -91,6 +96,9 @@ class Task(Generic[C]):
         fidelity: Stands beside the judges in every table.
         aid: Added to the training that has critics, and to the baseline; gets the trainee before its state is restored.
         remarks: Below the table at the end; gets the folder of the run and the names of the systems.
+        told: Likewise, from the systems themselves and the images to validate on; may leave files in the folder.
+        rivals: Other trainings from the same start on the same patches, by the folder of their own; L1 alone first.
+        stereo: Images are stereo pairs of six channels; critics and judges of single images see each view.
     """
 
     recipe: str
@@ -106,3 +114,6 @@ class Task(Generic[C]):
     fidelity: Callable[[C], Critic | str] = lambda config: FIDELITY
     aid: Callable[[C, Any], Aid] = lambda config, trainee: Aid()
     remarks: Callable[[C, Any, Sequence[str]], Sequence[str]] = lambda config, folder, systems: ()
+    told: Callable[[C, Any, Mapping[str, Enlarge], Sequence[Any]], Sequence[str]] = lambda *given: ()
+    rivals: Callable[[C], Mapping[str, C]] = plain_rivals
+    stereo: bool = False

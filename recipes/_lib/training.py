@@ -47,6 +47,7 @@ class Trainee(Watched):
 
     config: RestorerOptions
     task: Task[Any]
+    label: str
     batches: Iterator[Batch]
     aid: Aid = field(default_factory=Aid)
     samples: int = 0
@@ -60,8 +61,9 @@ def build_trainee(
     items: Sequence[Item],
     critics: CriticLoss | None,
     watch: Watch | None,
+    label: str,
 ) -> Trainee:
-    """A network at the start of its training, or where a checkpoint left it."""
+    """A network at the start of its training, or where a checkpoint left it; `label` is that of its bar."""
     train, data = config.train, config.data
     accelerator = make_accelerator(config, folder, train.accumulate, config.log.trackers)
     set_seed(train.seed)
@@ -79,6 +81,7 @@ def build_trainee(
     trainee = Trainee(
         config=config,
         task=task,
+        label=label,
         folder=folder,
         accelerator=accelerator,
         network=network,
@@ -138,7 +141,7 @@ def train(t: Trainee, images: Images, jury: Jury, stop: StopSignal) -> None:
     watch_budget(t, begins=True)
     if t.watch is not None and not t.step:
         validate(t, images[1], jury)
-    for step in loop.steps(t, config.name):
+    for step in loop.steps(t, t.label):
         is_logged = loop.is_due(t, config.log.every)
         meter.start(is_logged=is_logged)
         take_step(t, meter)
@@ -186,7 +189,7 @@ def deliver(t: Trainee, name: str) -> None:
 def conclude(config: C, task: Task[C], jury: Jury, folder: Path, items: Sequence[Item], trainee: Trainee) -> str:
     """Restore every validation image with every network and compare them; write images, tables and the picture."""
     end, fresh = "_ema" if config.train.ema else "", replace(config, model=replace(config.model, weights=None))
-    homes = {"l1": folder / "l1"} if config.has_baseline else {}
+    homes = {name: folder / name for name in task.rivals(config)}
     systems: dict[str, Callable[[Tensor], Tensor]] = dict(task.plain(config))
     floor = next(iter(systems))
     for name, home in {**homes, config.name: folder}.items():
@@ -197,6 +200,7 @@ def conclude(config: C, task: Task[C], jury: Jury, folder: Path, items: Sequence
     start, whole = task.network(config).to(jury.accelerator.device), partial(task.whole, config)
     remarks = [*verdict(trainee, start, network, items, whole), *jury.remarks]
     remarks += task.remarks(config, folder, [*systems])
+    remarks += task.told(config, folder, systems, items)
     return jury.conclude(folder, systems, items, whole, [*homes, floor][0], facts, remarks)
 
 
@@ -223,20 +227,27 @@ def run(config: C, task: Task[C]) -> None:
     images = task.find(config, jury.smallest_side, accelerator)
     on_main(accelerator, lambda: remember(folder, of_items({"data.train": images[0], "data.val": images[1]})))
     with StopSignal() as stop:
-        if config.has_baseline:
-            alone = replace(config, loss=replace(config.loss, critics={}))
-            train(build_trainee(alone, task, folder / "l1", "auto", images[0], None, None), images, jury, stop)
+        for name, rival in task.rivals(config).items():
+            of_rival = _critics(rival, task, accelerator)
+            rivals = build_trainee(rival, task, folder / name, "auto", images[0], of_rival, None, name)
+            train(rivals, images, jury, stop)
         watch = jury.watch(config.val.reaction) if jury.trained else None
-        trainee = build_trainee(config, task, folder, config.resume, images[0], critics, watch)
+        trainee = build_trainee(config, task, folder, config.resume, images[0], critics, watch, config.name)
         train(trainee, images, jury, stop)
     accelerator.print(f"\n{conclude(config, task, jury, folder, images[1], trainee)}\nEverything is in {folder}.")
     accelerator.end_training()
 
 
+def _critics(config: C, task: Task[C], accelerator: Accelerator) -> CriticLoss | None:
+    side, every, seed = config.data.patch, config.log.every, config.train.seed
+    return build_critics(config.loss, accelerator.device, side=side, share_every=every, seed=seed, stereo=task.stereo)
+
+
 def _summoned(config: C, task: Task[C], accelerator: Accelerator) -> tuple[CriticLoss | None, Jury]:
     """The critics that are trained on, and the jury of them and of the judges."""
-    side, seed = config.data.patch, config.train.seed
-    critics = build_critics(config.loss, accelerator.device, side=side, share_every=config.log.every, seed=seed)
+    critics = _critics(config, task, accelerator)
     trained = [term.critic for term in (critics.terms if critics else ()) if not term.spec.monitor]
     judge = partial(task.judge, config)
-    return critics, Jury.summon(accelerator, config.val, trained, config.border, judge, task.fidelity(config))
+    fidelity = task.fidelity(config)
+    jury = Jury.summon(accelerator, config.val, trained, config.border, judge, fidelity, stereo=task.stereo)
+    return critics, jury

@@ -59,6 +59,7 @@ class Jury:
         trained: Names of the last.
         settings: Border and device.
         absent: Guests whose weights are not here.
+        stereo: Images are stereo pairs, of which judges of single images score each view.
     """
 
     accelerator: Accelerator
@@ -66,6 +67,7 @@ class Jury:
     trained: frozenset[str]
     settings: Settings
     absent: tuple[str, ...] = ()
+    stereo: bool = False
 
     @classmethod
     def summon(
@@ -76,6 +78,8 @@ class Jury:
         border: int,
         judge: Callable[[str], Critic] = published,
         fidelity: Critic | str = FIDELITY,
+        *,
+        stereo: bool = False,
     ) -> Jury:
         """The jury of a run; builds the judges, and of the guests those that have weights here.
 
@@ -95,7 +99,7 @@ class Jury:
         critics = {critic.card.name: critic for critic in (*watching, *trained)}
         settings = Settings(crop_border=border, device=str(accelerator.device))
         only_trained = frozenset(critics) - {critic.card.name for critic in watching}
-        return cls(accelerator, (fidelity, *critics.values()), only_trained, settings, tuple(absent))
+        return cls(accelerator, (fidelity, *critics.values()), only_trained, settings, tuple(absent), stereo)
 
     @property
     def cards(self) -> dict[str, Card]:
@@ -142,7 +146,7 @@ class Jury:
         sights: list[tuple[str, Sight]] = []
         share, mine = _seen(self._restored(enlarge, items, whole), watch, sights), None
         if self.accelerator.process_index < len(items):
-            mine = score_pairs(share, self.critics, settings=self.settings)
+            mine = score_pairs(share, self.critics, settings=self.settings, stereo=self.stereo)
         for _ in share:  # a spare turn, where there was nothing to score
             pass
         results = self._gathered(mine)
@@ -165,7 +169,8 @@ class Jury:
     def eye(self) -> Critic | None:
         """The first judge that says where it sees what."""
         judges = (critic for critic in self.critics if isinstance(critic, Critic) and critic.card.needs_reference)
-        return next((c for c in judges if c.has_maps and c.card.name not in self.trained), None)
+        can_see = (c for c in judges if c.has_maps and c.card.channels == 3 and c.card.name not in self.trained)
+        return next(can_see, None)
 
     @property
     def remarks(self) -> list[str]:
@@ -219,9 +224,9 @@ class Jury:
         for name, enlarge in systems.items():
             is_finite = True
             for key, restored, gt in self._restored(enlarge, items, whole):
-                write_png(gt, images / _REFERENCES / f"{key}.png")
+                _write(gt, images / _REFERENCES, key)
                 if is_finite := is_finite and all_finite(restored):
-                    write_png(restored, images / name / f"{key}.png")
+                    _write(restored, images / name, key)
             if not all(gather_object([is_finite])):
                 lost.append(name)
         self.accelerator.wait_for_everyone()
@@ -229,7 +234,7 @@ class Jury:
         if not folders:
             raise PerceptlossError(f"no network restores finite images: {', '.join(lost)}. log.jsonl says since when.")
         baseline = next(name for name in (baseline, *folders) if name in folders)
-        rules = Pairing(recursive=True)
+        rules = Pairing(recursive=True, stereo=self.stereo)
         reference = images / _REFERENCES
         plan = make_plan(folders, reference, self.critics, baseline=baseline, rules=rules, settings=self.settings)
         share = plan.share(self.accelerator.process_index, self.accelerator.num_processes)
@@ -251,6 +256,12 @@ class Jury:
         """The shares of all processes as one, on all of them."""
         parts: list[Results | None] = gather_object([share])
         return merge([part for part in parts if part is not None]).with_roles(self.trained)
+
+
+def _write(image: Tensor, folder: Path, key: str) -> None:
+    """An image as a file; a stereo pair as two, KEY_L and KEY_R."""
+    for view, end in zip(image.split(3), ("",) if image.shape[0] == 3 else ("_L", "_R"), strict=True):
+        write_png(view, folder / f"{key}{end}.png")
 
 
 def _seen(
