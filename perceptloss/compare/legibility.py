@@ -19,8 +19,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from perceptloss.errors import InputError, PerceptlossError
 from perceptloss.compare.pixels import as_bytes
+from perceptloss.errors import InputError, PerceptlossError
 
 __all__ = ["Line", "RapidOCR", "Reader", "Tesseract", "error_rate", "misread", "readers"]
 

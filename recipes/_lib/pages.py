@@ -6,28 +6,33 @@ fonts, the one that Pillow carries in it is used (Aileron, CC0); text is set wit
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from PIL import Image, ImageDraw, ImageFont
 
 from perceptloss.compare.legibility import Line
 from perceptloss.errors import ConfigError
+from perceptloss.output.files import replacing, write_atomically
 
-__all__ = ["Page", "font_files", "make_page"]
+__all__ = ["Page", "font_files", "lines_of", "make_page", "paint"]
+
+_SIZE = (480, 360)  # of a painted page
 
 _Colour = tuple[int, int, int]
-_WORDS = (
-    "the of and to in is that for it as was with be by on not he his but at are this have from or had an they which one "
-    "you were all her she there would their we him been has when who will no more if out so up said what its about than "
-    "into them can only other time new some could these two may first then do any like my now over such our man me even "
-    "most made after also did many off before must well back through years where much your way down should because long "
-    "each just state those people too mister how little good world make very year still see own work men day get here "
-    "window folder select network image server update storage version battery account password settings download upload"
-).split()
+_WORDS: Final = """
+the of and to in is that for it as was with be by on not he his but at are this have from or had an they
+which one you were all her she there would their we him been has when who will no more if out so up said
+what its about than into them can only other time new some could these two may first then do any like my now
+over such our man me even most made after also did many off before must well back through years where much
+your way down should because long each just state those people too mister how little good world make very
+year still see own work men day get here window folder select network image server update storage version
+battery account password settings download upload
+""".split()  # noqa: SIM905 - a list of them would fill the file
 _SIZES = (9, 10, 11, 12, 13, 14, 16, 20)
 
 
@@ -63,6 +68,31 @@ def font_files(folders: Sequence[str]) -> list[str]:
 def make_page(width: int, height: int, seed: int, fonts: Sequence[str] = ()) -> Page:
     """A page; the same size, seed and fonts give the same pixels with the same Pillow."""
     return _Painter(width, height, random.Random(seed), fonts).page
+
+
+def paint(folder: Path, count: int, seed: int, fonts: Sequence[str]) -> None:
+    """Leave pages as PNGs, and beside each what it says (`lines_of` reads that); those that are there stay."""
+    for number in range(count):
+        file = folder / f"{number:04d}.png"
+        if file.exists() and _beside(file).exists():
+            continue
+        page = make_page(*_SIZE, seed + number, fonts)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as draft:
+            page.picture.save(draft, format="PNG")
+        write_atomically(_beside(file), json.dumps([{"text": line.text, "box": line.box} for line in page.lines]))
+
+
+def lines_of(file: Path) -> list[Line]:
+    """What a painted page says; nothing of any other picture."""
+    if not _beside(file).exists():
+        return []
+    rows = json.loads(_beside(file).read_text(encoding="utf-8"))
+    return [Line(row["text"], (*row["box"],)) for row in rows]
+
+
+def _beside(file: Path) -> Path:
+    return file.with_suffix(".lines.json")
 
 
 class _Painter:
