@@ -131,6 +131,7 @@ def plain(config: Config) -> dict[str, Enlarge]:
 # --- legibility ---------------------------------------------------------------------------------
 
 
+@torch.no_grad()
 def told(config: Config, folder: Path, systems: Mapping[str, Enlarge], pairs: Sequence[Pair]) -> list[str]:
     """The share of characters that each reader of this machine gets wrong."""
     here = readers()

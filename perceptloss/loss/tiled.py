@@ -34,14 +34,14 @@ def add_tiled(call: Call, outcome: Outcome) -> None:
             y = None if call.y is None else call.y[place]
             factor = weight / samples if needs_grad else 0.0
             part = _Part(call, term, replace(call.intake, shift=0), factor)
-            result, grad = part.exact(x, y) if term.critic.card.tiling == "exact" else part.mean(x, y)
+            grad = torch.zeros_like(x) if call.measure or outcome.grad is None else outcome.grad[place]
+            result = (part.exact if term.critic.card.tiling == "exact" else part.mean)(x, y, grad)
             outcome.add([term], [result], samples)
             if weight > 0:
                 outcome.value = outcome.value + weight * result.loss.detach().sum().to(outcome.value.dtype) / samples
-            if outcome.grad is not None and factor:
+            if outcome.grad is not None and factor and call.measure:
                 outcome.grad[place] += grad
-                if call.measure:
-                    outcome.squares[term] = outcome.squares.get(term, 0) + grad.double().square().sum()
+                outcome.squares[term] = outcome.squares.get(term, 0) + grad.double().square().sum()
 
 
 class _Part:
@@ -52,8 +52,8 @@ class _Part:
         self.side, self.keep = call.tile, call.keep
         self.term, self.intake, self.factor = term, intake, factor
 
-    def exact(self, x: Tensor, y: Tensor | None) -> tuple[Result, Tensor]:
-        """Result (1,) and gradient of the whole image."""
+    def exact(self, x: Tensor, y: Tensor | None, grad: Tensor) -> Result:
+        """Result (1,) of the whole image, whose gradient is added to `grad`."""
         card, critic, identity = self.term.critic.card, self.term.critic, self.term.critic.card.identity
         with torch.no_grad():
             sums = torch.stack([tile.double() for _, _, tile in self._tallies(x, y)]).sum(0)
@@ -61,17 +61,16 @@ class _Part:
             if self.term.is_relative and identity is None:
                 assert y is not None
                 anchor = critic.settle(torch.stack([t.double() for _, _, t in self._tallies(y, y)]).sum(0))
-        grad = torch.zeros_like(x)
         with torch.set_grad_enabled(bool(self.factor)):
             sums.requires_grad_(bool(self.factor))
             score = critic.settle(sums)
             result = Result(score.detach(), shaped(replace(self.term.spec, card=card), score, anchor))
             if not (self.factor and result.loss.requires_grad):
-                return result, grad
+                return result
             owed = input_gradient(self.factor * result.loss.sum(), sums)
             for place, chunk, tile in self._tallies(x, y):
                 grad[place] += input_gradient((tile * owed.to(tile.dtype)).sum(), chunk)
-        return result, grad
+        return result
 
     def _tallies(self, x: Tensor, y: Tensor | None) -> Iterator[tuple[Place, Tensor, Tensor]]:
         critic, wants = self.term.critic, torch.is_grad_enabled()
@@ -82,10 +81,10 @@ class _Part:
                 seen = admitted(self.term, chunk, None if y is None else y[place], self.intake)
                 yield place, chunk, critic.tally(*seen, area)
 
-    def mean(self, x: Tensor, y: Tensor | None) -> tuple[Result, Tensor]:
-        """Result (1,) and gradient of the mean over tiles."""
+    def mean(self, x: Tensor, y: Tensor | None, grad: Tensor) -> Result:
+        """Result (1,) of the mean over tiles, whose gradient is added to `grad`."""
         height, width = x.shape[-2:]
-        grad, score, loss = torch.zeros_like(x), x.new_zeros(1), x.new_zeros(1)
+        score, loss = x.new_zeros(1), x.new_zeros(1)
         with torch.set_grad_enabled(bool(self.factor)):
             for pixels, place in parts(height, width, self.side, self.term.critic.card.multiple_of):
                 share = pixels / (height * width)
@@ -94,4 +93,4 @@ class _Part:
                 score, loss = score + share * found.score.detach(), loss + share * found.loss.detach()
                 if self.factor:
                     grad[place] += input_gradient(self.factor * share * found.loss.sum(), chunk)
-        return Result(score, loss), grad
+        return Result(score, loss)
