@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import recipe_helpers  # noqa: F401 - puts the recipes on the path
 import torch
+from safetensors.torch import load_file
 
 pytest.importorskip("accelerate")
 
+import _lib.training
+import screen_sr
 from _lib.pages import font_files, lines_of, make_page, paint
 
+from perceptloss.compare.legibility import Line
 from perceptloss.errors import ConfigError
+from perceptloss.runs import config as options
+
+RECIPES = Path(screen_sr.__file__).parent
 
 
 def test_the_same_seed_paints_the_same_page():
@@ -61,10 +71,7 @@ log: {{every: 2}}
 """
 
 
-def test_trains_and_tells_what_can_be_read(tmp_path, monkeypatch):
-    import screen_sr
-
-    from perceptloss.compare.legibility import Line
+def test_trains_tells_what_can_be_read_and_resumes_to_the_same_bits(tmp_path, monkeypatch):
 
     class Reader:
         name = "toy"
@@ -78,7 +85,26 @@ def test_trains_and_tells_what_can_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr(screen_sr, "readers", lambda: [Reader()])
     config = tmp_path / "tiny.yaml"
     config.write_text(TINY.format(folder=tmp_path / "run"))
-    screen_sr.main(["--config", str(config)])
+    arguments = ["--config", str(config), "--log.checkpoint_every", "1"]
+    screen_sr.main(arguments)
+
+    real, calls = _lib.training.take_step, []
+
+    def failing(*given: object) -> None:
+        calls.append(given)
+        if len(calls) in (3, 8):  # in l1, and in the main training
+            raise KeyboardInterrupt
+        real(*given)
+
+    monkeypatch.setattr(_lib.training, "take_step", failing)
+    again = [*arguments, "--output", str(tmp_path / "cut")]
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            screen_sr.main(again)
+    screen_sr.main(again)
+    one, other = (load_file(tmp_path / run / "models" / "net_g.safetensors") for run in ("run", "cut"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
     text = (tmp_path / "run" / "results.md").read_text()
     assert "| misread characters | toy |" in text
     for system in ("bicubic", "l1", "critics", "ground truth"):
@@ -86,8 +112,13 @@ def test_trains_and_tells_what_can_be_read(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "run" / "results.json").read_text())
 
 
-def test_without_a_reader_it_says_so(monkeypatch, tmp_path):
-    import screen_sr
+def test_the_configurations_are_valid():
+    for name in ("screen_sr", "screen_start"):
+        config = options.load(screen_sr.Config, ["--config", str(RECIPES / "configs" / f"{name}.yaml")])
+        config = replace(config, data=replace(config.data, train=("here",), val=("there",)))
+        assert screen_sr.problems(config) == []
 
+
+def test_without_a_reader_it_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(screen_sr, "readers", list)
     assert "Legibility was not measured" in screen_sr.told(screen_sr.Config(), tmp_path, {}, [])[0]
