@@ -17,7 +17,7 @@ from perceptloss.networks.trunks.plain import PlainTrunk
 from perceptloss.output.tables import counted
 from perceptloss.registry import create_critic
 
-__all__ = ["Check", "count_checks", "peak_checks", "time_checks"]
+__all__ = ["Check", "count_checks", "peak_checks", "tile_check", "time_checks"]
 
 _TIMED = (4, 192, 192)
 _AT = size_text(_TIMED)
@@ -51,6 +51,16 @@ def peak_checks(size: tuple[int, int, int], device: torch.device) -> Iterator[Ch
         yield Check(what, peak <= bound, f"{peak:.1f} MiB", f"at most {bound} MiB")
 
 
+def tile_check(device: torch.device) -> Check:
+    """With tiles, what grows with the image is the gradient, not what a critic needs."""
+    loss = ours(("haarpsi", "ssim-full"), device, tile=128)
+    few, many = (1, 128, 256), (1, 256, 512)
+    growth = footprint(loss, *images(many, device)).peak - footprint(loss, *images(few, device)).peak
+    added = growth / (images(many)[0].nbytes - images(few)[0].nbytes)
+    what = f"peak of tiles of 128, from {size_text(few)} to {size_text(many)}"
+    return Check(what, added <= 1.5, f"{added:.2f} x", "at most 1.5 x the bytes of x added")
+
+
 def count_checks(device: torch.device) -> Iterator[Check]:
     """All promises that are counts, at the sizes for which they were made."""
     x, y = images(_TIMED, device)
@@ -76,6 +86,7 @@ def count_checks(device: torch.device) -> Iterator[Check]:
     share = count(ours(("lpips-vgg",), device, grad="checkpoint"), x, y).convolutions / bound
     yield Check(f"convolutions of checkpoint, {_AT}", share <= 4 / 3, f"{share:.3f} x", "at most 4/3 x fused")
     yield from peak_checks((4, 96, 96), device)
+    yield tile_check(device)
 
 
 def _of(names: Sequence[str]) -> str:

@@ -52,7 +52,10 @@ class Card:
         min_size: Smallest accepted side, in pixels.
         multiple_of: Sides must be a multiple of this.
         low_precision: Whether its trunk may run in bf16 or fp16; statistics never do.
-        tiling: Whether the mean of the tiles' scores is the score of the image.
+        tiling: What tiles say of an image: its score (`exact`, from sums over them), about its score, the mean of
+            theirs (`approximate`), or nothing (`never`).
+        halo: Pixels around a tile that its part of an exact score depends on.
+        stride: Exact tiles are cut at multiples of it.
         couples_batch: True if an image's score depends on the rest of the batch.
         fidelity: `official-parity` (checked against the authors' code), `paper`, or `after-paper`.
         licence_code: Licence of the authors' code (ours is Apache-2.0 and written from facts).
@@ -75,6 +78,8 @@ class Card:
     multiple_of: int = 1
     low_precision: bool = False
     tiling: Literal["exact", "approximate", "never"] = "approximate"
+    halo: int = 0
+    stride: int = 1
     couples_batch: bool = False
     fidelity: Fidelity = "official-parity"
     licence_code: str
@@ -91,6 +96,8 @@ class Card:
             raise ValueError(f"{self.name}: shape 'deficit' needs finite bounds, got {self.bounds}")
         if self.shape == "distance" and self.better != "lower":
             raise ValueError(f"{self.name}: shape 'distance' needs a lower-better score")
+        if self.halo % self.stride:
+            raise ValueError(f"{self.name}: a halo of {self.halo} is no multiple of the stride {self.stride}")
 
     @property
     def needs_reference(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeVar
@@ -14,12 +15,33 @@ from perceptloss.errors import InputError, PerceptlossError
 from perceptloss.inputs import check_image, check_pixels, check_roles, usable
 from perceptloss.weights.rules import Rule
 
-__all__ = ["Critic", "Entry", "Overshoot", "Precision", "given"]
+__all__ = ["Area", "Critic", "Entry", "Overshoot", "Precision", "given"]
 
 Overshoot = Literal["pass", "clamp", "raise"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 C = TypeVar("C", bound="Critic")
+
+
+@dataclass(frozen=True)
+class Area:
+    """The pixels of a tile that are its own: rows and columns, without the halo, which belongs to its neighbours.
+
+    Attributes:
+        rows: First and one after the last, which is None where the tile ends with the image.
+        columns: As `rows`.
+    """
+
+    rows: tuple[int, int | None]
+    columns: tuple[int, int | None]
+
+    def of(self, cells: Tensor, stride: int = 1) -> Tensor:
+        """The cells of a map, (..., h, w), that are the tile's own: cell i stands for the pixels from i * stride on."""
+        (top, bottom), (left, right) = (
+            (math.ceil(first / stride), None if last is None else math.ceil(last / stride))
+            for first, last in (self.rows, self.columns)
+        )
+        return cells[..., top:bottom, left:right]
 
 
 class Critic(nn.Module):
@@ -72,6 +94,25 @@ class Critic(nn.Module):
         """`score` and `linear` together."""
         linear = self.linear(x, y)
         return self.squash(linear), linear
+
+    def tally(self, x: Tensor, y: Tensor | None, area: Area) -> Tensor:
+        """What a tile adds to the sums that a score is made of; for critics whose card says `exact`.
+
+        Args:
+            x: Tile of the judged images with `card.halo` pixels around it, (N, C, h, w).
+            y: Tile of the references, same shape, or None.
+            area: The part that is its own, cut at multiples of `card.stride`.
+
+        Returns:
+            Sums over that part, (N, K); those of all tiles of an image are added in float64.
+        """
+        own, reference = area.of(x), None if y is None else area.of(y)
+        pixels = own.shape[-2:].numel()
+        return torch.stack([self.score(own, reference) * pixels, own.new_full((len(x),), pixels)], 1)
+
+    def settle(self, sums: Tensor) -> Tensor:
+        """Scores (N,) from the sums of all tiles, (N, K)."""
+        return sums[:, 0] / sums[:, 1]
 
     def held(self, weights: Tensor) -> Tensor:
         """Learned pooling weights as `hold_weights` wants them; a critic that learns must learn them too."""

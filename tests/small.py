@@ -146,6 +146,19 @@ def _censeoqoe(name: str) -> Critic:
     return form(get_card(name), widths=(8, 10, 12, 16), hidden=32)
 
 
+def _multi_score_siqa() -> Critic:
+    from perceptloss.critics.multi_score_siqa import MultiScoreSIQA
+
+    widths = {"widths": (6, 6, 8, 8, 12), "hidden": (24, 16), "joined": 24}
+    return MultiScoreSIQA(get_card("multi-score-siqa"), **widths)
+
+
+def _stereo_srqa() -> Critic:
+    from perceptloss.critics.stereo_srqa import StereoSRQA
+
+    return StereoSRQA(get_card("stereo-srqa"), widths=(8, 12, 16), matched=8, hidden=12)
+
+
 def _pmos(name: str) -> Critic:
     from perceptloss.critics.pmos import PMOS, PMOSMap
 
@@ -245,11 +258,13 @@ SMALL: dict[str, Callable[[], Critic]] = {
     "monotonic": lambda: _monotonic("monotonic"),
     "monotonic-strict": lambda: _monotonic("monotonic-strict"),
     "ms-swd": _ms_swd,
+    "multi-score-siqa": _multi_score_siqa,
     "perceptual": _perceptual,
     "pmos": lambda: _pmos("pmos"),
     "pmos-map": lambda: _pmos("pmos-map"),
     "radn": _radn,
     "reqa": _reqa,
+    "stereo-srqa": _stereo_srqa,
     "tres": lambda: _tres("tres"),
     "tres-resnet18": lambda: _tres("tres-resnet18"),
     "tres-resnet34": lambda: _tres("tres-resnet34"),

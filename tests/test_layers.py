@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "maps": {"output", *_CORE, "networks"},
     "compare": {*_SCORING, "output"},
     "honesty": {*_SCORING, "output", "compare"},
-    "runs": {"errors", "output", "loss", "compare"},
+    "runs": {*_SCORING, "output", "loss", "compare"},
     "integrations": {*_CORE, "output", "networks", "registry", "loss", "compare"},
     "teach": {*_SCORING, "output", "critics", "compare", "honesty", "runs"},
     "cli": {*_SCORING, "output", "compare", "honesty", "integrations", "runs"},

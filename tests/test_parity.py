@@ -179,9 +179,12 @@ def test_other_batches_and_names_run(tmp_path):
     assert not failures(folder)
 
 
-def test_what_is_no_critic_is_left_with_a_reason(tmp_path):
-    folder = altered(tmp_path, "cdc", lambda facts: facts.update(system="nafssr"))
-    with pytest.raises(pytest.skip.Exception, match="a restorer of stereo pairs"):
+def test_what_is_not_ours_is_left_with_a_reason(tmp_path, monkeypatch):
+    from parity.systems import NOT_OURS
+
+    monkeypatch.setitem(NOT_OURS, "another's", "not implemented, for a reason")
+    folder = altered(tmp_path, "cdc", lambda facts: facts.update(system="another's"))
+    with pytest.raises(pytest.skip.Exception, match="for a reason"):
         run_row(folder, 0, "float64")
 
 

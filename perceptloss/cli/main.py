@@ -42,6 +42,7 @@ _COMMANDS: Final = {
     "report": "one page of results that were saved, or of several over time",
     "vote": "one blind page on which people say which outputs look better",
     "map": "show where in an image a critic sees what",
+    "plan": "what critics cost on images of a size",
     "recipe": "list, show, copy and run the training recipes",
     "weights": "list, fetch, verify, find and convert weight files",
     "doctor": "examine a critic: what a restorer could exploit in it, and which guard helps",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SOURCES",
+    "a_count",
     "a_path",
     "add_common",
     "add_computing",
@@ -53,14 +54,14 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     scoring = parser.add_argument_group("scoring")
     add_computing(scoring, tile="score tiles of at most N pixels a side (auto: 1024) and average them by area")
     scoring.add_argument(
-        "--batch", type=_count("auto"), default="auto", metavar="auto|N", help="images of equal size at once"
+        "--batch", type=a_count("auto"), default="auto", metavar="auto|N", help="images of equal size at once"
     )
     scoring.add_argument(
         "--cache", type=a_path, metavar="FOLDER", help="keep scores there as they come, and do not compute them twice"
     )
     scoring.add_argument(
         "--workers",
-        type=_count(),
+        type=a_count(),
         default=0,
         metavar="N",
         help="one-thread processes on the CPU; any number gives the same bits",
@@ -167,7 +168,7 @@ def add_reading(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 def add_computing(group: argparse._ArgumentGroup, tile: str) -> None:
     """Add the flags for device, precision and tiles; `tile` says what is done with these."""
     group.add_argument("--device", metavar="NAME", help="such as cpu or cuda:1 (default: the GPU if there is one)")
-    group.add_argument("--tile", type=_count("never", "auto"), default="never", metavar="never|auto|N", help=tile)
+    group.add_argument("--tile", type=a_count("never", "auto"), default="never", metavar="never|auto|N", help=tile)
     group.add_argument(
         "--precision", choices=("fp32", "bf16"), default="fp32", help="of the networks, where cards allow it"
     )
@@ -180,7 +181,9 @@ def a_path(text: str) -> str:
     return text
 
 
-def _count(*words: str) -> Callable[[str], str | int]:
+def a_count(*words: str) -> Callable[[str], str | int]:
+    """A parser of whole numbers and of the words that may stand for one."""
+
     def parse(text: str) -> str | int:
         if text in words:
             return text

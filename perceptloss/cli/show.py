@@ -24,7 +24,7 @@ _FIDELITY: Final = {
     "after-paper": "after the paper; partly ours",
 }
 _TILING: Final = {
-    "exact": "exact: the mean over tiles is the score of the image",
+    "exact": "exact: what its tiles add up to is the score of the image",
     "approximate": "approximate: the mean over tiles is close to the score of the image",
     "never": "never: it must see whole images",
 }

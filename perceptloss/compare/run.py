@@ -101,6 +101,7 @@ def score_pairs(
     name: str = "images",
     settings: Settings = Settings(),  # noqa: B008
     random_weights: bool = False,
+    stereo: bool = False,
 ) -> Results:
     """Score images from memory, such as a restorer's validation outputs.
 
@@ -111,6 +112,7 @@ def score_pairs(
         name: Of the system; `join` makes a comparison of several results.
         settings: Device, batch, tiles, precision, colour and border; images are never resized.
         random_weights: Seeded random weights where no files are given: for tests only.
+        stereo: Images are stereo pairs, of which a critic of single images scores each view.
 
     Raises:
         ConfigError: if critics or settings do not fit, or a key is there twice.
@@ -122,7 +124,7 @@ def score_pairs(
     wrong += unfit(asked, settings, has_pairs=True)
     if wrong:
         raise ConfigError(wrong, "the scores")
-    scorers = build(asked, settings, random_weights=random_weights)
+    scorers = build(asked, settings, random_weights=random_weights, has_pairs=stereo)
     device = pick_device(settings.device)
     keys: dict[str, None] = {}
     found = score_jobs(_memory_jobs(pairs, keys, settings), scorers, settings, device)

@@ -19,7 +19,7 @@ from perceptloss.compare.settings import Settings
 from perceptloss.compare.store import Key, Noted, Store
 from perceptloss.errors import PerceptlossError
 from perceptloss.inputs import all_finite
-from perceptloss.maps.tiles import tiled
+from perceptloss.maps.tiles import score_in_tiles
 from perceptloss.networks.trunks.critic import references_kept
 from perceptloss.output.tables import counted
 
@@ -204,7 +204,7 @@ def _score_batch(
         given: Sequence[Tensor | None] = references if card.needs_reference and references else [None] * len(images)
         with within_memory(scorer, batch, "--batch 1, --tile auto"):
             views = [
-                tiled(scorer.critic, image, reference, settings.tile_side, card.multiple_of)
+                score_in_tiles(scorer.critic, image, reference, settings.tile_side)
                 for image, reference in zip(images, given, strict=True)
             ]
         scores = views[0] if len(views) == 1 else torch.stack(views).mean(0)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from perceptloss.card import FLAT, PIQ, Card, distance_card
-from perceptloss.critic import Critic, Entry, given
+from perceptloss.critic import Area, Critic, Entry, given
 from perceptloss.networks.functional import PREWITT, YIQ, edge_similarity, halve, mix_channels, root
 
 __all__ = ["ENTRIES", "GMSD", "MSGMSD", "SCALE_WEIGHTS", "gmsd", "ms_gmsd"]
@@ -91,6 +91,15 @@ class GMSD(Critic):
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return gmsd(x, given(y))
 
+    def tally(self, x: Tensor, y: Tensor | None, area: Area) -> Tensor:
+        below = 1 - area.of(gms_map(x, given(y)), 2).double()  # small where its square must be exact
+        sums = [below.sum((1, 2, 3)), below.square().sum((1, 2, 3)), below.new_full((len(x),), below[0].numel())]
+        return torch.stack(sums, 1)
+
+    def settle(self, sums: Tensor) -> Tensor:
+        total, squares, cells = sums.unbind(1)
+        return root((squares / cells - (total / cells).square()).relu())
+
     def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Gradient similarity in (0, 1], higher is better, at half size: (N, 1, ceil(H / 2), ceil(W / 2))."""
         return gms_map(x, given(y))
@@ -125,6 +134,9 @@ _GMSD = _card(
     summary="Standard deviation of the gradient similarity; sensitive to unevenly spread damage.",
     bounds=(0.0, 0.5),
     min_size=3,
+    tiling="exact",
+    halo=2,
+    stride=2,
     paper="Xue et al., Gradient Magnitude Similarity Deviation, IEEE TIP 2014",
     source=f"{PIQ}; https://www4.comp.polyu.edu.hk/~cslzhang/IQA/GMSD/GMSD.htm",
     notes=(_SHIFT, FLAT, "damage spread evenly scores as none"),

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perceptloss.card import FLAT, PIQ, similarity_card
-from perceptloss.critic import Critic, Entry, given
+from perceptloss.critic import Area, Critic, Entry, given
 from perceptloss.networks.functional import YIQ, blur, halve, mix_channels, similarity
 
 __all__ = ["ENTRIES", "HaarPSI", "haar", "haarpsi"]
@@ -131,14 +131,20 @@ def haarpsi(x: Tensor, y: Tensor) -> Tensor:
     Returns:
         One score per image, (N,).
     """
-    similar, weight = _similarity_and_weight(x, y)
-    eps = torch.finfo(x.dtype).eps
-    # logit(sum(w s) / sum(w)) = log(sum(w s)) - log(sum(w (1 - s))); without any weight the score is 1
-    high, low = (
-        (torch.sigmoid(sign * similar) * weight).sum((1, 2, 3)) + eps / (1 + math.exp(-sign))
-        for sign in (_ALPHA, -_ALPHA)
-    )
-    return ((high.log() - low.log()) / _ALPHA).square()
+    high, low = _weighted(*_similarity_and_weight(x, y))
+    return _settled(high, low, torch.finfo(x.dtype).eps)
+
+
+def _weighted(similar: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Sums (N,) of w \sigma(4.2 s) and of w (1 - \sigma(4.2 s))."""
+    high, low = ((torch.sigmoid(sign * similar) * weight).sum((1, 2, 3)) for sign in (_ALPHA, -_ALPHA))
+    return high, low
+
+
+def _settled(high: Tensor, low: Tensor, eps: float) -> Tensor:
+    # logit(high / (high + low)) = log(high) - log(low); without any weight the score is 1
+    above, below = (total + eps / (1 + math.exp(-sign)) for total, sign in ((high, _ALPHA), (low, -_ALPHA)))
+    return ((above.log() - below.log()) / _ALPHA).square()
 
 
 class HaarPSI(Critic):
@@ -153,6 +159,14 @@ class HaarPSI(Critic):
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return haarpsi(x, given(y))
 
+    def tally(self, x: Tensor, y: Tensor | None, area: Area) -> Tensor:
+        own = (area.of(part, 2) for part in _similarity_and_weight(x, given(y)))
+        return torch.stack(_weighted(*own), 1)
+
+    def settle(self, sums: Tensor) -> Tensor:
+        high, low = sums.unbind(1)
+        return _settled(high, low, torch.finfo(self.dtype or torch.float32).eps)
+
     def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Mean of the horizontal, vertical and chroma similarity, (N, 1, ceil(H / 2), ceil(W / 2))."""
         return _similarity_and_weight(x, given(y))[0].mean(1, keepdim=True)
@@ -162,6 +176,9 @@ _CARD = similarity_card(
     name="haarpsi",
     summary="Similarity of Haar wavelet coefficients; fast and close to opinions on classical damage.",
     min_size=16,
+    tiling="exact",
+    halo=10,
+    stride=2,
     paper="Reisenhofer et al., A Haar Wavelet-Based Perceptual Similarity Index for Image Quality Assessment, "
     "SPIC 2018",
     source=f"{PIQ}; https://github.com/rgcda/haarpsi",

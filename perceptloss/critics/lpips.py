@@ -49,13 +49,16 @@ _SQUEEZE = {"relu1": 64, "fire3": 128, "fire5": 256, "fire6": 384, "fire7": 384,
 
 
 def _entry(
-    net: str, trunk: Callable[[], Trunk], taps: dict[str, int], files: tuple[str, str], top: float, size: int
+    net: str, trunk: Callable[[], Trunk], taps: dict[str, int], files: tuple[str, str], top: float, size: int, halo: int
 ) -> Entry:
     card = distance_card(
         name=f"lpips-{net}",
         summary=f"Learned perceptual distance in features of {net}, the usual perceptual loss of restoration.",
         bounds=(0.0, top),
         min_size=size,
+        tiling="exact",
+        halo=halo,
+        stride=16,
         low_precision=True,
         licence_code="BSD-2-Clause",
         licence_weights="BSD-2-Clause (heads), BSD-3-Clause (torchvision trunk)",
@@ -73,7 +76,7 @@ def _entry(
 
 
 ENTRIES = {
-    "lpips-alex": _entry("alex", alexnet, _ALEX, ("alexnet", "lpips-alex"), 8.05, 35),
-    "lpips-squeeze": _entry("squeeze", squeezenet, _SQUEEZE, ("squeezenet1_1", "lpips-squeeze"), 11.32, 32),
-    "lpips-vgg": _entry("vgg", vgg16, VGG16_CHANNELS, ("vgg16", "lpips-vgg"), 6.63, 32),
+    "lpips-alex": _entry("alex", alexnet, _ALEX, ("alexnet", "lpips-alex"), 8.05, 35, 96),
+    "lpips-squeeze": _entry("squeeze", squeezenet, _SQUEEZE, ("squeezenet1_1", "lpips-squeeze"), 11.32, 32, 128),
+    "lpips-vgg": _entry("vgg", vgg16, VGG16_CHANNELS, ("vgg16", "lpips-vgg"), 6.63, 32, 112),
 }

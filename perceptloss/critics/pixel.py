@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from perceptloss.card import PIQ, Card, distance_card, similarity_card
-from perceptloss.critic import Critic, Entry, given
+from perceptloss.critic import Area, Critic, Entry, given
 from perceptloss.networks.functional import root
 
 __all__ = ["ENTRIES", "PSNR", "TotalVariation", "psnr", "total_variation"]
@@ -88,6 +88,13 @@ class PSNR(Critic):
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return psnr(x, given(y))
 
+    def tally(self, x: Tensor, y: Tensor | None, area: Area) -> Tensor:
+        squares = (area.of(x) - area.of(given(y))).square()
+        return torch.stack([squares.sum((1, 2, 3)), squares.new_full((len(x),), squares[0].numel())], 1)
+
+    def settle(self, sums: Tensor) -> Tensor:
+        return -10 * torch.log10(sums[:, 0] / sums[:, 1] + _EPS)
+
 
 class TotalVariation(Critic):
     """Total variation, 0 or more; lower is smoother. Judges without a reference.
@@ -111,6 +118,7 @@ _PSNR = similarity_card(
     summary="Peak signal-to-noise ratio of the RGB values in dB.",
     bounds=(0.0, 80.0),  # black against white is at -4e-8
     identity=80.0,
+    tiling="exact",
     paper="of old; see Huynh-Thu and Ghanbari, Scope of Validity of PSNR in Image/Video Quality Assessment, "
     "Electronics Letters 2008",
     source=PIQ,

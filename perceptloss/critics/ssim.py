@@ -10,6 +10,7 @@ the slope of its fractional powers is limited near zero, where the original give
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Literal
 
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perceptloss.card import PIQ, Card, similarity_card
-from perceptloss.critic import Critic, Entry, given
+from perceptloss.critic import Area, Critic, Entry, given
 from perceptloss.networks.functional import bounded_power, halve, shrink_factor
 from perceptloss.networks.windows import SCALE_WEIGHTS, TAPS, ssim_maps
 
@@ -69,12 +70,22 @@ def ms_ssim(x: Tensor, y: Tensor, *, extend: Extension = "end") -> Tensor:
     Returns:
         One score per image, (N,).
     """
-    score = torch.ones_like(x[..., 0, 0])
-    for scale, weight in enumerate(SCALE_WEIGHTS):
+    return _joined([similar.mean((2, 3)) for similar in _scales(x, y, extend)])
+
+
+def _scales(x: Tensor, y: Tensor, extend: Extension) -> Iterator[Tensor]:
+    """The map s_k of every scale, (N, C, h, w)."""
+    for scale in range(len(SCALE_WEIGHTS)):
         x, y = (_half(x, extend), _half(y, extend)) if scale else (x, y)
         luminance, structure = ssim_maps(x, y)
-        s = luminance * structure if scale == len(SCALE_WEIGHTS) - 1 else structure
-        score = score * bounded_power(s.mean((2, 3)).relu(), weight, _FLOOR)
+        yield luminance * structure if scale == len(SCALE_WEIGHTS) - 1 else structure
+
+
+def _joined(means: Sequence[Tensor]) -> Tensor:
+    """Scores (N,) from the mean of every scale's map, each (N, C)."""
+    score = torch.ones_like(means[0])
+    for mean, weight in zip(means, SCALE_WEIGHTS, strict=True):
+        score = score * bounded_power(mean.relu(), weight, _FLOOR)
     return score.mean(1)
 
 
@@ -103,6 +114,10 @@ class SSIM(Critic):
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return ssim(x, given(y), downsample=self.downsample)
 
+    def tally(self, x: Tensor, y: Tensor | None, area: Area) -> Tensor:
+        own = area.of(_ssim_map(x, given(y), downsample=False))
+        return torch.stack([own.sum((1, 2, 3)), own.new_full((len(x),), own[0].numel())], 1)
+
     def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """SSIM of every window, mean over channels, (N, 1, h - 10, w - 10), after downsampling if any."""
         return _ssim_map(x, given(y), self.downsample).mean(1, keepdim=True)
@@ -127,6 +142,16 @@ class MSSSIM(Critic):
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return ms_ssim(x, given(y), extend=self.extend)
+
+    def tally(self, x: Tensor, y: Tensor | None, area: Area) -> Tensor:
+        owns = [area.of(similar, 2**scale) for scale, similar in enumerate(_scales(x, given(y), self.extend))]
+        cells = [own.new_full((len(x), 1), own.shape[-2:].numel()) for own in owns]
+        return torch.cat([*(own.sum((2, 3)) for own in owns), *cells], 1)
+
+    def settle(self, sums: Tensor) -> Tensor:
+        scales = len(SCALE_WEIGHTS)
+        totals, cells = sums[:, :-scales].chunk(scales, 1), sums[:, -scales:].split(1, 1)
+        return _joined([total / count for total, count in zip(totals, cells, strict=True)])
 
 
 _card = partial(similarity_card, source=f"{PIQ}; https://ece.uwaterloo.ca/~z70wang/research/ssim/")
@@ -153,6 +178,8 @@ _SSIM_FULL = _card(
     summary="Structural similarity at full resolution, whatever the size of the image or crop.",
     bounds=(-1.0, 1.0),
     min_size=TAPS,
+    tiling="exact",
+    halo=TAPS - 1,
     paper=_WANG,
     notes=("mean of the three RGB channels; no conversion to grey", _FLAT, _BOUND),
 )
@@ -161,6 +188,9 @@ _MS_SSIM = _card(
     summary="Structural similarity at five scales; the usual companion of a pixel loss.",
     bounds=(0.0, 1.0),
     min_size=(TAPS - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1,
+    tiling="exact",
+    halo=TAPS * 2 ** (len(SCALE_WEIGHTS) - 1),
+    stride=2 ** (len(SCALE_WEIGHTS) - 1),
     paper="Wang et al., Multi-scale Structural Similarity for Image Quality Assessment, Asilomar 2003",
     notes=(
         "0 with no gradient for a channel in which one scale is anticorrelated (an untrained output): "

@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor
 
 from perceptloss.card import Card, distance_card
-from perceptloss.critic import Entry
+from perceptloss.critic import Area, Entry, given
 from perceptloss.networks.layers import pixels
 from perceptloss.networks.trunks import Features, TrunkCritic, vgg16
 from perceptloss.weights.rules import TORCHVISION_TRUNK
@@ -68,6 +68,16 @@ class VGGContent(_OnVGG):
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
         return torch.stack([(fx[tap] - fy[tap]).square().mean((1, 2, 3)) for tap in self.taps]).sum(0)
 
+    def tally(self, x: Tensor, y: Tensor | None, area: Area) -> Tensor:
+        fx, fy = self.look_at(x, given(y))
+        apart = [area.of(fx[tap] - fy[tap], self.trunk.stride(tap)).square() for tap in self.taps]
+        cells = [own.new_full((len(x),), own[0].numel()) for own in apart]
+        return torch.stack([*(own.sum((1, 2, 3)) for own in apart), *cells], 1)
+
+    def settle(self, sums: Tensor) -> Tensor:
+        totals, cells = sums.chunk(2, 1)
+        return (totals / cells).sum(1)
+
 
 class VGGStyle(_OnVGG):
     """Squared Frobenius distance of Gram matrices, summed over four taps; lower is better.
@@ -84,8 +94,9 @@ class VGGStyle(_OnVGG):
         return torch.stack([(gram(fx[tap]) - gram(fy[tap])).square().sum((1, 2)) for tap in self.taps]).sum(0)
 
 
-def _card(name: str, summary: str, note: str) -> Card:
+def _card(name: str, summary: str, note: str, **facts: Any) -> Card:
     return distance_card(
+        **facts,
         name=name,
         summary=summary,
         min_size=32,
@@ -100,7 +111,9 @@ def _card(name: str, summary: str, note: str) -> Card:
     )
 
 
-_CONTENT = _card("vgg-content", "Squared difference of VGG16 relu3_3 features.", "unbounded")
+_CONTENT = _card(
+    "vgg-content", "Squared difference of VGG16 relu3_3 features.", "unbounded", tiling="exact", halo=24, stride=4
+)
 _STYLE = _card("vgg-style", "Squared difference of Gram matrices of VGG16 features.", "ignores where a texture is")
 
 ENTRIES = {"vgg-content": Entry(_CONTENT, VGGContent), "vgg-style": Entry(_STYLE, VGGStyle)}

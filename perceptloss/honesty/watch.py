@@ -72,7 +72,7 @@ class Watch:
         """What the instruments see of one image; plain data, which processes can exchange.
 
         Args:
-            x: Restored, RGB in [0, 1], (3, H, W), on the device of the critics.
+            x: Restored, RGB in [0, 1], (3, H, W) or a stereo pair (6, H, W), on the device of the critics.
             y: Ground truth, same shape.
 
         Raises:
@@ -81,7 +81,8 @@ class Watch:
         if not all_finite(x):
             return Sight(None)
         x, y = x[None], y[None]
-        return Sight(measure(x, y), {label: _scores(critic, x, y) for label, critic in self.trained.items()})
+        seen = measure(*(torch.cat(image.split(3, 1), -1) for image in (x, y)))  # the views of a pair side by side
+        return Sight(seen, {label: _scores(critic, x, y) for label, critic in self.trained.items()})
 
     def record(
         self,
@@ -174,8 +175,13 @@ class Watch:
 def _scores(critic: Critic, x: Tensor, y: Tensor) -> Scores:
     with _in_evaluation(critic):
         if critic.card.needs_reference:
-            return Scores(_finite(critic(x, y)), _finite(critic(x.flip(-1), y.flip(-1))))
-        return Scores(*(_finite(critic(image)) for image in (x, x.flip(-1), y, y.flip(-1))))
+            return Scores(_finite(critic(x, y)), _finite(critic(_mirrored(x), _mirrored(y))))
+        return Scores(*(_finite(critic(image)) for image in (x, _mirrored(x), y, _mirrored(y))))
+
+
+def _mirrored(image: Tensor) -> Tensor:
+    """As in a mirror, in which the views of a stereo pair change places."""
+    return image.flip(-1) if image.shape[1] == 3 else image.flip(-1).roll(3, 1)
 
 
 @contextmanager

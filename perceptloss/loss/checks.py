@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from perceptloss.errors import GradientError, InputError
 from perceptloss.inputs import advice, check_channels, check_roles, described, is_transformed
 from perceptloss.loss.terms import GradMode, Term
 
-__all__ = ["check_anchors", "check_call", "transforms_named"]
+__all__ = ["check_anchors", "check_call", "check_gradients", "transforms_named"]
 
 
 def check_call(
@@ -58,6 +59,19 @@ def check_anchors(anchors: Mapping[str, Any]) -> None:
         need, got = (len(given[0]),), tuple(given[2].shape)
         if got != need:
             raise InputError(f"anchors {name!r}: {need[0]} images need labels of shape {need}, got {got}.")
+
+
+def check_gradients(gradients: Mapping[str, Tensor]) -> None:
+    """Refuse gradients that are nothing or not finite.
+
+    Raises:
+        GradientError: naming the term of every such gradient.
+    """
+    norms = {label: float(gradient.norm()) for label, gradient in gradients.items()}
+    bad = {label: norm for label, norm in norms.items() if not (math.isfinite(norm) and norm > 0)}
+    if bad:
+        listed = ", ".join(f"{label!r} ({'no gradient' if norm == 0 else norm})" for label, norm in bad.items())
+        raise GradientError(f"these terms send no usable gradient to the image: {listed}. Remove or repair them.")
 
 
 @contextmanager

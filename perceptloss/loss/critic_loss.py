@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -11,13 +10,14 @@ import torch
 from torch import Tensor
 
 from perceptloss.critic import Overshoot
-from perceptloss.errors import GradientError, InputError
+from perceptloss.errors import InputError
 from perceptloss.inputs import usable
 from perceptloss.loss.budget import Budget
-from perceptloss.loss.checks import check_call, transforms_named
+from perceptloss.loss.call import Call, Outcome
+from perceptloss.loss.checks import check_call, check_gradients, transforms_named
 from perceptloss.loss.clock import is_recomputed, whole
 from perceptloss.loss.evaluate import Intake
-from perceptloss.loss.gradient import Call, Outcome, attach, fused, gradient
+from perceptloss.loss.gradient import attach, fused, gradient
 from perceptloss.loss.learning import Anchors, Learning
 from perceptloss.loss.parsing import parse_loss
 from perceptloss.loss.report import Record, Row
@@ -49,12 +49,17 @@ class CriticLoss(Learning):
             one more backward per term; 0 never measures.
         pixel_weight: Weight of the mean absolute error beside the critics, which shares are relative to.
         shift: Lines and columns of the images that no critic sees, a random number of them at the top and at the left,
-            anew in every step: then no stride of a critic prints its grid at one place. 0: they see everything.
+            anew in every step: then no stride of a critic prints its grid at one place.
         budget: Full-reference critics and what they may change against the start, such as `{"psnr": -0.5}`, or
             a `Budget`; tell its `note` the scores on held-out images from time to time, first those of the start.
+        tile: Longest side in pixels that a term without a crop is given at once, its halo included, so that memory does
+            not grow with the image: exact where the critic's card says so, else the mean of the tiles' losses by area.
+            None: whole images. Needs `fused`.
         seed: Of the places of random crops, which depend on nothing else but the step.
         lean: Frozen layers keep ReLU masks and pooling positions instead of activations.
         grey: What happens to images of one channel, for terms that do not say: `refuse`, or `replicate` them.
+        stereo: Images are stereo pairs, (N, 6, H, W): left RGB, right RGB. Critics of pairs see both views, critics of
+            single images each of them, and their scores are averaged.
 
     Raises:
         ConfigError: with everything that is wrong.
@@ -77,10 +82,12 @@ class CriticLoss(Learning):
         share_every: int = 100,
         pixel_weight: float = 1.0,
         shift: int = 0,
+        tile: int | None = None,
         budget: Mapping[str, float] | Budget | None = None,
         seed: int = 0,
         lean: bool = False,
         grey: Grey = "refuse",
+        stereo: bool = False,
     ) -> None:
         specs = parse_loss(
             critics,
@@ -92,16 +99,18 @@ class CriticLoss(Learning):
             share_every=share_every,
             pixel_weight=pixel_weight,
             shift=shift,
+            tile=tile,
             seed=seed,
             lean=lean,
             grey=grey,
+            stereo=stereo,
         )
-        super().__init__(build_terms(specs), on_nonfinite, pixel_weight, shift, seed)
+        super().__init__(build_terms(specs, stereo=stereo), on_nonfinite, pixel_weight, shift, seed)
         self.budget = budget if isinstance(budget, Budget) else Budget(budget) if budget else None
         self.grad: GradMode = grad
         self.overshoot: Overshoot = overshoot
         self.micro_batch, self.input_range = micro_batch, tuple(input_range)
-        self.share_every, self.seed, self.lean, self.shift = share_every, seed, lean, shift
+        self.share_every, self.seed, self.lean, self.shift, self.tile = share_every, seed, lean, shift, tile
         self._eager: Callable[..., Tensor] | None = None
         self._calls = 0
         self._record = Record()
@@ -150,7 +159,7 @@ class CriticLoss(Learning):
         return call(*arguments)
 
     def _value_and_gradient(self, x: Tensor, y: Tensor | None, step: int | None) -> tuple[Tensor, Tensor]:
-        self._check(x, y, "fused")
+        check_call(x, y, self.terms, self.input_range, "fused")
         now = self._clock.now(x, step)
         with torch.inference_mode(False), torch.enable_grad():
             leaf = usable(x.detach()).requires_grad_()
@@ -161,7 +170,7 @@ class CriticLoss(Learning):
         return outcome.value, outcome.grad
 
     def _forward(self, x: Tensor, y: Tensor | None, step: int | None) -> Tensor:
-        self._check(x, y, self.grad)
+        check_call(x, y, self.terms, self.input_range, self.grad)
         now = self._clock.now(x, step)
         call = self._call(x, y, self._weights(x, y, now), now)
         with transforms_named(x):
@@ -210,25 +219,19 @@ class CriticLoss(Learning):
         for term, what in outcome.bad.items():
             self._skips.add([term.label], what)
 
-    def _check(self, x: Tensor, y: Tensor | None, mode: GradMode) -> None:
-        check_call(x, y, self.terms, self.input_range, mode)
-
     def _call(self, x: Tensor, y: Tensor | None, weights: Mapping[Term, float], step: int) -> Call:
         check = self._calls % _CHECK_EVERY == 0
         intake = Intake(self.input_range, self.overshoot, self.seed, step, check, self.shift)
         y = None if y is None else usable(y.detach())
         project = self.budget is not None and self.budget.must_project
-        call = Call(usable(x), y, weights, intake, self.grad, self.lean, self.micro_batch, project=project)
+        call = Call(
+            usable(x), y, weights, intake, self.grad, self.lean, self.micro_batch, project=project, tile=self.tile
+        )
         due = self.share_every and (step % self.share_every == 0 or self._shares.moves(call.counting))
         return replace(call, measure=bool(call.needs_grad and due))
 
     def learn(
-        self,
-        x: Tensor,
-        y: Tensor,
-        *,
-        step: int | None = None,
-        anchors: Anchors | None = None,
+        self, x: Tensor, y: Tensor, *, step: int | None = None, anchors: Anchors | None = None
     ) -> dict[str, dict[str, float]]:
         """Let the joint critics learn from what the restorer gave; for after its step.
 
@@ -249,7 +252,7 @@ class CriticLoss(Learning):
         return self._eagerly(self._learn, x, y, step, anchors)  # type: ignore[no-any-return]
 
     def _learn(self, x: Tensor, y: Tensor, step: int | None, anchors: Anchors | None) -> dict[str, dict[str, float]]:
-        self._check(x, y, "fused")
+        check_call(x, y, self.terms, self.input_range, "fused")
         now = self.step if step is None else whole(step)
         return self.teach(x, y, Intake(self.input_range, self.overshoot, self.seed, now), anchors)
 
@@ -272,18 +275,14 @@ class CriticLoss(Learning):
         Raises:
             GradientError: naming every term that sends no gradient, or one that is not finite.
         """
-        self._check(x, y, "fused")
+        check_call(x, y, self.terms, self.input_range, "fused")
         terms = [term for term in self.terms if not term.spec.monitor]
         with torch.inference_mode(False), torch.enable_grad():
             leaf = x.detach().clone().requires_grad_()
             calls = {term.label: replace(self._call(leaf, y, {term: 1.0}, 0), measure=False) for term in terms}
             alone = {label: fused(call).grad for label, call in calls.items()}
         gradients = {label: gradient for label, gradient in alone.items() if gradient is not None}
-        norms = {label: float(gradient.norm()) for label, gradient in gradients.items()}
-        bad = {label: norm for label, norm in norms.items() if not (math.isfinite(norm) and norm > 0)}
-        if bad:
-            listed = ", ".join(f"{label!r} ({'no gradient' if norm == 0 else norm})" for label, norm in bad.items())
-            raise GradientError(f"these terms send no usable gradient to the image: {listed}. Remove or repair them.")
+        check_gradients(gradients)
         return gradients
 
     def check_gradient(self, x: Tensor, y: Tensor | None = None) -> dict[str, float]:

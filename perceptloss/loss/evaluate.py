@@ -16,7 +16,7 @@ from perceptloss.inputs import check_pixels
 from perceptloss.loss.terms import Term, shaped
 from perceptloss.networks.trunks import Features, Keep, Trunk, TrunkCritic, features
 
-__all__ = ["Intake", "Result", "evaluate", "part_of", "share_trunks", "taken_in"]
+__all__ = ["Intake", "Result", "admitted", "evaluate", "part_of", "share_trunks", "shift_of", "taken_in"]
 
 _OF_NATURAL = ("distance", "deficit")
 _Box = tuple[int, int, int]  # top, left, side
@@ -121,7 +121,8 @@ def evaluate(terms: Sequence[Term], x: Tensor, y: Tensor | None, intake: Intake,
     with torch.autocast(x.device.type, enabled=False):
         x, y = taken_in(x, intake), None if y is None else _unit_range(y.detach(), intake)
         if intake.shift:
-            x, y = _shifted(x, intake), None if y is None else _shifted(y, intake)
+            place = (slice(None), *shift_of(x, intake))
+            x, y = x[place], None if y is None else y[place]
         if intake.overshoot == "raise":
             check_pixels(terms[0].critic.card, "x", x)
         views = [_view(term, x, y, intake) for term in terms]
@@ -130,14 +131,23 @@ def evaluate(terms: Sequence[Term], x: Tensor, y: Tensor | None, intake: Intake,
         return [_judge(view, keep) if not view.term.spec.monitor else _watch(view, keep) for view in views]
 
 
-def _shifted(image: Tensor, intake: Intake) -> Tensor:
+def admitted(term: Term, x: Tensor, y: Tensor | None, intake: Intake) -> tuple[Tensor, Tensor | None]:
+    """Judged images and references of a term without a crop as its critic is given them."""
+    x, y = taken_in(x, intake), None if y is None else _unit_range(y.detach(), intake)
+    view = _view(term, x, y, intake)
+    return view.x, view.y
+
+
+def shift_of(image: Tensor, intake: Intake) -> tuple[slice, slice, slice]:
     """All but `shift` lines and columns, from a place that seed and step decide."""
+    if not intake.shift:
+        return (slice(None),) * 3
     height, width = (n - intake.shift for n in image.shape[-2:])
     if min(height, width) < 1:
         raise InputError(f"shift {intake.shift} leaves nothing of images of {image.shape[-2]}x{image.shape[-1]}.")
     generator = torch.Generator().manual_seed(_mixed(intake.seed, intake.step, 0))
     top, left = torch.randint(intake.shift + 1, (2,), generator=generator, device="cpu").tolist()
-    return image[..., top : top + height, left : left + width]
+    return slice(None), slice(top, top + height), slice(left, left + width)
 
 
 def taken_in(x: Tensor, intake: Intake) -> Tensor:

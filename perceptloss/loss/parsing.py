@@ -14,6 +14,7 @@ from perceptloss.critic import Critic, Overshoot, Precision
 from perceptloss.errors import ConfigError, UnknownCritic, near
 from perceptloss.loss.joint.options import joint_problems, read_joint
 from perceptloss.loss.terms import GradMode, Grey, OnNonFinite, TermOptions, Terms, TermSpec
+from perceptloss.networks.tiles import smallest_tile
 from perceptloss.registry import find_entry, get_card, option_problems
 
 __all__ = ["parse_loss", "parse_terms"]
@@ -188,10 +189,11 @@ _OPTION_RULES: dict[str, _Rule] = {
     ),
     "share_every": _COUNT,
     "shift": _COUNT,
+    "tile": ("a number of pixels, or None for whole images", lambda v: v is None or _is_whole(v, 1)),
     "pixel_weight": ("a positive number", lambda v: _is_number(v) and v > 0),
     "seed": ("a whole number", _is_whole),
     "input_range": ("(0, 1) or (-1, 1)", lambda v: isinstance(v, Sequence) and tuple(v) in ((0, 1), (-1, 1))),
-    "lean": ("true or false", lambda v: isinstance(v, bool)),
+    **dict.fromkeys(("lean", "stereo"), ("true or false", lambda v: isinstance(v, bool))),
 }
 
 
@@ -201,6 +203,17 @@ def _wrong(values: Mapping[str, Any], rules: Mapping[str, _Rule]) -> Iterator[tu
             is_turned = key == "weight" and _is_number(value) and value < 0
             hint = " (direction is on the card, a weight is never negative)" if is_turned else ""
             yield key, f"must be {need}, got {value!r}{hint}"
+
+
+def _tile_problems(tile: int, grad: GradMode, specs: Sequence[TermSpec]) -> Iterator[str]:
+    if grad != "fused":
+        yield f"tile goes with grad='fused', which keeps no graph of the whole image, got {grad!r}"
+    for spec in specs:
+        card, least = spec.card, smallest_tile(spec.card)
+        if spec.crop is None and card.tiling == "never":
+            yield f"{spec.label}: {card.name!r} must see whole images; give it a 'crop', or leave out tile"
+        elif spec.crop is None and tile < least:
+            yield f"{spec.label}: {card.name!r} needs tiles of at least {least}, got {tile}"
 
 
 def parse_loss(critics: Terms, **options: Any) -> list[TermSpec]:
@@ -218,6 +231,8 @@ def parse_loss(critics: Terms, **options: Any) -> list[TermSpec]:
         problems = [*error.problems, *problems]
     if not problems and options["share_every"] == 0 and any(spec.share is not None for spec in specs):
         problems.append("share_every: 0 measures no gradient, which terms with a share need")
+    if not problems and options["tile"] is not None:
+        problems += _tile_problems(options["tile"], options["grad"], specs)
     if problems:
         raise ConfigError(problems, "critic loss")
     return specs

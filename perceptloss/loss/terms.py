@@ -13,6 +13,7 @@ from perceptloss.card import Card, Direction, Shape
 from perceptloss.critic import Critic, Precision
 from perceptloss.errors import ConfigError
 from perceptloss.loss.joint.options import Joint, JointOptions
+from perceptloss.networks.each_view import EachView
 from perceptloss.registry import DEFAULT, Default, Weights, create_critic, set_precision
 
 __all__ = [
@@ -146,8 +147,8 @@ def shaped(spec: TermSpec, score: Tensor, anchor: Tensor | float) -> Tensor:
     return F.softplus(deficit) if spec.shape == "softplus" else F.relu(deficit - spec.tolerance)
 
 
-def build_terms(specs: Sequence[TermSpec]) -> list[Term]:
-    """Build the critics; those that name the same trunk with the same weights share one."""
+def build_terms(specs: Sequence[TermSpec], *, stereo: bool = False) -> list[Term]:
+    """Build the critics; where images are stereo pairs, those of single images judge each view."""
     terms: list[Term] = []
     for spec in specs:
         if isinstance(spec.critic, Critic):
@@ -161,5 +162,8 @@ def build_terms(specs: Sequence[TermSpec]) -> list[Term]:
                 problem = "shape 'distance' minimises the score, but its weights say that higher is better"
                 raise ConfigError([f"{spec.label}: {problem}"], "critics")
             spec = replace(spec, card=critic.card)  # its weight file may say another direction
+        if stereo and critic.card.channels == 3:
+            critic = EachView(critic)
+            spec = replace(spec, card=critic.card)
         terms.append(Term(spec, critic))
     return terms

@@ -14,7 +14,7 @@ from torch import Tensor
 from perceptloss.critic import Critic
 from perceptloss.maps.attribution import attribution, sensitivity
 from perceptloss.maps.colours import DIVERGING, Scale
-from perceptloss.maps.tiles import parts
+from perceptloss.networks.tiles import parts
 from perceptloss.output.files import replacing
 
 __all__ = ["Kind", "WrittenMap", "facts_of", "kind_of", "map_of", "save_picture", "save_values", "scale_for"]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from itertools import pairwise
-from types import EllipsisType
 
 import torch
 from torch import Tensor
@@ -13,27 +10,11 @@ from torch import Tensor
 from perceptloss.critic import Critic
 from perceptloss.errors import InputError
 from perceptloss.inputs import check_channels
+from perceptloss.networks.tiles import parts, smallest_tile, tally
 
-__all__ = ["edges", "parts", "score_tiled", "tiled"]
+__all__ = ["score_in_tiles", "score_tiled", "tiled"]
 
 Score = Callable[[Tensor, Tensor | None], Tensor]
-Place = tuple[EllipsisType, slice, slice]
-
-
-def edges(length: int, side: int, multiple: int = 1) -> list[int]:
-    """Cut a length evenly into the fewest parts of at most `side`.
-
-    Args:
-        length: Pixels, a multiple of `multiple`.
-        side: Longest part in pixels; where it is no multiple itself, parts round up to one.
-        multiple: All cuts are multiples of this.
-
-    Returns:
-        Ascending positions, from 0 to `length`; parts differ by at most one multiple.
-    """
-    units = length // multiple
-    parts = math.ceil(units / max(1, side // multiple))
-    return [multiple * (units * part // parts) for part in range(parts)] + [length]
 
 
 def tiled(score: Score, x: Tensor, y: Tensor | None, side: int | None, multiple: int = 1, overlap: int = 0) -> Tensor:
@@ -60,19 +41,14 @@ def tiled(score: Score, x: Tensor, y: Tensor | None, side: int | None, multiple:
     return total / (height * width)
 
 
-def parts(height: int, width: int, side: int, multiple: int = 1, overlap: int = 0) -> list[tuple[int, Place]]:
-    """Tiles as in `tiled`: pixels between the cuts, and the place that is looked at for them."""
-    rows, columns = (_spans(length, side, multiple, overlap) for length in (height, width))
-    return [(tall * wide, (..., row, column)) for tall, row in rows for wide, column in columns]
-
-
-def _spans(length: int, side: int, multiple: int, overlap: int) -> list[tuple[int, slice]]:
-    """Pixels between the cuts, and the slice that is scored for them, of every part of a length."""
-    if length <= side:
-        return [(length, slice(0, length))]
-    cuts = pairwise(edges(length, side - overlap, multiple))
-    margin = overlap // 2
-    return [(end - start, slice(max(0, start - margin), min(length, end + margin))) for start, end in cuts]
+def score_in_tiles(critic: Critic, x: Tensor, y: Tensor | None, side: int | None) -> Tensor:
+    """Scores as the card has them of tiles, (N,): the image's own where it says `exact`, else the mean by area."""
+    card = critic.card
+    if side is None or max(x.shape[-2:]) <= side:
+        return critic(x, y)
+    if card.tiling == "exact":
+        return critic.settle(tally(critic, x, y, side)).cpu().double()
+    return tiled(critic, x, y, side, card.multiple_of)
 
 
 @torch.no_grad()
@@ -87,11 +63,12 @@ def score_tiled(
 ) -> Tensor:
     """Score images that are too large for a critic at once: the mean of their tiles' scores, weighted by area.
 
-    Tiles are cut evenly, the fewest of at most `tile` pixels a side. Images may stay on the CPU: tiles are
-    brought to the critic's device one at a time, so that memory there is bounded by one tile of each
-    image. No gradient is followed.
+    Tiles are cut evenly, the fewest of at most `tile` pixels a side; where the card says `exact`, they have its halo
+    around them, and what they add gives the score of the whole image, not the mean of scores. Images may stay
+    on the CPU: tiles are brought to the critic's device one at a time, so that memory there is bounded by one tile
+    of each image. No gradient is followed.
 
-    What the card says of tiling decides: where it says `exact`, this is the score of the whole image; where
+    What the card says of tiling decides: where it says `exact`, this is the score of the whole image to rounding; where
     `approximate`, it is close, and scores of different tiles must not be compared; where `never`, an
     image that would have to be cut is refused. An image that is one tile is simply scored.
 
@@ -122,6 +99,8 @@ def score_tiled(
         raise InputError(f"critic {card.name!r} needs x and y of one shape, got {shapes}. Crop or resize before.")
     if max(x.shape[-2:]) > tile:
         _check_tiles(critic, tile, overlap, approximate)
+    if card.tiling == "exact" and max(x.shape[-2:]) > tile:
+        return score_in_tiles(critic, x, y, tile)
     tensor = next((t for t in (*critic.parameters(), *critic.buffers())), None)
     device = x.device if tensor is None else tensor.device
 
@@ -139,9 +118,15 @@ def _check_tiles(critic: Critic, tile: int, overlap: int, approximate: bool) -> 
     if card.tiling == "approximate" and not approximate:
         raise InputError(f"{name} is only approximated by tiles: pass approximate=True, or score whole images.")
     if card.tiling == "exact" and overlap:
-        raise InputError(f"{name} is exact on tiles without overlap and counts pixels twice with it, got {overlap}.")
+        raise InputError(
+            f"{name} is exact on tiles without overlap because its card has a halo of {card.halo}, got {overlap}."
+        )
     if overlap < 0 or overlap % step or overlap >= tile:
         raise InputError(f"overlap must be a multiple of {step} from 0 to below tile={tile} for {name}, got {overlap}.")
+    if card.tiling == "exact" and tile < smallest_tile(card):
+        raise InputError(
+            f"{name} has a halo of {card.halo} and needs tiles of at least {smallest_tile(card)}, got {tile}."
+        )
     if tile - overlap < 2 * card.min_size:
         least = 2 * card.min_size + overlap
         raise InputError(f"{name} needs tiles of at least {least} pixels with an overlap of {overlap}, got {tile}.")

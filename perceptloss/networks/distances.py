@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceptloss.card import Card
-from perceptloss.critic import given
+from perceptloss.critic import Area, given
 from perceptloss.networks.layers import moments, unit_distance, unit_norm
 from perceptloss.networks.trunks import IMAGENET, Features, Trunk, TrunkCritic, vgg16
 from perceptloss.weights.rules import constant
@@ -45,6 +45,19 @@ class UnitDistanceCritic(TrunkCritic):
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
         return self.distances(fx, fy).sum(0)
 
+    def tally(self, x: Tensor, y: Tensor | None, area: Area) -> Tensor:
+        fx, fy = self.look_at(x, given(y))
+        totals, cells = [], []
+        for tap, head in zip(self.taps, self.heads, strict=True):
+            own, reference = (area.of(taps[tap], self.trunk.stride(tap)) for taps in (fx, fy))
+            cells.append(own.new_full((len(x),), own.shape[-2:].numel()))
+            totals.append(unit_distance(own, reference, head) * cells[-1])
+        return torch.stack([*totals, *cells], 1)
+
+    def settle(self, sums: Tensor) -> Tensor:
+        totals, cells = sums.chunk(2, 1)
+        return (totals / cells).sum(1)
+
     def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Distance at every pixel, lower is better: (N, 1, H, W), the maps of the taps enlarged bilinearly and added.
 
@@ -77,6 +90,12 @@ def texture_and_structure(fx: Tensor, fy: Tensor, c: float = 1e-6) -> tuple[Tens
         Texture and structure similarity, each (N, C), at most 1.
     """
     mx, my, vx, vy, covariance = moments(fx, fy)
+    return _similarities(mx, my, vx, vy, covariance, c)
+
+
+def _similarities(
+    mx: Tensor, my: Tensor, vx: Tensor, vy: Tensor, covariance: Tensor, c: float = 1e-6
+) -> tuple[Tensor, Tensor]:
     texture = (2 * mx * my + c) / (mx.square() + my.square() + c)
     return texture, (2 * covariance + c) / (vx + vy + c)
 
@@ -102,5 +121,28 @@ class TextureStructureCritic(TrunkCritic):
         levels = [texture_and_structure(x, given(y)), *(texture_and_structure(fx[t], fy[t]) for t in self.taps)]
         texture = torch.cat([level[0] for level in levels], 1)
         structure = torch.cat([level[1] for level in levels], 1)
+        return self._joined(texture, structure)
+
+    def tally(self, x: Tensor, y: Tensor | None, area: Area) -> Tensor:
+        fx, fy = self.look_at(x, given(y))
+        levels = [(area.of(x), area.of(given(y)))]
+        for tap in self.taps:
+            stride = self.trunk.stride(tap)
+            levels.append((area.of(fx[tap], stride), area.of(fy[tap], stride)))
+        sums: list[list[Tensor]] = []
+        for a, b in levels:
+            a, b = a.double(), b.double()  # a difference of large squares follows
+            products = (a, b, a * a, b * b, a * b)
+            sums.append([*(p.sum((2, 3)) for p in products), a.new_full(a.shape[:2], a.shape[-2:].numel())])
+        return torch.cat([torch.cat(parts, 1) for parts in zip(*sums, strict=True)], 1)
+
+    def settle(self, sums: Tensor) -> Tensor:
+        *totals, cells = sums.chunk(6, 1)
+        mx, my, xx, yy, xy = (total / cells for total in totals)
+        vx, vy = (xx - mx.square()).relu(), (yy - my.square()).relu()
+        return self._joined(*_similarities(mx, my, vx, vy, xy - mx * my))
+
+    def _joined(self, texture: Tensor, structure: Tensor) -> Tensor:
         total = self.alpha.sum() + self.beta.sum()
-        return 1 - (texture @ self.alpha + structure @ self.beta) / total
+        alpha, beta, total = (w.to(texture.dtype) for w in (self.alpha, self.beta, total))
+        return 1 - (texture @ alpha + structure @ beta) / total

@@ -23,6 +23,11 @@ class Pair:
     lq: Path | None
     name: str
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """Every file, by what it is called in messages."""
+        return {self.name: self.gt} | ({} if self.lq is None else {f"{self.name} (low quality)": self.lq})
+
 
 def bundled(names: Iterable[str], own: str = "--data.train and --data.val") -> list[Pair]:
     """Photographs that are installed with scikit-image, so that a recipe runs without a data set.

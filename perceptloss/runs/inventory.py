@@ -9,14 +9,13 @@ import zlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from perceptloss.errors import some
 from perceptloss.output.files import write_atomically
-from perceptloss.runs.images import Pair
 from perceptloss.runs.state import checkpoints
 
-__all__ = ["changes", "of_pairs", "remember"]
+__all__ = ["Item", "changes", "of_items", "remember"]
 
 _FILE: Final = "data.json"
 _END: Final = 1 << 16  # bytes of either end of a file that are looked at
@@ -25,13 +24,24 @@ _log = logging.getLogger("perceptloss.runs")
 Inventory = Mapping[str, Mapping[str, str]]  # part of the data -> name of an item -> what it is
 
 
-def of_pairs(parts: Mapping[str, Iterable[Pair]]) -> dict[str, dict[str, str]]:
-    """Size and both ends of every file of some pairs, which tell nearly every change without reading all."""
+class Item(Protocol):
+    """Something to learn from or to validate with."""
+
+    @property
+    def name(self) -> str:
+        """Unique, as a relative path without suffix."""
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """What it is read from, by what each file is called in messages."""
+
+
+def of_items(parts: Mapping[str, Iterable[Item]]) -> dict[str, dict[str, str]]:
+    """Size and both ends of every file of some items, which tell nearly every change without reading all."""
     with ThreadPoolExecutor(16) as pool:
         found = {}
-        for part, pairs in parts.items():
-            files = {pair.name: pair.gt for pair in pairs}
-            files |= {f"{pair.name} (low quality)": pair.lq for pair in pairs if pair.lq is not None}
+        for part, items in parts.items():
+            files = {key: path for item in items for key, path in item.files.items()}
             found[part] = dict(zip(files, pool.map(_mark, files.values()), strict=True))
     return found
 

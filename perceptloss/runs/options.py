@@ -87,6 +87,7 @@ class Loss:
     shift: int = option(
         0, "lines and columns that no critic sees, a random number of them at the top and at the left", at_least=0
     )
+    tile: int | None = option(None, "longest side that critics are given at once, for patches of 4K; see CriticLoss")
     artefacts: float = option(
         0.0, "weight of LDL's loss of artefacts, seen beside what the averaged weights restore (train.ema)", at_least=0
     )

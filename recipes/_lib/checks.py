@@ -22,8 +22,20 @@ from perceptloss.runs.options import Data, Loss, Model, Train, Val
 __all__ = ["find_images", "option_problems"]
 
 
-def option_problems(data: Data, model: Model, loss: Loss, train: Train, val: Val) -> list[str]:
-    """Contradictions between options; empty if there are none."""
+def option_problems(
+    data: Data, model: Model, loss: Loss, train: Train, val: Val, *, channels: int = 3, fidelity: str = FIDELITY
+) -> list[str]:
+    """Contradictions between options; empty if there are none.
+
+    Args:
+        data: Options.
+        model: Options.
+        loss: Options.
+        train: Options.
+        val: Options.
+        channels: Of the images: 3, or 6 for stereo pairs, which critics of single images judge view by view.
+        fidelity: Name of the column that stands beside the judges.
+    """
     problems: list[str] = []
     if data.patch % model.scale:
         problems.append(f"data.patch: {data.patch} is not a multiple of model.scale {model.scale}")
@@ -48,7 +60,7 @@ def option_problems(data: Data, model: Model, loss: Loss, train: Train, val: Val
                 f"loss.critics: {term.label!r} needs sides of at least {term.card.min_size} and a multiple of "
                 f"{term.card.multiple_of}, but sees {side} of data.patch {data.patch}{less}"
             )
-        if term.card.channels != 3:
+        if term.card.channels > channels:
             problems.append(f"loss.critics: {term.label!r} judges stereo pairs")
     if loss.budget and loss.critics:
         wrong = budget_problems(loss.budget)
@@ -57,7 +69,7 @@ def option_problems(data: Data, model: Model, loss: Loss, train: Train, val: Val
             problems.append(
                 "loss.budget is held against the start: give model.weights, or no budget: --loss.budget '{}'"
             )
-    return problems + _judge_problems(val, trained)
+    return problems + _judge_problems(val, trained, channels, fidelity)
 
 
 def _strip_problems(budget: Mapping[str, float], side: int) -> list[str]:
@@ -70,7 +82,7 @@ def _strip_problems(budget: Mapping[str, float], side: int) -> list[str]:
     ]
 
 
-def _judge_problems(val: Val, trained: set[str]) -> list[str]:
+def _judge_problems(val: Val, trained: set[str], channels: int, fidelity: str) -> list[str]:
     problems: list[str] = []
     judges: list[str] = []
     for name in (*val.judges, *val.guests):
@@ -80,11 +92,11 @@ def _judge_problems(val: Val, trained: set[str]) -> list[str]:
             problems.append(f"val.judges: {error}")
             continue
         judges.append(card.name)
-        if card.channels != 3:
+        if card.channels > channels:
             problems.append(f"val.judges: {name!r} judges stereo pairs")
     pairs = [get_card(name) for name in sorted(trained)], [get_card(name) for name in judges]
     problems += [f"val.judges: {problem}" for problem in judge_problems(*pairs)]
-    columns = {FIDELITY, *judges, *trained}
+    columns = {fidelity, *judges, *trained}
     if val.best not in columns:
         problems.append(
             f"val.best: {val.best!r} is not scored{near(val.best, columns)}; scored: {', '.join(sorted(columns))}"

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from _lib.data import strip_of
-from _lib.networks import restore
 from perceptloss import Critic, CriticLoss, create_critic
 from perceptloss.integrations.probe import probe
 from perceptloss.loss.budget import Budget, walk_back
+from perceptloss.networks.each_view import EachView
 from perceptloss.output.files import replacing
 from perceptloss.runs import loop
-from perceptloss.runs.images import Pair
-from perceptloss.runs.options import Loss, Model
+from perceptloss.runs.inventory import Item
+from perceptloss.runs.options import Loss
 
 __all__ = ["Spender", "Strips", "build_critics", "deliver_critics", "settle_budget", "watch_budget"]
 
 _STRIPS = 24  # images that the budget is measured on
 
 
-def build_critics(loss: Loss, device: torch.device, *, side: int, share_every: int, seed: int) -> CriticLoss | None:
+def build_critics(
+    loss: Loss, device: torch.device, *, side: int, share_every: int, seed: int, stereo: bool = False
+) -> CriticLoss | None:
     """The critics, outside of all that Accelerate prepares or saves; each proves that it sends gradient.
 
     Args:
@@ -35,6 +35,7 @@ def build_critics(loss: Loss, device: torch.device, *, side: int, share_every: i
         side: Of the patches.
         share_every: As in `CriticLoss`.
         seed: Of the run.
+        stereo: As in `CriticLoss`.
     """
     if not loss.critics:
         return None
@@ -46,8 +47,10 @@ def build_critics(loss: Loss, device: torch.device, *, side: int, share_every: i
         share_every=share_every,
         pixel_weight=loss.pixel_weight or 1.0,
         shift=loss.shift,
+        tile=loss.tile,
         budget=Budget(loss.budget, loss.budget_most, loss.budget_room) if loss.budget else None,
         seed=seed,
+        stereo=stereo,
     ).to(device)
     critics.check_gradient(*probe(critics, device, side))
     return critics
@@ -58,7 +61,7 @@ class Strips:
     """Parts of the training images that no patch comes from, on which a budget is measured.
 
     Attributes:
-        pairs: Low-quality parts, (3, h, w), and ground truth.
+        pairs: Low-quality parts, (C, h, w), and ground truth.
         critics: Of the budget, by name.
         restored: Enlarges a low-quality part by a network.
     """
@@ -68,12 +71,19 @@ class Strips:
     restored: Callable[[nn.Module, Tensor], Tensor]
 
     @classmethod
-    def cut(cls, images: Sequence[Pair], budget: Mapping[str, Any], model: Model, patch: int) -> Strips:
+    def cut(
+        cls,
+        images: Sequence[Item],
+        budget: Mapping[str, Any],
+        strip: Callable[[Any], tuple[Tensor, Tensor]],
+        restored: Callable[[nn.Module, Tensor], Tensor],
+    ) -> Strips:
         """Of as many images as are enough, evenly chosen; none without a budget."""
         chosen = images[:: max(1, len(images) // _STRIPS)][:_STRIPS] if budget else []
-        restored = partial(restore, scale=model.scale, multiple=model.multiple_of)
-        critics = {name: create_critic(name) for name in budget}
-        return cls([strip_of(pair, model.scale, patch) for pair in chosen], critics, restored)
+        pairs = [strip(item) for item in chosen]
+        channels = pairs[0][1].shape[0] if pairs else 3
+        critics = {name: _fitting(create_critic(name), channels) for name in budget}
+        return cls(pairs, critics, restored)
 
     @torch.no_grad()
     def scores(self, network: nn.Module, device: torch.device) -> dict[str, float]:
@@ -86,6 +96,11 @@ class Strips:
                 totals[name] += float(critic.to(device)(x, y)) / len(self.pairs)
         network.train()
         return totals
+
+
+def _fitting(critic: Critic, channels: int) -> Critic:
+    """A critic of single images judges each view of a stereo pair."""
+    return EachView(critic) if critic.card.channels < channels else critic
 
 
 @dataclass(kw_only=True)

@@ -30,7 +30,7 @@ def degrade(gt: Tensor, scale: int) -> Tensor:
     return stored(small)
 
 
-class PatchPairs(Dataset[tuple[Tensor, Tensor]]):
+class PatchPairs(Dataset[tuple[Tensor, ...]]):
     """Aligned random patches: `patches[epoch, index] -> (lq, gt)`.
 
     The place and the flip of a patch depend on nothing but seed, epoch and index, so neither
@@ -154,8 +154,8 @@ class SampleOrder(Sampler[tuple[int, int]]):
 
 
 def patch_loader(
-    patches: PatchPairs, order: SampleOrder, batch: int, workers: int
-) -> DataLoader[tuple[Tensor, Tensor]]:
+    patches: Dataset[tuple[Tensor, ...]], order: SampleOrder, batch: int, workers: int, seed: int = 0
+) -> DataLoader[tuple[Tensor, ...]]:
     """Batches of patches in the given order."""
     return DataLoader(
         patches,
@@ -163,5 +163,5 @@ def patch_loader(
         sampler=order,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(patches.seed),  # or it would draw from the global generator
+        generator=torch.Generator().manual_seed(seed),  # or it would draw from the global generator
     )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from _lib.critics import Spender
-from _lib.data import whole_pair
 from perceptloss.honesty.history import Sight
 from perceptloss.honesty.watch import Watch
-from perceptloss.runs.images import Pair
+from perceptloss.runs.inventory import Item
 
 __all__ = ["Watched", "look", "verdict"]
 
@@ -43,21 +42,27 @@ def look(t: Watched, sights: Sequence[Sight], means: Mapping[str, float | None])
     return [str(alarm) for alarm in alarms]
 
 
-def verdict(t: Watched, start: nn.Module, end: nn.Module, pairs: Sequence[Pair], scale: int) -> list[str]:
+def verdict(
+    t: Watched,
+    start: nn.Module,
+    end: nn.Module,
+    items: Sequence[Item],
+    whole: Callable[[Any], tuple[Tensor, Tensor]],
+) -> list[str]:
     """Sentences below the table of a run: what was spent of the budget, and what was alarming.
 
     Args:
         t: At its end.
         start: Network that it started from.
         end: Network that is delivered.
-        pairs: Validation images.
-        scale: Factor of the networks.
+        items: Validation images.
+        whole: Such an image as low quality and ground truth.
     """
     said = []
     budget = None if t.loss is None else t.loss.budget
     if budget is not None:
-        whole = replace(t.strips, pairs=[whole_pair(pair, scale) for pair in pairs])
-        before, after = (whole.scores(network, t.accelerator.device) for network in (start, end))
+        validation = replace(t.strips, pairs=[whole(item) for item in items])
+        before, after = (validation.scores(network, t.accelerator.device) for network in (start, end))
         allowed = ", ".join(f"{name} {change:+g}" for name, change in budget.allowed.items())
         held = "held" if budget.spent <= 1 + _NEAR else "**not held**"
         kept = "" if t.kept == 1 else f", after going back to {t.kept:.0%} of the way from the start"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from perceptloss.errors import ConfigError, WeightsError, near
 from perceptloss.integrations.networks import find_network
 from perceptloss.networks.autoencoder import Autoencoder
-from perceptloss.networks.restorers import RFDN, Compact
+from perceptloss.networks.restorers import IPASSR, NAFSSR, RFDN, Compact, StereoCompact
 from perceptloss.output.files import replacing
 from perceptloss.output.tensors import sort_metadata
 from perceptloss.runs.options import Model
@@ -24,20 +24,24 @@ from perceptloss.runs.state import Ema
 from perceptloss.weights.manifest import manifest
 from perceptloss.weights.search import find
 
-__all__ = ["NETWORK", "bicubic", "build_network", "export", "load_weights", "restore", "start_of"]
+__all__ = ["NETWORK", "STEREO_NETWORK", "bicubic", "build_network", "export", "load_weights", "restore", "start_of"]
 
 NETWORK: Final = {"num_feat": 48, "num_conv": 12, "upscale": 4}
 """Arguments of Compact that the shipped start was made for."""
+STEREO_NETWORK: Final = {**NETWORK, "num_looks": 3}
+"""Arguments of StereoCompact, which starts as that network on each view."""
+_START: Final = (("Compact", NETWORK), ("StereoCompact", STEREO_NETWORK))  # what sr-start fits
 
-
-_OURS: Final[dict[str, type[nn.Module]]] = {"Autoencoder": Autoencoder, "Compact": Compact, "RFDN": RFDN}
+_OURS: Final[dict[str, type[nn.Module]]] = {
+    kind.__name__: kind for kind in (Autoencoder, Compact, RFDN, NAFSSR, IPASSR, StereoCompact)
+}
 
 
 def _architecture(name: str) -> type[nn.Module]:
     if name in _OURS:
         return _OURS[name]
     known = dict(_OURS)
-    ours = " and ".join(_OURS)
+    ours = ", ".join(_OURS)
     try:
         import perceptloss.integrations.basicsr  # noqa: F401 - makes BasicSR importable, and fills its registry
     except ImportError as error:
@@ -53,12 +57,13 @@ def _architecture(name: str) -> type[nn.Module]:
     return found
 
 
-def build_network(model: Model, side: int) -> nn.Module:
+def build_network(model: Model, side: int, channels: int = 3) -> nn.Module:
     """The network of a configuration, on the CPU.
 
     Args:
         model: Name, arguments, scale, weights.
         side: Low-quality side to try it on, pixels.
+        channels: Of the images: 3, or 6 for stereo pairs.
 
     Raises:
         ConfigError: if name or arguments are unknown, BasicSR is needed and not there, or the factor is another.
@@ -77,12 +82,10 @@ def build_network(model: Model, side: int) -> nn.Module:
     if (start := start_of(model)) is not None:
         load_weights(network, _file_of(start))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        shape = network.eval()(torch.zeros(1, 3, side, side)).shape
-    if shape != (1, 3, side * model.scale, side * model.scale):
-        raise ConfigError(
-            [f"model: {model.arch} turns 3x{side}x{side} into {tuple(shape[1:])}, but model.scale is {model.scale}"],
-            "model",
-        )
+        shape = network.eval()(torch.zeros(1, channels, side, side)).shape
+    if shape != (1, channels, side * model.scale, side * model.scale):
+        turned = f"{channels}x{side}x{side} into {tuple(shape[1:])}"
+        raise ConfigError([f"model: {model.arch} turns {turned}, but model.scale is {model.scale}"], "model")
     return network.train()
 
 
@@ -90,7 +93,7 @@ def start_of(model: Model) -> str | None:
     """What a network starts from: with `auto` the shipped start if it was made for this network, else nothing."""
     if model.weights != "auto":
         return model.weights
-    return "sr-start" if (model.arch, model.options) == ("Compact", NETWORK) else None
+    return "sr-start" if (model.arch, model.options) in _START else None
 
 
 def _file_of(weights: str) -> Path:
@@ -100,7 +103,7 @@ def _file_of(weights: str) -> Path:
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Load a whole state: safetensors, or BasicSR's layout with `params_ema` or `params`.
+    """Load a state: safetensors, or BasicSR's layout with `params_ema` or `params`; into StereoCompact a Compact's.
 
     Raises:
         WeightsError: if the file cannot be read or does not fit.
@@ -109,6 +112,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
         is_safe = path.suffix == ".safetensors"
         state: Any = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("params_ema") or state.get("params") or state
+        if isinstance(network, StereoCompact) and not any(name.startswith("looks.") for name in state):
+            state = {**network.state_dict(), **state}  # of a Compact: its looks begin with nothing
         network.load_state_dict(state)
     except (OSError, RuntimeError, ValueError, AttributeError) as error:
         raise WeightsError(f"{path} does not hold the weights of this network: {error}") from error

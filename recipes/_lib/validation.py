@@ -14,7 +14,6 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from _lib.data import whole_pair
 from _lib.report import picture
 from perceptloss import Card, Critic, create_critic
 from perceptloss.compare import Pairing, Results, Settings, merge, score_pairs
@@ -32,16 +31,22 @@ from perceptloss.honesty.reactions import Reaction
 from perceptloss.honesty.watch import Watch
 from perceptloss.inputs import all_finite
 from perceptloss.output.files import write_atomically
-from perceptloss.runs.images import Pair
+from perceptloss.runs.inventory import Item
 from perceptloss.runs.meters import run_facts
 from perceptloss.runs.options import Val
 
-__all__ = ["FIDELITY", "Jury"]
+__all__ = ["FIDELITY", "Enlarge", "Jury", "Whole", "published"]
 
 FIDELITY = "psnr-y"  # beside the judges in every table
 _REFERENCES = "ground-truth"  # folder beside those of the systems
 
-Enlarge = Callable[[Tensor], Tensor]
+Enlarge = Callable[[Tensor], Tensor]  # low quality, (C, h, w), to what a system makes of it
+Whole = Callable[[Any], tuple[Tensor, Tensor]]  # an image to validate on as low quality and ground truth
+
+
+def published(name: str) -> Critic:
+    """A critic as its authors published it."""
+    return create_critic(name).as_published()
 
 
 @dataclass(frozen=True)
@@ -50,10 +55,11 @@ class Jury:
 
     Attributes:
         accelerator: Of the run; every method is called on all of its processes.
-        critics: PSNR of the luma, judges, and the critics trained on, each once.
+        critics: What stands for fidelity, judges, and the critics trained on, each once.
         trained: Names of the last.
         settings: Border and device.
         absent: Guests whose weights are not here.
+        stereo: Images are stereo pairs, of which judges of single images score each view.
     """
 
     accelerator: Accelerator
@@ -61,18 +67,29 @@ class Jury:
     trained: frozenset[str]
     settings: Settings
     absent: tuple[str, ...] = ()
+    stereo: bool = False
 
     @classmethod
-    def summon(cls, accelerator: Accelerator, val: Val, trained: Sequence[Critic], border: int) -> Jury:
+    def summon(
+        cls,
+        accelerator: Accelerator,
+        val: Val,
+        trained: Sequence[Critic],
+        border: int,
+        judge: Callable[[str], Critic] = published,
+        fidelity: Critic | str = FIDELITY,
+        *,
+        stereo: bool = False,
+    ) -> Jury:
         """The jury of a run; builds the judges, and of the guests those that have weights here.
 
         Raises:
             ConfigError: if the guest that decides which weights are best has none.
         """
-        watching, absent = [create_critic(name).as_published() for name in val.judges], []
+        watching, absent = [judge(name) for name in val.judges], []
         for name in val.guests:
             try:
-                watching.append(create_critic(name).as_published())
+                watching.append(judge(name))
             except MissingWeights:
                 absent.append(name)
         if val.best in absent:
@@ -82,7 +99,7 @@ class Jury:
         critics = {critic.card.name: critic for critic in (*watching, *trained)}
         settings = Settings(crop_border=border, device=str(accelerator.device))
         only_trained = frozenset(critics) - {critic.card.name for critic in watching}
-        return cls(accelerator, (FIDELITY, *critics.values()), only_trained, settings, tuple(absent))
+        return cls(accelerator, (fidelity, *critics.values()), only_trained, settings, tuple(absent), stereo)
 
     @property
     def cards(self) -> dict[str, Card]:
@@ -95,31 +112,31 @@ class Jury:
         return max(card.min_size for card in self.cards.values()) + 2 * self.settings.crop_border
 
     @torch.no_grad()
-    def _restored(self, enlarge: Enlarge, pairs: Sequence[Pair], scale: int) -> Iterator[tuple[str, Tensor, Tensor]]:
+    def _restored(self, enlarge: Enlarge, items: Sequence[Item], whole: Whole) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Of this process's share of the images: name, restored image, ground truth."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        for start in range(0, len(pairs), world):
-            is_spare = start + rank >= len(pairs)
-            pair = pairs[-1 if is_spare else start + rank]
-            lq, gt = (image.to(self.accelerator.device) for image in whole_pair(pair, scale))
+        for start in range(0, len(items), world):
+            is_spare = start + rank >= len(items)
+            item = items[-1 if is_spare else start + rank]
+            lq, gt = (image.to(self.accelerator.device) for image in whole(item))
             restored = enlarge(lq)  # also on a spare turn: a sharded network runs on all processes or on none
             if not is_spare:
-                yield pair.name, stored(restored), stored(gt)
+                yield item.name, stored(restored), stored(gt)
 
     def means(
         self,
         enlarge: Enlarge,
-        pairs: Sequence[Pair],
-        scale: int,
+        items: Sequence[Item],
+        whole: Whole,
         watch: Watch | None = None,
         kept: tuple[Path, int] | None = None,
     ) -> tuple[dict[str, float | None], list[Sight]]:
         """Mean scores of one network, by critic, without files; None where a critic has no finite one.
 
         Args:
-            enlarge: (3, h, w) to (3, h * scale, w * scale).
-            pairs: Validation images.
-            scale: Factor of `enlarge`.
+            enlarge: What the network makes of a low-quality image.
+            items: Validation images.
+            whole: Such an image as low quality and ground truth.
             watch: Looks at every image, too.
             kept: Folder of a run and step: all scores go to scores/STEP.json there, for `perceptloss report`.
 
@@ -127,9 +144,9 @@ class Jury:
             The means, and what the watch saw, in the order of the images' names; the same on all processes.
         """
         sights: list[tuple[str, Sight]] = []
-        share, mine = _seen(self._restored(enlarge, pairs, scale), watch, sights), None
-        if self.accelerator.process_index < len(pairs):
-            mine = score_pairs(share, self.critics, settings=self.settings)
+        share, mine = _seen(self._restored(enlarge, items, whole), watch, sights), None
+        if self.accelerator.process_index < len(items):
+            mine = score_pairs(share, self.critics, settings=self.settings, stereo=self.stereo)
         for _ in share:  # a spare turn, where there was nothing to score
             pass
         results = self._gathered(mine)
@@ -152,12 +169,13 @@ class Jury:
     def eye(self) -> Critic | None:
         """The first judge that says where it sees what."""
         judges = (critic for critic in self.critics if isinstance(critic, Critic) and critic.card.needs_reference)
-        return next((c for c in judges if c.has_maps and c.card.name not in self.trained), None)
+        can_see = (c for c in judges if c.has_maps and c.card.channels == 3 and c.card.name not in self.trained)
+        return next(can_see, None)
 
     @property
     def remarks(self) -> list[str]:
         """What a reader of the table should know of the judges."""
-        judges = [card for name, card in self.cards.items() if name not in self.trained and name != FIDELITY]
+        judges = [card for name, card in list(self.cards.items())[1:] if name not in self.trained]  # but for fidelity
         remarks = judge_remarks([self.cards[name] for name in sorted(self.trained)], judges)
         if self.absent:
             names = " ".join(self.absent)
@@ -177,8 +195,8 @@ class Jury:
         self,
         folder: Path,
         systems: Mapping[str, Enlarge],
-        pairs: Sequence[Pair],
-        scale: int,
+        items: Sequence[Item],
+        whole: Whole,
         baseline: str,
         facts: Mapping[str, Any],
         remarks: Sequence[str] = (),
@@ -192,8 +210,8 @@ class Jury:
         Args:
             folder: Of the run.
             systems: Name to function.
-            pairs: Validation images.
-            scale: Factor of the systems.
+            items: Validation images.
+            whole: Such an image as low quality and ground truth.
             baseline: Name of the system that others are compared with.
             facts: Of the run, kept under the provenance.
             remarks: Text below the table.
@@ -205,10 +223,10 @@ class Jury:
         lost = []
         for name, enlarge in systems.items():
             is_finite = True
-            for key, restored, gt in self._restored(enlarge, pairs, scale):
-                write_png(gt, images / _REFERENCES / f"{key}.png")
+            for key, restored, gt in self._restored(enlarge, items, whole):
+                _write(gt, images / _REFERENCES, key)
                 if is_finite := is_finite and all_finite(restored):
-                    write_png(restored, images / name / f"{key}.png")
+                    _write(restored, images / name, key)
             if not all(gather_object([is_finite])):
                 lost.append(name)
         self.accelerator.wait_for_everyone()
@@ -216,7 +234,7 @@ class Jury:
         if not folders:
             raise PerceptlossError(f"no network restores finite images: {', '.join(lost)}. log.jsonl says since when.")
         baseline = next(name for name in (baseline, *folders) if name in folders)
-        rules = Pairing(recursive=True)
+        rules = Pairing(recursive=True, stereo=self.stereo)
         reference = images / _REFERENCES
         plan = make_plan(folders, reference, self.critics, baseline=baseline, rules=rules, settings=self.settings)
         share = plan.share(self.accelerator.process_index, self.accelerator.num_processes)
@@ -238,6 +256,12 @@ class Jury:
         """The shares of all processes as one, on all of them."""
         parts: list[Results | None] = gather_object([share])
         return merge([part for part in parts if part is not None]).with_roles(self.trained)
+
+
+def _write(image: Tensor, folder: Path, key: str) -> None:
+    """An image as a file; a stereo pair as two, KEY_L and KEY_R."""
+    for view, end in zip(image.split(3), ("",) if image.shape[0] == 3 else ("_L", "_R"), strict=True):
+        write_png(view, folder / f"{key}{end}.png")
 
 
 def _seen(

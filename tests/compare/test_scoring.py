@@ -27,7 +27,8 @@ from perceptloss.compare.summary import summarise
 from perceptloss.compare.table import render
 from perceptloss.critic import Critic
 from perceptloss.errors import ConfigError, InputError
-from perceptloss.maps.tiles import edges, tiled
+from perceptloss.maps.tiles import tiled
+from perceptloss.networks.tiles import edges
 from perceptloss.networks.trunks import TrunkCritic
 from perceptloss.networks.trunks.critic import references_kept
 

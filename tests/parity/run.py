@@ -38,6 +38,7 @@ class System:
         alone: Whether the authors' code mixes the images of this batch, which ours never does: then ours must be what
             it is for each image alone.
         rtol: Another tolerance of a gradient, in a type, with the reason beside it; None for the case's.
+        channels: Of the images, where a case lists the views of a stereo pair one by one; None for the critic's.
     """
 
     critic: str | Callable[[Case, Row], nn.Module] | None
@@ -45,6 +46,7 @@ class System:
     parts: Mapping[str, str | tuple[str, Callable[[Any], Tensor]]] = field(default_factory=dict)
     alone: Callable[[Case, Row], bool] = lambda case, row: False
     rtol: Callable[[Row, str], float | None] = lambda row, dtype: None
+    channels: int | None = None
 
     def build(self, case: Case, row: Row) -> nn.Module | None:
         """In float64, with the case's weights and exact gradients."""
@@ -84,7 +86,7 @@ class Run:
         """A batch, the same leaf each time, so that gradients can be asked for; or its pristine version."""
         key = name, pristine, self.only
         if key not in self._images:
-            channels = getattr(getattr(self.critic, "card", None), "channels", 3)
+            channels = self.system.channels or getattr(getattr(self.critic, "card", None), "channels", 3)
             array = self.case.array(name, pristine=pristine, channels=channels)
             batch = torch.from_numpy(array).to(DTYPES[self.dtype])
             self._images[key] = batch if self.only is None else batch[self.only : self.only + 1].clone()

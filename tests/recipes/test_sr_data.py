@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -201,21 +202,21 @@ def test_a_network_of_nan_is_never_the_best(photos, tmp_path):
     from perceptloss.runs.images import find_pairs
 
     jury = Jury.summon(Accelerator(cpu=True), Val(judges=("gmsd", "mdsi")), [], 0)
-    pairs = find_pairs([str(photos / "val")], [], 4, "val")
+    pairs, whole = find_pairs([str(photos / "val")], [], 4, "val"), partial(whole_pair, scale=4)
     systems = {
         "bicubic": lambda lq: torch.nn.functional.interpolate(lq[None], scale_factor=4, mode="bicubic")[0],
         "broken": lambda lq: torch.full((3, 4 * lq.shape[1], 4 * lq.shape[2]), math.nan),
     }
-    means = {name: jury.means(enlarge, pairs, 4)[0] for name, enlarge in systems.items()}
+    means = {name: jury.means(enlarge, pairs, whole)[0] for name, enlarge in systems.items()}
     assert set(means["broken"].values()) == {None}
     for name in jury.cards:
         good = means["bicubic"][name]
         for bad in (None, math.nan, math.inf, -math.inf):
             assert jury.is_better(name, good, bad)
             assert not jury.is_better(name, bad, good)
-    text = jury.conclude(tmp_path, systems, pairs, 4, "broken", {})
+    text = jury.conclude(tmp_path, systems, pairs, whole, "broken", {})
     assert "left out, because it restores pixels that are NaN or infinite: broken" in text
     assert "| bicubic |" in text or "bicubic" in text.splitlines()[0]
     assert not (tmp_path / "images" / "broken").exists()
     with pytest.raises(PerceptlossError, match="no network restores finite images: broken"):
-        jury.conclude(tmp_path, {"broken": systems["broken"]}, pairs, 4, "broken", {})
+        jury.conclude(tmp_path, {"broken": systems["broken"]}, pairs, whole, "broken", {})

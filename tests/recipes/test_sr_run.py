@@ -413,8 +413,8 @@ def test_bf16_trains_and_its_losses_are_fp32(run_here: Callable[..., Path], monk
     from accelerate.state import AcceleratorState
 
     seen: list[torch.dtype] = []
-    l1_loss = sr.F.l1_loss
-    monkeypatch.setattr(sr.F, "l1_loss", lambda x, y: (seen.append(x.dtype), l1_loss(x, y))[1])
+    l1_loss = torch.nn.functional.l1_loss
+    monkeypatch.setattr(torch.nn.functional, "l1_loss", lambda x, y: (seen.append(x.dtype), l1_loss(x, y))[1])
     AcceleratorState._reset_state(True)  # precision is fixed once per process
     try:
         low = run_here("low", "--baseline", "false", "--train.steps", "3", "--mixed_precision", "bf16")

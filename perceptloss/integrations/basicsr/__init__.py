@@ -25,7 +25,8 @@ without a GPU, and registers three ways to use critics:
 A critic with `joint: true` goes on learning beside the generator, in any of BasicSR's models; `CriticSRModel` and
 `CriticSRGANModel` are SRModel and SRGANModel under names that say so.
 
-`network_g` may also name a network of spandrel, where that is installed: HAT, SPAN, NAFNet and others.
+`network_g` may also name a network of spandrel, where that is installed: HAT, SPAN, NAFNet and others. For stereo pairs
+there are `critic_opt: {stereo: true}`, NAFSSR, IPASSR and StereoCompact, and the data set `StereoPairDataset`.
 
 Critics are also metrics: `calculate_critic` and `calculate_critic_<name>` under `val.metrics`.
 """
@@ -50,10 +51,11 @@ except ImportError as error:
     ) from error
 
 # not before the shim
-from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY  # noqa: E402
+from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY  # noqa: E402
 
 from perceptloss.errors import ConfigError  # noqa: E402
 from perceptloss.integrations.basicsr.model import with_critics  # noqa: E402
+from perceptloss.integrations.basicsr.stereo import StereoPairDataset  # noqa: E402
 from perceptloss.integrations.hosts import register_losses  # noqa: E402
 from perceptloss.integrations.metrics import calculate_critic, register_metrics  # noqa: E402
 from perceptloss.integrations.networks import find_network  # noqa: E402
@@ -70,6 +72,8 @@ def install() -> None:
         if f"Critic{name}" not in MODEL_REGISTRY:
             MODEL_REGISTRY._do_register(f"Critic{name}", with_critics(MODEL_REGISTRY.get(name)))
     register_metrics(METRIC_REGISTRY)
+    if StereoPairDataset.__name__ not in DATASET_REGISTRY:
+        DATASET_REGISTRY.register(StereoPairDataset)
     _train.load_resume_state = shim.load_resume_state
     if not hasattr(MODEL_REGISTRY.get, "without_critics"):
         MODEL_REGISTRY.get = _hooked(MODEL_REGISTRY.get)

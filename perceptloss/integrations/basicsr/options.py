@@ -228,14 +228,18 @@ def grey_output(opt: Mapping[str, Any]) -> str | None:
 def _unusable(loss: CriticLoss, opt: Mapping[str, Any]) -> Iterator[str]:
     """Terms that could not run, or not be logged, found now and not at the step where they start."""
     size, grey = patch_size(opt), grey_output(opt)
+    stereo = bool((opt["train"].get("critic_opt") or {}).get("stereo"))
     seen = None if size is None else size - loss.shift
     cut = f" and shift {loss.shift}" if loss.shift else ""
     for term in loss.terms:
         card = term.critic.card
         if term.label in _RESERVED:
             yield f"term {term.label!r}: BasicSR logs a loss of its own as l_{term.label}; give the term another 'name'"
-        if card.channels != 3:
-            yield f"term {term.label!r}: critic {card.name!r} judges stereo pairs, BasicSR's models give single images"
+        if card.channels != 3 and not stereo:
+            yield (
+                f"term {term.label!r}: critic {card.name!r} judges stereo pairs, BasicSR's models give single images: "
+                "say stereo: true in critic_opt if network_g gives pairs of six channels, left RGB and right RGB"
+            )
         elif grey and term.spec.grey != "replicate":
             yield f"term {term.label!r}: {grey}, but critics judge colour images: say grey: replicate in critic_opt"
         if seen is None:

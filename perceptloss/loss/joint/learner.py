@@ -20,6 +20,7 @@ from perceptloss.loss.joint.ladder import Draws, damaged, mixed, ranked, swapped
 from perceptloss.loss.joint.options import Joint
 from perceptloss.loss.joint.replay import Replay
 from perceptloss.loss.processes import are_several
+from perceptloss.networks.each_view import EachView
 from perceptloss.networks.monotone import MonotoneHead
 from perceptloss.networks.trunks import TrunkCritic
 
@@ -233,10 +234,11 @@ class Learner:
         self.optimizer.zero_grad()
 
     def averaged(self) -> dict[str, Tensor]:
-        """The critic's state with the averages of what learns, where they are kept."""
+        """The critic's state with the averages of what learns, where they are kept; of views: that of single images."""
         names = {id(p): name for name, p in self.critic.named_parameters()}
         shadow = {names[id(p)]: s for p, s in zip(self.parameters, self.shadow, strict=False)}
-        return {**self.critic.state_dict(), **shadow}
+        prefix = "of_view." if isinstance(self.critic, EachView) else ""
+        return {name.removeprefix(prefix): tensor for name, tensor in {**self.critic.state_dict(), **shadow}.items()}
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs, as tensors and plain values."""

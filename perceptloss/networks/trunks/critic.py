@@ -48,6 +48,12 @@ class TrunkCritic(Critic):
         """Taps of an image, as `compare` is given them."""
         return features(self.trunk, self.prepare(image), self.taps, self.precision)
 
+    def look_at(self, x: Tensor, y: Tensor) -> tuple[Features, Features]:
+        """Taps of both images; those of the reference with a graph only if the trunk learns from it."""
+        fx = self.look(x)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):  # both arms teach a trunk
+            return fx, self._look_again(y) if self.keeps_reference else self.look(y)
+
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
         """Scores (N,) from images and their taps; linear read-outs, if the critic defines `squash`.
 
@@ -71,12 +77,9 @@ class TrunkCritic(Critic):
         return self.read(x, y)[1]
 
     def read(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        fx = self.look(x)
         if y is None or not self.card.needs_reference:
-            return self.read_taps(x, None, fx, {})
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):  # both arms teach a trunk
-            fy = self._look_again(y) if self.keeps_reference else self.look(y)
-        return self.read_taps(x, y, fx, fy)
+            return self.read_taps(x, None, self.look(x), {})
+        return self.read_taps(x, y, *self.look_at(x, y))
 
 
 def _place(image: Tensor) -> tuple[object, ...]:

@@ -7,7 +7,7 @@ Iandola et al., 2016 (SqueezeNet 1.1). Weights come from torchvision.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +46,20 @@ class PlainTrunk(Trunk):
     def starts(self, last: int) -> Sequence[int]:
         return [i for i, m in enumerate(self.features) if isinstance(m, (nn.MaxPool2d, L2Pool)) and 0 < i <= last]
 
+    def reach(self, tap: str) -> tuple[int, int]:
+        step, before, after = 1, 0, 0
+        for layer in self.features[: self.tap_at[tap] + 1]:
+            window = layer.expand3x3 if isinstance(layer, Fire) else layer
+            if isinstance(window, (nn.Conv2d, nn.MaxPool2d)):
+                size, stride, padding = (_side(value) for value in (window.kernel_size, window.stride, window.padding))
+                before, after = before + padding * step, after + (size - 1 - padding) * step
+                step *= stride
+            elif isinstance(window, L2Pool):
+                before, after, step = before + step, after + step, step * window.stride
+            elif not isinstance(window, nn.ReLU):
+                return super().reach(tap)
+        return step, max(before, after)
+
     def run(self, h: Tensor, first: int, end: int, reads: Sequence[int], keep: Keep) -> tuple[Tensor, ...]:
         found = []
         position = first
@@ -60,6 +74,10 @@ class PlainTrunk(Trunk):
                 found.append(h)
             position += 1
         return (h, *found)
+
+
+def _side(value: Any) -> int:
+    return int(value[0] if isinstance(value, tuple) else value)
 
 
 def _layer(h: Tensor, layer: nn.Module, *, relu: bool, lean: bool) -> Tensor:

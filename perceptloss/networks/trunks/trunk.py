@@ -61,6 +61,14 @@ class Trunk(nn.Module):
         """Positions up to `last`, from 1, at which recomputation may start; each step by default."""
         return range(1, last + 1)
 
+    def stride(self, tap: str) -> int:
+        """Pixels between neighbours of a tap."""
+        return self.reach(tap)[0]
+
+    def reach(self, tap: str) -> tuple[int, int]:
+        """Stride of a tap, and how many pixels beyond its own a cell sees at most on any side."""
+        raise NotImplementedError(f"{self.arch} does not say how far its taps see")
+
     def read(self, h: Tensor) -> Tensor:
         """A tap, (N, C, h, w), from the features at its position."""
         return h
