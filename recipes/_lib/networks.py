@@ -30,6 +30,7 @@ NETWORK: Final = {"num_feat": 48, "num_conv": 12, "upscale": 4}
 """Arguments of Compact that the shipped start was made for."""
 STEREO_NETWORK: Final = {**NETWORK, "num_looks": 3}
 """Arguments of StereoCompact, which starts as that network on each view."""
+_FITTING: Final = "fitting:"  # before weights of which only what fits is taken
 _START: Final = (("Compact", NETWORK), ("StereoCompact", STEREO_NETWORK))  # what sr-start fits
 
 _OURS: Final[dict[str, type[nn.Module]]] = {
@@ -80,7 +81,7 @@ def build_network(model: Model, side: int, channels: int = 3) -> nn.Module:
     except (TypeError, ValueError) as error:
         raise ConfigError([f"model.options: {model.arch}: {error}"], "model") from error
     if (start := start_of(model)) is not None:
-        load_weights(network, _file_of(start))
+        load_weights(network, _file_of(start.removeprefix(_FITTING)), fitting=start.startswith(_FITTING))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         shape = network.eval()(torch.zeros(1, channels, side, side)).shape
     if shape != (1, channels, side * model.scale, side * model.scale):
@@ -102,8 +103,13 @@ def _file_of(weights: str) -> Path:
     return find(weights) if not path.exists() and weights in manifest() else path
 
 
-def load_weights(network: nn.Module, path: Path) -> None:
+def load_weights(network: nn.Module, path: Path, *, fitting: bool = False) -> None:
     """Load a state: safetensors, or BasicSR's layout with `params_ema` or `params`; into StereoCompact a Compact's.
+
+    Args:
+        network: Gets the weights.
+        path: Of the file.
+        fitting: Take what has the shape it has here and leave the rest as it is, as for another factor of enlargement.
 
     Raises:
         WeightsError: if the file cannot be read or does not fit.
@@ -114,6 +120,9 @@ def load_weights(network: nn.Module, path: Path) -> None:
         state = state.get("params_ema") or state.get("params") or state
         if isinstance(network, StereoCompact) and not any(name.startswith("looks.") for name in state):
             state = {**network.state_dict(), **state}  # of a Compact: its looks begin with nothing
+        own = network.state_dict()
+        if fitting and (state := {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}):
+            state = {**own, **state}
         network.load_state_dict(state)
     except (OSError, RuntimeError, ValueError, AttributeError) as error:
         raise WeightsError(f"{path} does not hold the weights of this network: {error}") from error

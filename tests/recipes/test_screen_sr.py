@@ -15,11 +15,13 @@ pytest.importorskip("accelerate")
 
 import _lib.training
 import screen_sr
+from _lib.networks import build_network
 from _lib.pages import font_files, lines_of, make_page, paint
 
 from perceptloss.compare.legibility import Line
-from perceptloss.errors import ConfigError
+from perceptloss.errors import ConfigError, WeightsError
 from perceptloss.runs import config as options
+from perceptloss.weights.search import find
 
 RECIPES = Path(screen_sr.__file__).parent
 
@@ -117,6 +119,21 @@ def test_the_configurations_are_valid():
         config = options.load(screen_sr.Config, ["--config", str(RECIPES / "configs" / f"{name}.yaml")])
         config = replace(config, data=replace(config.data, train=("here",), val=("there",)))
         assert screen_sr.problems(config) == []
+
+
+def test_a_start_for_another_factor_gives_what_fits():
+    model = replace(screen_sr.Config().model, weights="fitting:sr-start")
+    network, start = build_network(model, 16).state_dict(), load_file(find("sr-start"))
+    new = {name for name in network if network[name].shape != start[name].shape}
+    assert new == {"body.26.weight", "body.26.bias"}
+    for name in network.keys() - new:
+        assert torch.equal(network[name], start[name].float())
+    with pytest.raises(WeightsError, match="does not hold the weights of this network"):
+        build_network(replace(model, weights="sr-start"), 16)
+    with pytest.raises(WeightsError, match="does not hold the weights of this network"):
+        build_network(
+            replace(model, options={"num_feat": 5, "num_conv": 1, "upscale": 2}, weights="fitting:lpips-squeeze"), 16
+        )
 
 
 def test_without_a_reader_it_says_so(monkeypatch, tmp_path):
