@@ -19,9 +19,10 @@ from perceptloss.runs import loop
 from perceptloss.runs.inventory import Item
 from perceptloss.runs.options import Loss
 
-__all__ = ["Spender", "Strips", "build_critics", "deliver_critics", "settle_budget", "watch_budget"]
+__all__ = ["Spender", "Strips", "build_critics", "deliver_critics", "keeps_budget", "settle_budget", "watch_budget"]
 
 _STRIPS = 24  # images that the budget is measured on
+_KEPT = 1.02  # of a budget: as near as the way back to the start comes
 
 
 def build_critics(
@@ -128,6 +129,11 @@ def watch_budget(t: Spender, *, begins: bool = False) -> None:
     if not t.loss.budget.start if begins else t.step % t.config.loss.budget_every == 0:
         with loop.averaged(t):
             t.loss.budget.note(t.strips.scores(t.accelerator.unwrap_model(t.network), t.accelerator.device))
+
+
+def keeps_budget(t: Spender) -> bool:
+    """Whether what was last spent of a budget is within it; always without one."""
+    return t.loss is None or t.loss.budget is None or t.loss.budget.spent <= _KEPT
 
 
 def settle_budget(t: Spender, build: Callable[[], nn.Module]) -> None:

@@ -15,7 +15,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from _lib.artefacts import artefact_loss, restored_by_average
-from _lib.critics import Strips, build_critics, deliver_critics, settle_budget, watch_budget
+from _lib.critics import Strips, build_critics, deliver_critics, keeps_budget, settle_budget, watch_budget
 from _lib.data import SampleOrder, patch_loader
 from _lib.honesty import Watched, look, verdict
 from _lib.networks import export, load_weights
@@ -167,7 +167,7 @@ def train(t: Trainee, images: Images, jury: Jury, stop: StopSignal) -> None:
 
 
 def validate(t: Trainee, items: Sequence[Item], jury: Jury) -> dict[str, Any]:
-    """Score the averaged weights on whole images; keep them as models/best if they are."""
+    """Score the averaged weights on whole images; keep them as models/best if they are, and within the budget."""
     config, task = t.config, t.task
     t.network.eval()
     with loop.averaged(t):
@@ -175,7 +175,7 @@ def validate(t: Trainee, items: Sequence[Item], jury: Jury) -> dict[str, Any]:
         means, sights = jury.means(enlarge, items, whole, t.watch, (t.folder, t.step))
     t.network.train()
     alarms = look(t, sights, means)
-    if jury.is_better(config.val.best, means[config.val.best], t.best):
+    if jury.is_better(config.val.best, means[config.val.best], t.best) and keeps_budget(t):
         t.best = means[config.val.best]
         deliver(t, "best")
     return {"scores": means, "best": t.best, "alarms": alarms}

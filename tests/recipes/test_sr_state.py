@@ -7,15 +7,18 @@ import os
 import random
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import recipe_helpers  # noqa: F401 - puts the recipes on the path
 import torch
+from _lib.critics import keeps_budget
 from accelerate import Accelerator
 from torch import nn
 
 from perceptloss.errors import PerceptlossError
+from perceptloss.loss.budget import Budget
 from perceptloss.runs.state import Ema, RunLog, StopSignal, checkpoints, load_checkpoint, read_progress, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("in_process")
@@ -128,6 +131,15 @@ def test_log_forgets_what_came_after_the_checkpoint_and_half_a_line(tmp_path: Pa
         {"step": 2},
         {"step": 3, "loss": None, "terms": {"a": {"share": None}}},
     ]
+
+
+@pytest.mark.parametrize(("spent", "kept"), [(0.4, True), (1.0, True), (1.3, False)])
+def test_weights_beyond_a_budget_are_not_the_best(spent: float, kept: bool) -> None:
+    budget = Budget({"psnr": -0.5})
+    budget.spent = spent
+    assert keeps_budget(SimpleNamespace(loss=SimpleNamespace(budget=budget))) is kept
+    for loss in (None, SimpleNamespace(budget=None)):
+        assert keeps_budget(SimpleNamespace(loss=loss))
 
 
 def test_first_signal_is_remembered_second_interrupt_kills() -> None:
