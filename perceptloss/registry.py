@@ -114,6 +114,9 @@ _TABLE: Final = {
     "vif": "vif",
     "vsi": "vsi",
     "wresnet": "wresnet",
+    "a-fine": "afine",
+    **{name: name for name in ("arniqa", "cnniqa", "dbcnn", "mad", "musiq", "nima", "paq2piq", "piqe", "ssimulacra2")},
+    **{"clip-iqa": "clip_iqa", "cw-ssim": "cw_ssim", "topiq-fr": "topiq", "topiq-nr": "topiq"},
 }
 _registered: dict[str, Entry] = {}
 

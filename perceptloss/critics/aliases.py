@@ -33,6 +33,7 @@ _NAMES = (
     ("brisque", "with the support vectors of the authors' release, the only one here", "brisquematlab"),
     ("dists", "", "deepimagestructureandtexturesimilarity"),
     ("vgg-content", "at relu3_3 of VGG16; layers and norms of others differ", "content perceptual vggperceptual"),
+    ("musiq", "taught on KonIQ-10k, unless you give it another file of its authors", "musiqkoniq"),
     ("vgg-style", "squared difference of Gram matrices of VGG16", "style"),
 )
 _ALIASES = {name: (critic, note) for critic, note, names in _NAMES for name in names.split()}
@@ -43,15 +44,14 @@ _STATISTICS = "near it is 'niqe', a distance of statistics"
 _SETS = "it compares sets of images; critics score one image at a time"
 _ABSENT = {
     "psnry": "near it is 'psnr', of RGB; where systems are compared, psnr-y is that of BT.601 luma",
-    "cwssim": "near it are 'ms-ssim' and 'iw-ssim'",
-    "mad": "near it are 'vif' and 'mdsi'",
     **dict.fromkeys(("pi", "nrqm"), "near it is 'ranker', which learned the order in which it puts results"),
-    **dict.fromkeys(("ilniqe", "piqe"), _STATISTICS),
+    "ilniqe": _STATISTICS,
     **dict.fromkeys(("fid", "sfid", "kid", "inceptionscore", "frechetinceptiondistance", "msswd"), _SETS),
-    **dict.fromkeys(("lpips+", "lpipsvgg+", "topiqfr", "ckdn", "wadiqamfr"), _FEATURES),
-    **dict.fromkeys(("musiq", "clipiqa", "clipiqa+", "topiqnr", "dbcnn", "cnniqa", "nima", "liqe"), _OPINIONS),
-    **dict.fromkeys(("paq2piq", "unique", "qalign", "arniqa", "qualiclip", "wadiqamnr", "laionaes"), _OPINIONS),
-    **dict.fromkeys((f"musiq{kind}" for kind in ("ava", "koniq", "paq2piq", "spaq")), _OPINIONS),
+    **dict.fromkeys(("lpips+", "lpipsvgg+", "ckdn", "wadiqamfr"), _FEATURES),
+    **dict.fromkeys(("liqe", "unique", "qalign", "qualiclip", "wadiqamnr", "laionaes"), _OPINIONS),
+    "clipiqa+": "near it is 'clip-iqa', with prompts that were not learned",
+    "fgresq": "its authors state no licence for code or weights; near it are 'a-fine' and 'maniqa'",
+    **dict.fromkeys((f"musiq{kind}" for kind in ("ava", "paq2piq", "spaq")), "'musiq' reads that file of its authors"),
 }
 
 
