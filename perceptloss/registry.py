@@ -118,6 +118,7 @@ _TABLE: Final = {
     **{name: name for name in ("arniqa", "cnniqa", "dbcnn", "mad", "musiq", "nima", "paq2piq", "piqe", "ssimulacra2")},
     **{"clip-iqa": "clip_iqa", "cw-ssim": "cw_ssim", "topiq-fr": "topiq", "topiq-nr": "topiq"},
 }
+_PACKAGES: Final = {"package:cvvdp": "cvvdp"}  # critics of other packages, which need not be installed
 _registered: dict[str, Entry] = {}
 
 Weights = Source | Sequence[Source] | None
@@ -166,10 +167,10 @@ def find_entry(name: str) -> Entry:
     Raises:
         UnknownCritic: with the nearest names.
     """
-    if name not in _TABLE:
+    if name not in _TABLE and name not in _PACKAGES:
         name = canonical(name, _names())
-    if name in _TABLE:
-        module = importlib.import_module(f"perceptloss.critics.{_TABLE[name]}")
+    if place := _TABLE.get(name) or _PACKAGES.get(name):
+        module = importlib.import_module(f"perceptloss.critics.{place}")
         return module.ENTRIES[name]
     entry = _registered.get(name) or _foreign().get(name)
     if entry is None:
