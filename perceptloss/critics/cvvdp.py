@@ -91,7 +91,7 @@ _CARD = distance_card(
     source="https://github.com/gfxdisp/ColorVideoVDP, https://pypi.org/project/cvvdp 0.5.7",
     notes=(
         'the package itself, not a critic of ours: pip install "perceptloss[cvvdp]"; in float32 only',
-        "of a 4K display of 30 inches at its usual distance, 75.4 pixels per degree; options display, pixels_per_degree",
+        "of a 4K display at its usual distance, 75.4 pixels per degree; options display, pixels_per_degree",
     ),
 )
 
