@@ -115,6 +115,7 @@ _TABLE: Final = {
     "vsi": "vsi",
     "wresnet": "wresnet",
     "a-fine": "afine",
+    "ilniqe": "ilniqe.critic",
     **{name: name for name in ("arniqa", "cnniqa", "dbcnn", "mad", "musiq", "nima", "paq2piq", "piqe", "ssimulacra2")},
     **{"clip-iqa": "clip_iqa", "cw-ssim": "cw_ssim", "topiq-fr": "topiq", "topiq-nr": "topiq"},
 }

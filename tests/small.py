@@ -68,6 +68,12 @@ def _nima() -> Critic:
     return NIMA(small_card("nima", 32), side=32)
 
 
+def _ilniqe() -> Critic:
+    from perceptloss.critics.ilniqe.critic import ILNIQE
+
+    return ILNIQE(get_card("ilniqe"), side=72, block=24, components=12)
+
+
 def _topiq(name: str) -> Critic:
     from perceptloss.critics.topiq import TOPIQ
 
@@ -255,6 +261,7 @@ SMALL: dict[str, Callable[[], Critic]] = {
     "fr-nr-additive": lambda: _fr_nr("fr-nr-additive"),
     "gsn": _gsn,
     "hyperiqa": _hyperiqa,
+    "ilniqe": _ilniqe,
     "iqa-conformer": _iqa_conformer,
     "iqt": lambda: _iqt("iqt"),
     "iqt-port": lambda: _iqt("iqt-port"),
