@@ -81,11 +81,10 @@ def _pooled(error: Tensor) -> list[Tensor]:
 def errors(x: Tensor, y: Tensor) -> Tensor:
     """Mean and 4-norm of the loss of structure, of ringing and of blur, one scale: (N, 3, h, w) to (N, 3, 6)."""
     mx, my = _blurred(x), _blurred(y)
-    vx, vy = _blurred(x.square()) - mx.square(), _blurred(y.square()) - my.square()
-    both = _blurred(x * y) - mx * my
-    lost = (mx - my).square()
-    # 1 - (1 - lost) (2 both + C) / (vx + vy + C), without the difference of numbers that are nearly equal
-    structure = (_blurred((x - y).square()) - lost + lost * (2 * both + _C)) / (vx + vy + _C)
+    lost, both = (mx - my).square(), _blurred(x * y) - mx * my
+    apart = _blurred((x - y).square()) - lost  # both variances less twice the covariance
+    # 1 - (1 - lost) (2 both + C) / (variances + C), without the difference of numbers that are nearly equal
+    structure = (apart + lost * (2 * both + _C)) / (apart + 2 * both + _C)
     ahead, behind = (x - mx).abs(), (y - my).abs()
     edges = (ahead - behind) / (1 + behind)
     found = [_pooled(error.relu()) for error in (structure, edges, -edges)]
