@@ -232,7 +232,7 @@ _CARD = opinion_card(
     paper="Ke et al., MUSIQ: Multi-scale Image Quality Transformer, ICCV 2021",
     source="https://github.com/google-research/google-research/tree/master/musiq commit 1d4d2f1",
     notes=(
-        "reads the authors' .npz files of Flax; their code needs a Flax of 2020, so that numbers were not compared",
+        "reads the authors' .npz files of Flax; agrees with a build of today's Flax layers, for theirs are of 2020",
         "the image is resampled inside, to longer sides of 224 and 384, by TensorFlow's narrow Gaussian, which aliases",
         "labels differ by file: 0 to 100 for KonIQ, SPAQ and PaQ-2-PiQ, 1 to 10 for AVA (options {marks: 10})",
         "memory grows with the square of the number of patches: give large images a crop in training",

@@ -205,6 +205,16 @@ class TestMUSIQ:
         assert all(torch.equal(read.state_dict()[key], value) for key, value in ours.items())
         assert torch.equal(read(pictures), critic(pictures))
 
+    @torch.no_grad()
+    def test_is_that_of_layers_of_flax(self):
+        """The number that flax 0.12.8 (linen) and jax 0.10.2 gave for these weights under `as_flax`, for this picture."""
+        sizes = {"sides": (64, 96), "width": 24, "layers": 2, "heads": 3, "inner": 40}
+        critic = create_critic("musiq", None, options=sizes)
+        for place, (name, p) in enumerate(sorted(critic.named_parameters())):
+            wave = 0.3 * torch.sin(0.7 * torch.arange(p.numel(), dtype=torch.float64) + place)
+            p.copy_(wave.view(p.shape) + ("norm" in name and name.endswith("weight")))
+        assert critic(pair(1, 70, 101)[0]).item() == pytest.approx(0.5153179, rel=1e-4)
+
     @staticmethod
     def as_flax(ours: Mapping[str, Tensor], heads: int) -> dict[str, Tensor]:
         """Names and layouts of the authors' archives: kernels (height, width, in, out), heads apart."""
