@@ -23,7 +23,7 @@ _BEST = 10.0
 class CVVDP(Critic):
     """ColorVideoVDP in JODs, 10 for equal images; three quarters of people see a difference of 1. Higher is better.
 
-    Computes in float32 whatever the images are.
+    Built by `create_critic("package:cvvdp")`; computes in float32 whatever the images are.
 
     Args:
         card: Its card.
@@ -32,11 +32,6 @@ class CVVDP(Critic):
 
     Raises:
         PerceptlossError: if the package is not installed.
-
-    Example:
-        >>> critic = create_critic("package:cvvdp")
-        >>> x = torch.rand(1, 3, 64, 64, requires_grad=True)
-        >>> (10 - critic(x, torch.rand(1, 3, 64, 64))).sum().backward()
     """
 
     def __init__(self, card: Card, *, display: str = "standard_4k", pixels_per_degree: float | None = None) -> None:

@@ -207,7 +207,7 @@ class TestMUSIQ:
 
     @torch.no_grad()
     def test_is_that_of_layers_of_flax(self):
-        """The number that flax 0.12.8 (linen) and jax 0.10.2 gave for these weights under `as_flax`, for this picture."""
+        """What linen of flax 0.12.8 and jax 0.10.2 gave for these weights, under `as_flax`, and this picture."""
         sizes = {"sides": (64, 96), "width": 24, "layers": 2, "heads": 3, "inner": 40}
         critic = create_critic("musiq", None, options=sizes)
         for place, (name, p) in enumerate(sorted(critic.named_parameters())):
