@@ -114,7 +114,7 @@ class TOPIQ(TrunkCritic):
 _card = partial(
     after_paper_card,
     min_size=32,
-    licence_code="PolyForm Noncommercial 1.0.0 (the authors' code, which is not used)",
+    licence_code="none (the paper alone; the authors' code, which forbids commerce, is not used)",
     paper="Chen et al., TOPIQ: A Top-down Approach from Semantics to Distortions for Image Quality Assessment, "
     "IEEE TIP 2024",
     source="the paper; written anew, the authors' weights do not fit",
