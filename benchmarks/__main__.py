@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from benchmarks import latents, reference, trunks
+from benchmarks import latents, reference, rivals, trunks
 from benchmarks.cases import CASES, size_text
 from benchmarks.costs import Row, measure, render
 from benchmarks.critics import CriticRow
@@ -59,7 +59,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=700, help="for `quality`: of each training")
     parser.add_argument("--seed", type=int, action="append", help="for `quality`: repeatable; 0, 1 and 2 if left out")
     parser.add_argument("--loss", action="append", help="for `quality`: repeatable; all if left out, l1 first")
-    parser.add_argument("--critic", action="append", help="for `critics`: repeatable; all if left out")
+    parser.add_argument("--critic", action="append", help="for `critics` and `peers`: repeatable; all if left out")
     parser.add_argument("--case", action="append", choices=sorted(CASES), help="repeatable; all if left out")
     parser.add_argument(
         "--size", action="append", type=_size, help="NxHxW, repeatable; 4x192x192 and 1x512x512 if left out"
@@ -172,6 +172,22 @@ def _libraries(options: argparse.Namespace) -> dict[str, Any]:
     return {}
 
 
+def _peers(options: argparse.Namespace) -> dict[str, Any]:
+    names = options.critic or list(rivals.RIVALS)
+    if unknown := [name for name in names if name not in rivals.RIVALS]:
+        sys.exit(f"no other library is compared on {', '.join(unknown)}; there are {', '.join(rivals.RIVALS)}")
+    print(f"installed: {', '.join(rivals.installed())}\n")
+    rows: list[rivals.RivalRow] = []
+    for size in options.size or ([(1, 192, 192)] if options.quick else [(4, 192, 192)]):
+        print(size_text(size), flush=True)
+        found: list[rivals.RivalRow] = []
+        repeat = 1 if options.quick else options.repeat
+        shown(rivals.render(kept(rivals.measure(names, size, options.device, repeat), found)))
+        shown(["", "where we lose:", *(rivals.lost(found) or ["nowhere"]), ""])
+        rows += found
+    return {"peers": [asdict(row) for row in rows]}
+
+
 def _trunks(options: argparse.Namespace) -> dict[str, Any]:
     rows: list[trunks.TrunkRow] = []
     images = 200 if options.quick else 4000
@@ -192,8 +208,8 @@ def _quality(options: argparse.Namespace) -> dict[str, Any]:
 
 
 _DO = {
-    "costs": _costs, "critics": _critics, "latents": _latents, "libraries": _libraries, "precision": _precision,
-    "quality": _quality, "reference": _reference, "trunks": _trunks,
+    "costs": _costs, "critics": _critics, "latents": _latents, "libraries": _libraries, "peers": _peers,
+    "precision": _precision, "quality": _quality, "reference": _reference, "trunks": _trunks,
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import torch
 from perceptloss.card import GROUP, Card, Direction, Kind
 from perceptloss.critic import Critic, Entry, Precision
 from perceptloss.critics.aliases import canonical
-from perceptloss.critics.table import TABLE as _TABLE
+from perceptloss.critics.table import TABLE
 from perceptloss.errors import ConfigError, UnknownCritic, near
 from perceptloss.networks.trunks import TrunkCritic
 from perceptloss.weights.loading import direction_in, load, load_default
@@ -26,6 +26,7 @@ __all__ = [
     "register_critic",
 ]
 
+_PACKAGES: Final = {"package:cvvdp": "cvvdp"}  # critics of other packages, which need not be installed
 _registered: dict[str, Entry] = {}
 
 Weights = Source | Sequence[Source] | None
@@ -59,13 +60,13 @@ def register_critic(entry: Entry) -> None:
 def _foreign() -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for point in entry_points(group=GROUP):
-        if point.name not in _TABLE:
+        if point.name not in TABLE:
             found[point.name] = point.load()
     return found
 
 
 def _names() -> Iterator[str]:
-    yield from sorted({*_TABLE, *_foreign(), *_registered})
+    yield from sorted({*TABLE, *_foreign(), *_registered})
 
 
 def find_entry(name: str) -> Entry:
@@ -74,10 +75,10 @@ def find_entry(name: str) -> Entry:
     Raises:
         UnknownCritic: with the nearest names.
     """
-    if name not in _TABLE:
+    if name not in TABLE and name not in _PACKAGES:
         name = canonical(name, _names())
-    if name in _TABLE:
-        module = importlib.import_module(f"perceptloss.critics.{_TABLE[name]}")
+    if place := TABLE.get(name) or _PACKAGES.get(name):
+        module = importlib.import_module(f"perceptloss.critics.{place}")
         return module.ENTRIES[name]
     entry = _registered.get(name) or _foreign().get(name)
     if entry is None:

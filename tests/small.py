@@ -32,6 +32,54 @@ def _iqt(name: str) -> Critic:
     return form(small_card(name, 64), side=64, layers=2, width=16, heads=2, hidden=32, head=16, blocks=2)
 
 
+def _afine() -> Critic:
+    from perceptloss.critics.afine import AFINE
+
+    return AFINE(get_card("a-fine"), width=16, layers=2, heads=2, hidden=8)
+
+
+def _arniqa() -> Critic:
+    from perceptloss.critics.arniqa import ARNIQA
+
+    return ARNIQA(get_card("arniqa"), widths=(8, 10, 12, 16))
+
+
+def _clip_iqa() -> Critic:
+    from perceptloss.critics.clip_iqa import CLIPIQA
+
+    return CLIPIQA(get_card("clip-iqa"), width=8, embedding=16)
+
+
+def _musiq() -> Critic:
+    from perceptloss.critics.musiq import MUSIQ
+
+    return MUSIQ(get_card("musiq"), sides=(32, 64), width=16, layers=2, heads=2, inner=24)
+
+
+def _paq2piq() -> Critic:
+    from perceptloss.critics.paq2piq import PaQ2PiQ
+
+    return PaQ2PiQ(get_card("paq2piq"), widths=(8, 10, 12, 16), hidden=16)
+
+
+def _nima() -> Critic:
+    from perceptloss.critics.nima import NIMA
+
+    return NIMA(small_card("nima", 32), side=32)
+
+
+def _ilniqe() -> Critic:
+    from perceptloss.critics.ilniqe.critic import ILNIQE
+
+    return ILNIQE(get_card("ilniqe"), side=72, block=24, components=12)
+
+
+def _topiq(name: str) -> Critic:
+    from perceptloss.critics.topiq import TOPIQ
+
+    return TOPIQ(get_card(name), widths=(8, 10, 12, 16), width=16, heads=2)
+
+
 def _ahiq() -> Critic:
     from perceptloss.critics.ahiq import AHIQ
 
@@ -230,7 +278,9 @@ def _convnext() -> Critic:
 
 # critic name -> its small build, which imports the critic's module itself
 SMALL: dict[str, Callable[[], Critic]] = {
+    "a-fine": _afine,
     "ahiq": _ahiq,
+    "arniqa": _arniqa,
     "asna": _asna,
     "biqa4k": lambda: _biqa4k("biqa4k"),
     "biqa4k-fr": lambda: _biqa4k("biqa4k-fr"),
@@ -238,6 +288,7 @@ SMALL: dict[str, Callable[[], Critic]] = {
     "censeoqoe-nr": lambda: _censeoqoe("censeoqoe-nr"),
     "contextual": _contextual,
     "convnext": _convnext,
+    "clip-iqa": _clip_iqa,
     "dacnn": _dacnn,
     "ddbnet": _ddbnet,
     "dfss": lambda: _dfss("dfss"),
@@ -250,6 +301,7 @@ SMALL: dict[str, Callable[[], Critic]] = {
     "fr-nr-additive": lambda: _fr_nr("fr-nr-additive"),
     "gsn": _gsn,
     "hyperiqa": _hyperiqa,
+    "ilniqe": _ilniqe,
     "iqa-conformer": _iqa_conformer,
     "iqt": lambda: _iqt("iqt"),
     "iqt-port": lambda: _iqt("iqt-port"),
@@ -260,11 +312,16 @@ SMALL: dict[str, Callable[[], Critic]] = {
     "ms-swd": _ms_swd,
     "multi-score-siqa": _multi_score_siqa,
     "perceptual": _perceptual,
+    "musiq": _musiq,
+    "nima": _nima,
+    "paq2piq": _paq2piq,
     "pmos": lambda: _pmos("pmos"),
     "pmos-map": lambda: _pmos("pmos-map"),
     "radn": _radn,
     "reqa": _reqa,
     "stereo-srqa": _stereo_srqa,
+    "topiq-fr": lambda: _topiq("topiq-fr"),
+    "topiq-nr": lambda: _topiq("topiq-nr"),
     "tres": lambda: _tres("tres"),
     "tres-resnet18": lambda: _tres("tres-resnet18"),
     "tres-resnet34": lambda: _tres("tres-resnet34"),

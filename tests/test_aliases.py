@@ -37,13 +37,18 @@ MEANING = {
     "total_variation": "tv",
     "VGGPerceptual": "perceptual",
     "PerceptualLoss": "perceptual",
+    "clipiqa": "clip-iqa",
+    "cw_ssim": "cw-ssim",
+    "musiq-koniq": "musiq",
+    "topiq_nr": "topiq-nr",
     "StyleLoss": "vgg-style",
 }
 NEAR = {
-    "musiq": "'hyperiqa'",
-    "musiq-koniq": "'hyperiqa'",
-    "clipiqa+": "'maniqa'",
-    "topiq_fr": "'dists'",
+    "liqe": "'hyperiqa'",
+    "musiq-ava": "'musiq' reads that file",
+    "clipiqa+": "'clip-iqa'",
+    "fgresq": "no licence",
+    "ckdn": "'dists'",
     "lpips-vgg+": "'lpips-vgg'",
     "psnry": "'psnr'",
     "pi": "'ranker'",
@@ -104,8 +109,8 @@ def test_labels_and_signatures_are_ours():
 
 
 def test_configs_say_what_is_near():
-    with pytest.raises(ConfigError, match=r"train\.critics\.musiq: there is no critic 'musiq' here: near it are"):
-        parse_terms({"musiq": 1.0}, "train.critics")
+    with pytest.raises(ConfigError, match=r"train\.critics\.liqe: there is no critic 'liqe' here: near it are"):
+        parse_terms({"liqe": 1.0}, "train.critics")
 
 
 def test_on_the_command_line(capsys, notes):
@@ -113,5 +118,5 @@ def test_on_the_command_line(capsys, notes):
     printed = capsys.readouterr()
     assert json.loads(printed.out)["name"] == "ms-ssim"
     assert "note: 'ms_ssim' is 'ms-ssim' here" in printed.err
-    assert main(["show", "musiq"]) == 2
+    assert main(["show", "liqe"]) == 2
     assert "near it are 'maniqa'" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import cases, flops, peers, targets, timing
+from benchmarks import cases, flops, peers, rivals, targets, timing
 from benchmarks.__main__ import main
 from benchmarks.cases import FIVE, MODES, THREE, images, ours
 from benchmarks.costs import Row, render
@@ -227,3 +227,25 @@ def test_command_refuses(arguments, capsys):
 def test_libraries_are_compared(capsys):
     assert main(["libraries", "--quick", "--size", "1x64x64"]) == 0
     assert {"JPEG", "hue", "mirror"} <= {line.split("  ")[0] for line in capsys.readouterr().out.splitlines()}
+
+
+def test_rivals_stand_in_one_table_with_what_we_lose(capsys, monkeypatch):
+    monkeypatch.setattr(rivals, "LIBRARIES", ("piq", "no_such_library"))
+    assert main(["peers", "--quick", "--size", "1x64x64", "--critic", "gmsd", "--critic", "vif"]) == 0
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines() if line.startswith(("gmsd ", "vif "))]
+    assert {("gmsd", "perceptloss"), ("gmsd", "piq"), ("vif", "piq")} <= {tuple(row[:2]) for row in rows}
+    assert "where we lose:" in out
+    monkeypatch.setattr(rivals, "RIVALS", {"gmsd": {"piq": lambda device: 1 / 0}})
+    assert main(["peers", "--quick", "--size", "1x64x64"]) == 0
+    assert "ZeroDivisionError" in capsys.readouterr().out
+
+
+def test_losses_to_rivals_are_named_with_what_is_lost():
+    mine = rivals.RivalRow("gmsd", "perceptloss", 1.0, 1.0, 2 << 20, 4 << 20)
+    better = rivals.RivalRow("gmsd", "fast", 0.5, 0.5, 2 << 20, 1 << 20)
+    worse = rivals.RivalRow("gmsd", "slow", 2.0, 2.0, 3 << 20, 5 << 20)
+    failed = rivals.RivalRow("gmsd", "broken", problem="ValueError")
+    assert rivals.lost([mine, better, worse, failed]) == [
+        "gmsd: fast is 2.00 times as fast, peaks at 1.0 MiB instead of 4.0"
+    ]

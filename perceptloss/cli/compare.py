@@ -27,6 +27,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--baseline", metavar="NAME", help="the system that others are compared with (default: the first)"
     )
+    parser.add_argument(
+        "--set-judges",
+        metavar="fid,kid,cmmd",
+        help="also how far the outputs of a system, as a set, are from the references: in a second table",
+    )
     add_common(parser)
     parser.set_defaults(run=run)
 

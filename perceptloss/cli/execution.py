@@ -45,6 +45,7 @@ def execute(args: argparse.Namespace, systems: Mapping[str, Images], baseline: s
     from perceptloss.compare.table import render, sentences
     from perceptloss.compare.thresholds import check_thresholds
 
+    of_sets = _of_sets(args, plan) if is_first else ""
     count = plan.scores if launched is None else launched.scores(plan)
     with bar("scores", count, show=False if args.quiet else None) as shown:
         results = run_plan(
@@ -63,6 +64,8 @@ def execute(args: argparse.Namespace, systems: Mapping[str, Images], baseline: s
         _log.warning("%s", sentence)
     unwritten = _written("--output", args.output, results.save)
     result(render(results, args.format))
+    if of_sets:
+        result(of_sets)
     unwritten += _written("--report", args.report, partial(_report, args, plan, results))
     failures = check_thresholds(results, thresholds)
     for failure in [*failures, *unwritten]:
@@ -82,6 +85,15 @@ def _launched(args: argparse.Namespace) -> Launched | None:
             args.content = False
             logging.getLogger("perceptloss").setLevel(logging.ERROR)
     return launched
+
+
+def _of_sets(args: argparse.Namespace, plan: Plan) -> str:
+    """The table of the judges of whole sets, before anything else is scored; empty if none is asked for."""
+    if getattr(args, "set_judges", None) is None:
+        return ""
+    from perceptloss.compare.set_judges import parse_set_judges, render_sets, set_scores
+
+    return render_sets(set_scores(plan, parse_set_judges(args.set_judges)), args.format)
 
 
 def _report(args: argparse.Namespace, plan: Plan, results: Results, path: str) -> None:
@@ -121,6 +133,8 @@ def _check(
     if args.report is not None:
         wrong += page_problems(args.report, "--report")
     wrong += unwritable_output(args.output)
+    if getattr(args, "set_judges", None) is not None and args.format not in ("table", "md"):
+        wrong.append(f"--set-judges prints a table of its own: --format must be table or md, got {args.format!r}")
     sources = [*systems.values(), args.ref, args.mos, args.group, *args.scores_from, *args.votes]
     wrong += _overwritten("--output", args.output, sources)
     wrong += _overwritten("--report", args.report, sources)

@@ -39,6 +39,7 @@ _COMMANDS: Final = {
     "show": "everything about one critic",
     "score": "score the images of one system",
     "compare": "score the outputs of several systems on the same images",
+    "vmaf": "VMAF of outputs by ffmpeg, for compare --scores-from",
     "report": "one page of results that were saved, or of several over time",
     "vote": "one blind page on which people say which outputs look better",
     "map": "show where in an image a critic sees what",

@@ -34,25 +34,25 @@ _NAMES = (
     ("dists", "", "deepimagestructureandtexturesimilarity"),
     ("vgg-content", "at relu3_3 of VGG16; layers and norms of others differ", "content"),
     ("perceptual", "of VGG19 before its ReLUs, as in BasicSR and ESRGAN", "vggperceptual"),
+    ("musiq", "taught on KonIQ-10k, unless you give it another file of its authors", "musiqkoniq"),
     ("vgg-style", "squared difference of Gram matrices of VGG16", "style"),
 )
 _ALIASES = {name: (critic, note) for critic, note, names in _NAMES for name in names.split()}
 
 _OPINIONS = "near it are 'maniqa', 'hyperiqa' and 'tres', learned from opinions too, and 'mini-nr', which ships ready"
 _FEATURES = "near it are 'lpips-vgg', 'dists' and 'ahiq', which compare deep features with the reference"
-_STATISTICS = "near it is 'niqe', a distance of statistics"
-_SETS = "it compares sets of images; critics score one image at a time"
+_SETS = (
+    "it compares sets of images; critics score one image at a time. `perceptloss compare --set-judges` has fid and kid"
+)
 _ABSENT = {
     "psnry": "near it is 'psnr', of RGB; where systems are compared, psnr-y is that of BT.601 luma",
-    "cwssim": "near it are 'ms-ssim' and 'iw-ssim'",
-    "mad": "near it are 'vif' and 'mdsi'",
     **dict.fromkeys(("pi", "nrqm"), "near it is 'ranker', which learned the order in which it puts results"),
-    **dict.fromkeys(("ilniqe", "piqe"), _STATISTICS),
     **dict.fromkeys(("fid", "sfid", "kid", "inceptionscore", "frechetinceptiondistance"), _SETS),
-    **dict.fromkeys(("lpips+", "lpipsvgg+", "topiqfr", "ckdn", "wadiqamfr"), _FEATURES),
-    **dict.fromkeys(("musiq", "clipiqa", "clipiqa+", "topiqnr", "dbcnn", "cnniqa", "nima", "liqe"), _OPINIONS),
-    **dict.fromkeys(("paq2piq", "unique", "qalign", "arniqa", "qualiclip", "wadiqamnr", "laionaes"), _OPINIONS),
-    **dict.fromkeys((f"musiq{kind}" for kind in ("ava", "koniq", "paq2piq", "spaq")), _OPINIONS),
+    **dict.fromkeys(("lpips+", "lpipsvgg+", "ckdn", "wadiqamfr"), _FEATURES),
+    **dict.fromkeys(("liqe", "unique", "qalign", "qualiclip", "wadiqamnr", "laionaes"), _OPINIONS),
+    "clipiqa+": "near it is 'clip-iqa', with prompts that were not learned",
+    "fgresq": "its authors state no licence for code or weights; near it are 'a-fine' and 'maniqa'",
+    **dict.fromkeys((f"musiq{kind}" for kind in ("ava", "paq2piq", "spaq")), "'musiq' reads that file of its authors"),
 }
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "SHAPES",
     "Fits",
     "StatisticsCritic",
+    "fit",
     "fits",
     "log_ratio",
     "mscn",
@@ -173,6 +174,20 @@ def _moments(v: Tensor) -> Tensor:
     return torch.stack(found, -1)
 
 
+def fit(v: Tensor, quiet: float, *, table: bool = False) -> Fits:
+    """A fit to values of any kind.
+
+    Args:
+        v: Values, (..., h, w), float64.
+        quiet: Root mean square below which the slope of the shape fades.
+        table: See `shape_of`.
+
+    Returns:
+        Tensors (...).
+    """
+    return _fitted(_moments(v), v.new_tensor(quiet), table=table)
+
+
 def fits(v: Tensor, *, table: bool = False) -> Fits:
     """Fits to normalised grey levels and to their products with four neighbours.
 
@@ -184,14 +199,20 @@ def fits(v: Tensor, *, table: bool = False) -> Fits:
         Tensors (..., 5): the levels, then the products in the order of `NEIGHBOURS`.
     """
     signals = (v, *(v * torch.roll(v, shift, (-2, -1)) for shift in NEIGHBOURS))
-    mean, power, *sides = torch.stack([_moments(signal) for signal in signals], -2).unbind(-1)
+    quiet = v.new_tensor([_QUIET, *(_QUIET**2,) * len(NEIGHBOURS)])
+    return _fitted(torch.stack([_moments(signal) for signal in signals], -2), quiet, table=table)
+
+
+def _fitted(moments: Tensor, quiet: Tensor, *, table: bool) -> Fits:
+    """Fits from `_moments`, (..., 6)."""
+    mean, power, *sides = moments.unbind(-1)
     left, right = (root(total / count.clamp_min(1)) for total, count in (sides[:2], sides[2:]))
     has_left, has_right = sides[1] > 0, sides[3] > 0
     there, both = power > 0, has_left & has_right
     ratio = mean.where(there, mean.new_ones(())).square() / power.where(there, power.new_ones(()))
     a, b = (side.where(both, side.new_ones(())) for side in (left, right))
     skew = (a**3 + b**3) * (a + b) / (a.square() + b.square()).square()
-    size = root(power) / power.new_tensor([_QUIET, *(_QUIET**2,) * len(NEIGHBOURS)])
+    size = root(power) / quiet
     ratio, evened = (soften(log, size, 1.0) for log in (ratio.log(), (ratio * skew).log()))
     alpha = shape_of(evened, table=table)
     alpha = alpha.where(both, alpha.new_tensor(SHAPES[0]))

@@ -20,10 +20,10 @@ from perceptloss.errors import WeightsError, points
 __all__ = ["convert", "fingerprint", "load_states"]
 
 
-def _places(critic: Critic, key: str, tensor: Tensor, own: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """The critic's keys for a foreign one; none if it is left out for a reason."""
+def _places(critic: Critic, key: str, tensor: Tensor, own: Mapping[str, Tensor]) -> tuple[tuple[str, ...], Tensor]:
+    """The critic's keys for a foreign one, none if it is left out for a reason; and the tensor as they hold it."""
     if key in own:
-        return (key,)
+        return (key,), tensor
     for rule in critic.rules:
         match = re.fullmatch(rule.pattern, key)
         if match is None:
@@ -31,13 +31,13 @@ def _places(critic: Critic, key: str, tensor: Tensor, own: Mapping[str, Tensor])
         if rule.target is None:
             with suppress(RuntimeError):  # of a shape that cannot even be compared
                 if rule.check is None or rule.check(critic, tensor):
-                    return ()
+                    return (), tensor
             raise WeightsError(f"{key}: expected {rule.reason}, got other values")
         targets = tuple(match.expand(t) for t in ((rule.target,) if isinstance(rule.target, str) else rule.target))
         for target in targets:
             if target not in own:
                 raise WeightsError(f"{key}: no layer of this critic is called {target!r}")
-        return targets
+        return targets, tensor if rule.change is None else rule.change(tensor)
     raise WeightsError(f"{key}: unknown key of shape {tuple(tensor.shape)}")
 
 
@@ -69,8 +69,9 @@ def convert(critic: Critic, state: Mapping[str, Tensor], where: str = "checkpoin
     problems: list[str] = []
     for key, tensor in state.items():
         try:
-            for target in _places(critic, key, tensor, own):
-                value = _fit(key, tensor, own[target])
+            places, changed = _places(critic, key, tensor, own)
+            for target in places:
+                value = _fit(key, changed, own[target])
                 if target in found and not torch.equal(found[target], value):
                     raise WeightsError(f"{key}: contradicts another tensor for {target!r}")
                 found[target] = value

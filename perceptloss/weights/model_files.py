@@ -85,7 +85,7 @@ def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
 
 
 def read_mat(file: Path) -> dict[str, Tensor]:
-    """Arrays of a Matlab file of version 4 to 7.2.
+    """Arrays of a Matlab file of version 4 to 7.2; those in a row of cells are called `name.0`, `name.1` and so on.
 
     Raises:
         WeightsError: if scipy is not installed, or the file is damaged, newer, or holds something else.
@@ -98,7 +98,21 @@ def read_mat(file: Path) -> dict[str, Tensor]:
         content = loadmat(file)
     except Exception as error:  # damaged bytes raise nearly anything
         raise WeightsError(f"{file} is damaged, or not a Matlab file of version 4 to 7.2: {error}.") from error
-    return _tensors(file, {key: value for key, value in content.items() if not key.startswith("__")})
+    return _tensors(file, _unpacked({key: value for key, value in content.items() if not key.startswith("__")}))
+
+
+def _unpacked(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Cells that hold arrays of numbers, each under the name of its row of cells and its place, from 0."""
+    import numpy as np
+
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        cells = list(value.flat) if isinstance(value, np.ndarray) and value.dtype == object else []
+        if cells and not any(map(_kind, cells)):
+            found.update({f"{key}.{place}": cell for place, cell in enumerate(cells)})
+        else:
+            found[key] = value
+    return found
 
 
 def read_libsvm(file: Path) -> dict[str, Tensor]:

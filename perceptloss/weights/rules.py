@@ -22,12 +22,14 @@ class Rule:
             None to leave the tensor out.
         reason: Why it may be left out; required when `target` is None.
         check: What a left-out tensor must satisfy, such as being the constant that we use too.
+        change: What a tensor goes through first, such as a transposition of another framework's kernels.
     """
 
     pattern: str
     target: str | tuple[str, ...] | None
     reason: str = ""
     check: Callable[[Any, Tensor], bool] | None = None
+    change: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.target is None and not self.reason:

@@ -192,10 +192,10 @@ def test_a_judge_is_not_trained_on_and_patches_suit_every_critic() -> None:
 
 
 def test_judges_and_critics_may_have_the_names_of_other_libraries() -> None:
-    argv = ["--loss.critics", "{srsim: 1}", "--val.judges", "[ms_ssim, sr-sim, musiq]", "--val.best", "ms-ssim"]
+    argv = ["--loss.critics", "{srsim: 1}", "--val.judges", "[ms_ssim, sr-sim, liqe]", "--val.best", "ms-ssim"]
     absent, trained = problems(options.load(sr.Config, argv))
     assert "'sr-sim' is trained on" in trained
-    assert "there is no critic 'musiq' here: near it are 'maniqa'" in absent
+    assert "there is no critic 'liqe' here: near it are 'maniqa'" in absent
 
 
 def test_nothing_to_minimise_is_refused() -> None:

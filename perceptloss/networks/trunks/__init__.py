@@ -5,7 +5,7 @@ from perceptloss.networks.trunks.efficientnet import EfficientNet, efficientnet_
 from perceptloss.networks.trunks.large import InceptionResNet, VisionTransformer, inception_rules, vit_rules
 from perceptloss.networks.trunks.lite import LITE_TAPS, Lite, lite_state
 from perceptloss.networks.trunks.plain import alexnet, squeezenet, vgg16, vgg19
-from perceptloss.networks.trunks.resnet import ResNet, resnet_rules
+from perceptloss.networks.trunks.resnet import ResNet, resnet_children_rules, resnet_rules
 from perceptloss.networks.trunks.timm_features import TimmFeatures
 from perceptloss.networks.trunks.trunk import HALF, IMAGENET, JoinedTrunk, Keep, Normalisation, Trunk
 
@@ -30,6 +30,7 @@ __all__ = [
     "features",
     "inception_rules",
     "lite_state",
+    "resnet_children_rules",
     "resnet_rules",
     "squeezenet",
     "vgg16",

@@ -16,7 +16,7 @@ from perceptloss.networks.lean import add_relu, conv, max_pool
 from perceptloss.networks.trunks.trunk import IMAGENET, Keep, Normalisation, Trunk
 from perceptloss.weights.rules import Rule
 
-__all__ = ["ResNet", "resnet_rules"]
+__all__ = ["ResNet", "resnet_children_rules", "resnet_rules"]
 
 _DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 _WIDTHS = (64, 128, 256, 512)
@@ -143,3 +143,10 @@ def resnet_rules(prefix: str = "", stages: int = 4, target: str = "trunk") -> tu
     if stages < 4:
         rules.append(Rule(prefix + rf"layer[{stages + 1}-4]\..+", None, "stages behind the last tap are not used"))
     return tuple(rules)
+
+
+def resnet_children_rules(prefix: str = "", target: str = "trunk") -> tuple[Rule, ...]:
+    """How files of a ResNet that was kept as a row of its children, without names, are read; arguments as above."""
+    stages = [Rule(prefix + rf"{stage + 3}\.(.+)", rf"{target}.layer{stage}.\1") for stage in range(1, 5)]
+    stem = [Rule(prefix + rf"{n}\.(.+)", rf"{target}.{name}.\1") for n, name in enumerate(("conv1", "bn1"))]
+    return Rule(prefix + r".*num_batches_tracked", None, COUNTER), *stem, *stages

@@ -1,0 +1,1 @@
+"""IL-NIQE: features, and their distance from those of pristine photographs."""

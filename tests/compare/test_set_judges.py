@@ -1,0 +1,203 @@
+"""Judges of whole sets: their distances, intervals and remarks, and the command that prints them."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from perceptloss.cli.main import main
+from perceptloss.compare.plan import Plan, make_plan
+from perceptloss.compare.set_judges import NETWORKS, parse_set_judges, remarks, render_sets, set_scores
+from perceptloss.compare.settings import Pairing, Settings
+from perceptloss.compare.statistics.sets import cmmd, frechet, kernel
+from perceptloss.errors import ConfigError, MissingWeights
+
+
+def features(count: int, length: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, length)) * np.linspace(0.5, 1.5, length) + 0.3
+
+
+ONES = np.ones
+
+
+class TestDistances:
+    @pytest.mark.parametrize("counts", [(60, 60), (60, 90), (9, 12)], ids=["many", "uneven", "fewer than features"])
+    def test_frechet_is_that_of_clean_fid(self, counts):
+        fid = pytest.importorskip("cleanfid.fid")
+        x, y = features(counts[0], 16), 0.2 + features(counts[1], 16, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            wanted = fid.frechet_distance(x.mean(0), np.cov(x, rowvar=False), y.mean(0), np.cov(y, rowvar=False))
+        assert frechet(x, y)(ONES(len(x)), ONES(len(y))) == pytest.approx(float(wanted), rel=1e-5)
+
+    def test_frechet_of_shifted_and_scaled_gaussians(self):
+        x = features(500, 3)
+        assert frechet(x, x + np.array([1, 2, 2]))(ONES(500), ONES(500)) == pytest.approx(9)
+        spread = np.cov(x, rowvar=False).trace()
+        assert frechet(x, x.mean(0) + 3 * (x - x.mean(0)))(ONES(500), ONES(500)) == pytest.approx(4 * spread)
+
+    def test_kernel_is_that_of_clean_fid(self):
+        fid = pytest.importorskip("cleanfid.fid")
+        x, y = features(40, 16), 0.2 + features(40, 16, 1)
+        assert kernel(x, y)(ONES(40), ONES(40)) == pytest.approx(fid.kernel_distance(x, y, num_subsets=1), rel=1e-9)
+
+    def test_cmmd_is_the_formula(self):
+        x, y = features(7, 5), features(9, 5, 1)
+        a, b = (v / np.linalg.norm(v, axis=1)[:, None] for v in (x, y))
+
+        def mean(p: np.ndarray, q: np.ndarray) -> float:
+            return float(np.mean([math.exp(-((i - j) ** 2).sum() / 200) for i in p for j in q]))
+
+        assert cmmd(x, y)(ONES(7), ONES(9)) == pytest.approx(1000 * (mean(a, a) + mean(b, b) - 2 * mean(a, b)))
+
+    @pytest.mark.parametrize("distance", [frechet, kernel, cmmd])
+    def test_counts_are_repetitions(self, distance):
+        x, y = features(6, 4), features(6, 4, 1)
+        counts = np.array([2, 0, 1, 1, 2, 0.0])
+        repeated = np.repeat(x, counts.astype(int), 0)
+        once = distance(x, y)(counts, ONES(6))
+        if distance is kernel:  # where copies of one image are not compared with each other
+            assert once != pytest.approx(distance(repeated, y)(ONES(6), ONES(6)))
+        else:
+            assert once == pytest.approx(distance(repeated, y)(ONES(6), ONES(6)))
+
+    def test_kernel_of_one_distribution_is_zero_on_average(self):
+        found = [kernel(features(20, 8, s), features(20, 8, 100 + s))(ONES(20), ONES(20)) for s in range(60)]
+        assert abs(np.mean(found)) < 3 * np.std(found) / math.sqrt(60)
+
+
+def pooled(image: torch.Tensor) -> np.ndarray:
+    """A small network: means and deviations of colours in quarters."""
+    parts = image[0].unfold(1, 8, 8).unfold(2, 8, 8).flatten(3)
+    return torch.cat([parts.mean(3).flatten(), parts.std(3).flatten()]).double().numpy()
+
+
+def planned(systems: dict[str, Path], reference: Path | None) -> Plan:
+    asked = ["tv" if reference is None else "psnr"]
+    return make_plan(systems, reference, asked, rules=Pairing(), settings=Settings(device="cpu"))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Twelve pictures, slightly and strongly noisy versions of them."""
+    from PIL import Image
+
+    generator = torch.Generator().manual_seed(0)
+    for name, noise in (("gt", 0.0), ("near", 0.02), ("far", 0.25)):
+        (tmp_path / name).mkdir()
+        for n in range(12):
+            clean = torch.rand(3, 2, 2, generator=torch.Generator().manual_seed(n)).repeat_interleave(8, 1)
+            image = clean.repeat_interleave(8, 2) + noise * torch.randn(3, 16, 16, generator=generator)
+            levels = (255 * image.clamp(0, 1)).round().byte().permute(1, 2, 0).numpy()
+            Image.fromarray(levels).save(tmp_path / name / f"{n}.png")
+    return tmp_path
+
+
+class TestScores:
+    def test_orders_systems_with_intervals_and_says_that_the_set_is_small(self, folders):
+        plan = planned({n: folders / n for n in ("far", "near")}, folders / "gt")
+        small = {name: lambda device: pooled for name in NETWORKS}
+        scores = set_scores(plan, ["fid", "kid", "cmmd"], networks=small)
+        assert [(s.judge, s.system) for s in scores] == [
+            (j, s) for j in ("fid", "kid", "cmmd") for s in ("far", "near")
+        ]
+        for far, near in zip(scores[::2], scores[1::2], strict=True):
+            assert near.value < far.value and far.low < far.high
+            assert far.change is None
+            assert near.change == pytest.approx(near.value - far.value)
+            assert near.change_high < 0, "the same draws for both"
+        assert any("fid: 12 images cannot fill a covariance of 24 features" in said for said in remarks(scores))
+        assert any("kid: 12 images" in said for said in remarks(scores))
+        shown = render_sets(scores, "md")
+        assert shown.count("| far |") == 3 and "cannot fill" in shown
+
+    def test_a_system_that_is_the_reference_is_at_no_distance(self, folders):
+        shutil.copytree(folders / "gt", folders / "same")
+        plan = planned({"same": folders / "same"}, folders / "gt")
+        small = {name: lambda device: pooled for name in NETWORKS}
+        fid, cm = set_scores(plan, ["fid", "cmmd"], networks=small)
+        assert fid.value == pytest.approx(0, abs=1e-9)
+        assert cm.value == pytest.approx(0, abs=1e-9)
+
+    def test_needs_references(self, folders):
+        plan = planned({"near": folders / "near"}, None)
+        with pytest.raises(ConfigError, match="give --ref"):
+            set_scores(plan, ["fid"])
+
+    def test_names_are_checked(self):
+        assert parse_set_judges("fid, KID") == ["fid", "kid"]
+        with pytest.raises(ConfigError, match=r"(?s)called 'fidd'.*fid is there twice.*there are fid, kid, cmmd"):
+            parse_set_judges("fid,fidd,fid")
+
+
+class _Inception(nn.Module):
+    """In the place of NVIDIA's file: a TorchScript with `layers` that gives 2048 features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.AdaptiveAvgPool2d((32, 32)), nn.Flatten(), nn.Linear(3072, 2048))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def test_cmmd_reads_clip_from_its_file(monkeypatch, tmp_path):
+    open_clip = pytest.importorskip("open_clip")
+    file = tmp_path / "ViT-L-14-336px.pt"
+    monkeypatch.setattr("perceptloss.compare.set_judges.find", lambda name: file)
+
+    class Tiny(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.visual = nn.Identity()
+            self.visual.image_mean, self.visual.image_std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+        def encode_image(self, image: torch.Tensor) -> torch.Tensor:
+            assert image.shape == (1, 3, 336, 336)
+            return image.mean((2, 3))
+
+    asked = []
+    monkeypatch.setattr(open_clip, "create_model", lambda name, pretrained: asked.append((name, pretrained)) or Tiny())
+    vector = NETWORKS["clip"](torch.device("cpu"))(torch.full((1, 3, 20, 30), 0.75))
+    assert asked == [("ViT-L-14-336-quickgelu", str(file))]
+    np.testing.assert_allclose(vector, [1, 1, 1], rtol=1e-5)
+
+
+class TestCommand:
+    def arguments(self, folders, *more: str) -> list[str]:
+        systems = [f"{name}={folders / name}" for name in ("far", "near")]
+        return ["compare", *systems, "--ref", str(folders / "gt"), "-c", "psnr", "--quiet", *more]
+
+    def test_prints_a_second_table_by_clean_fid(self, folders, monkeypatch, capsys, tmp_path):
+        pytest.importorskip("cleanfid")
+        home = tmp_path / "home"
+        home.mkdir()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.jit.script(_Inception()).save(str(home / "inception-2015-12-05.pt"))
+            monkeypatch.setenv("PERCEPTLOSS_HOME", str(home))
+            assert main(self.arguments(folders, "--set-judges", "fid,kid")) == 0
+        out = capsys.readouterr().out
+        rows = [line.split() for line in out.splitlines() if line.startswith(("fid  ", "kid  "))]
+        assert [row[:2] for row in rows] == [["fid", "far"], ["fid", "near"], ["kid", "far"], ["kid", "near"]]
+        assert float(rows[1][2]) < float(rows[0][2]) and float(rows[3][2]) < float(rows[2][2])
+        assert "of 2048 features" in out
+
+    def test_says_where_the_network_is_from(self, folders, monkeypatch, tmp_path, capsys):
+        pytest.importorskip("cleanfid")
+        monkeypatch.setenv("PERCEPTLOSS_HOME", str(tmp_path))
+        with pytest.raises(MissingWeights, match=r"inception-2015-12-05\.pt, into the folder PERCEPTLOSS_HOME"):
+            NETWORKS["inception"](torch.device("cpu"))
+        assert main(self.arguments(folders, "--set-judges", "fid")) == 3
+        assert "inception-2015-12-05.pt" in capsys.readouterr().err
+
+    def test_does_not_break_a_csv(self, folders, capsys):
+        assert main(self.arguments(folders, "--set-judges", "fid", "--format", "csv")) == 2
+        assert "--format must be table or md" in capsys.readouterr().err
