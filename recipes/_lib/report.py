@@ -21,7 +21,7 @@ from perceptloss.output.names import visible
 __all__ = ["detail", "picture", "where_they_differ"]
 
 _INK, _PAPER, _FAINT = (20, 20, 20), (255, 255, 255), (110, 110, 110)
-_TITLES = {"l1": "L1 alone", "critics": "L1 + critics"}
+_TITLES = {"l1": "L1 alone", "views": "L1 + critics of views", "critics": "L1 + critics"}
 _ROWS = 4
 _SHOWN = 2  # critics whose scores stand below a crop
 
