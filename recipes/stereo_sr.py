@@ -60,7 +60,7 @@ CRITICS = {
     "lpips-squeeze": {"share": 0.35},  # how each view looks
     "grid": {"share": 0.1},  # prints no pattern
     "patch": {"share": 0.12, **PATCH},  # learns what is not real in a view
-    "stereo-consistency": {"share": 0.28, "options": {"every": 2}},  # what is made up has a depth
+    "stereo-consistency": {"share": 0.22, "options": {"every": 2}},  # what is made up has a depth
     "stereo-srqa": {"share": 0.03, **JOINT, "options": {"widths": [16, 24, 32], "matched": 16, "hidden": 32}},
 }
 JUDGES = ("mini-stereo", "mini-fr", "haarpsi", "ms-gmsd", "mini-nr")
