@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from _lib.checks import option_problems
 from _lib.networks import STEREO_NETWORK, bicubic, build_network, restore
 from _lib.stereo_data import PairPatches, Scene, strip_of_scene, whole_scene
@@ -31,7 +30,7 @@ from _lib.stereo_report import depth_report
 from _lib.task import Images, RestorerOptions, Task, plain_rivals
 from _lib.training import run
 from _lib.validation import Enlarge
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
@@ -60,9 +59,9 @@ VIEWS = {"lpips-squeeze": {"share": 0.5}, "grid": {"share": 0.1}, "patch": {"sha
 CRITICS = {
     "lpips-squeeze": {"share": 0.35},  # how each view looks
     "grid": {"share": 0.1},  # prints no pattern
-    "patch": {"share": 0.05, **PATCH},  # learns what is not real in a view
-    "stereo-consistency": {"share": 0.3, "options": {"every": 4}},  # what is made up has a depth
-    "stereo-srqa": {"share": 0.05, **JOINT, "options": {"widths": [16, 24, 32], "matched": 16, "hidden": 32}},
+    "patch": {"share": 0.12, **PATCH},  # learns what is not real in a view
+    "stereo-consistency": {"share": 0.22, "options": {"every": 2}},  # what is made up has a depth
+    "stereo-srqa": {"share": 0.03, **JOINT, "options": {"widths": [16, 24, 32], "matched": 16, "hidden": 32}},
 }
 JUDGES = ("mini-stereo", "mini-fr", "haarpsi", "ms-gmsd", "mini-nr")
 GUESTS = ("lpips-alex", "niqe")
@@ -210,8 +209,7 @@ def problems(config: Config) -> list[str]:
 
 def told(config: Config, folder: Path, systems: Mapping[str, Enlarge], scenes: Sequence[Scene]) -> list[str]:
     """Fidelity of the views, and what became of the depth."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return depth_report(folder, systems, scenes, partial(whole, config), device)
+    return depth_report(folder, systems, scenes, partial(whole, config), PartialState().device)
 
 
 TASK = Task(

@@ -93,7 +93,8 @@ def test_piq_table_tells_where_gradients_are_nan(name):
 
 
 def test_every_formula_critic_is_in_the_piq_table():
-    assert sorted(PIQ_ROWS) == sorted(card.name for card in list_critics(weight_free=True))
+    of_images = (card.name for card in list_critics(weight_free=True) if card.channels == 3)
+    assert sorted(PIQ_ROWS) == sorted(of_images)
 
 
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"))

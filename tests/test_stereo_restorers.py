@@ -104,8 +104,8 @@ def test_the_losses_of_the_attention_and_of_the_image_reach_each_its_own():
         of_image, of_query = torch.autograd.grad(losses[name], (last, query), retain_graph=True, allow_unused=True)
         assert (of_image is not None and float(of_image.norm()) > 0) == reaches_image, name
         assert of_query is not None and float(of_query.norm()) > 0, name
-    assert float(losses["total"]) == pytest.approx(
-        float(losses["SR"] + 0.1 * sum(losses[n] for n in ("photo", "smooth", "cycle", "cons"))), rel=1e-5
+    assert losses["total"].item() == pytest.approx(
+        (losses["SR"] + 0.1 * sum(losses[n] for n in ("photo", "smooth", "cycle", "cons"))).item(), rel=1e-5
     )
     fixed = restored.detach().requires_grad_()
     cons = ipassr_losses(fixed, parallax, lq, gt)["cons"]

@@ -17,14 +17,16 @@ from perceptloss.card import Card, distance_card
 from perceptloss.critic import Critic, Entry, given
 from perceptloss.errors import ConfigError
 from perceptloss.networks.functional import LUMA, mix_channels
-from perceptloss.networks.parallax import carry, row_scores
+from perceptloss.networks.parallax import row_scores
 
-__all__ = ["ENTRIES", "StereoConsistency", "correspondence"]
+__all__ = ["ENTRIES", "StereoConsistency", "correspondence", "signs"]
 
 _WINDOW = 7  # pixels by which places are told apart
-_SHARPNESS = 40.0  # of their correlation
+_LIKE = 0.5  # correlation from which two places are alike
+_SLACK = 1.0  # pixels by which a place may miss itself when it comes back
+_FLOOR = 1e-3  # weight of places that are not sure, so that two views of nothing in common have a gradient, too
 _LEVEL = 1 / 255
-_LITTLE = 1e-4  # variance of a window that shows nothing
+_LITTLE = 1e-5  # variance of a window that shows nothing
 _ROWS = 16  # matched at once: memory grows with the square of the width
 
 
@@ -33,8 +35,8 @@ def _smooth(difference: Tensor) -> Tensor:
     return (difference.square() + _LEVEL**2).sqrt() - _LEVEL
 
 
-def _signs(image: Tensor) -> Tensor:
-    """Windows of the luma around each place with mean 0 and length at most 1, (N, 49, H, W)."""
+def signs(image: Tensor) -> Tensor:
+    """What tells places apart: windows of the luma with mean 0 and length at most 1, (N, 3, H, W) to (N, 49, H, W)."""
     luma = mix_channels(image, (LUMA,))
     half = _WINDOW // 2
     windows = F.unfold(F.pad(luma, (half,) * 4, mode="replicate"), _WINDOW).unflatten(2, image.shape[2:])
@@ -42,39 +44,48 @@ def _signs(image: Tensor) -> Tensor:
     return windows / (windows.square().sum(1, keepdim=True) + _LITTLE * _WINDOW**2).sqrt()
 
 
-def _likeness(left: Tensor, right: Tensor) -> Tensor:
-    """Exponentials of the scaled correlations of all signs of two views, row by row, (N, H, W, W): left, then right.
-
-    Correlations are bounded, so that one table serves the shares of both directions without another exponential.
-    """
-    return (_SHARPNESS * row_scores(left, right) - _SHARPNESS).exp_()
+def _best(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Column of the largest score of each row (..., W), to a fraction by the parabola through it, and that score."""
+    width = scores.shape[-1]
+    top, index = scores.max(-1)
+    middle = index.clamp(1, width - 2)
+    before, at, after = (scores.gather(-1, (middle + step)[..., None])[..., 0] for step in (-1, 0, 1))
+    bend = (before - 2 * at + after).clamp_max(-1e-6)
+    fraction = (0.5 * (before - after) / bend).clamp(-0.5, 0.5)
+    return torch.where(middle == index, index + fraction, index.to(fraction)), top
 
 
 def correspondence(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Where the places of two rectified views lie in each other, and how surely.
+    """Where the places of two rectified views lie in each other, and whether that is sure.
 
     Args:
-        left: RGB in [0, 1], (N, 3, H, W).
-        right: Same shape.
+        left: Signs of the left view, as of `signs`, (N, C, H, W).
+        right: Of the right view, same shape.
 
     Returns:
-        Shares of the right view that make the left one, and the other way, (N, H, W, W); and for each view the share
-        of a place that comes back to it from the other view, (N, 1, H, W) in [0, 1]: near 1 where both views show a
-        place that its window tells from all others of its row.
+        Column of each place of the left view in the right one, and the other way, (N, H, W) each; and for each view
+        whether a place is found, is like what is found there, and comes back to where it was, (N, H, W) of zeros and
+        ones.
     """
-    like = _likeness(_signs(left), _signs(right))
-    to_left, to_right = like / like.sum(3, keepdim=True), (like / like.sum(2, keepdim=True)).mT
-    back = to_left * to_right.mT
-    return to_left, to_right, back.sum(3)[:, None], back.sum(2)[:, None]
+    scores = row_scores(left, right)
+    in_right, like_left = _best(scores)
+    in_left, like_right = _best(scores.mT)
+    columns = torch.arange(left.shape[3], device=left.device)
+    sure = [
+        ((other.gather(2, here.round().long()) - columns).abs() <= _SLACK) & (like > _LIKE)
+        for here, other, like in ((in_right, in_left, like_left), (in_left, in_right, like_right))
+    ]
+    return in_right, in_left, sure[0].to(left.dtype), sure[1].to(left.dtype)
 
 
 class StereoConsistency(Critic):
     r"""Mean difference between the errors of two views at places that belong together, >= 0, lower is better.
 
-    .. math:: d = \tfrac12 \sum_v \frac{\sum_p c_v(p)\,|e_v(p) - (M e_{\bar v})(p)|}{\sum_p c_v(p)}, \quad e = x - y
+    .. math:: d = \tfrac12 \sum_v \frac{\sum_p c_v(p)\,|e_v(p) - e_{\bar v}(q_v(p))|}{\sum_p c_v(p)}, \quad e = x - y
 
-    |.| is rounded off below one level of 8 bits; M and c are those of `correspondence` in the reference. It is 0 for
-    equal pairs, and blind to errors that both views share: a term beside others.
+    |.| is rounded off below one level of 8 bits; q and c, the place in the other view and whether it is sure, are those
+    of `correspondence` in the reference, which tells places apart by 7x7 pixels. It is 0 for equal pairs, and blind to
+    errors that both views share: a term beside others.
 
     Args:
         card: What it is.
@@ -108,20 +119,23 @@ class StereoConsistency(Critic):
         inner = slice(start - first, stop - first, self.every)
         with torch.no_grad():
             views = y[:, :, first : stop + half].chunk(2, 1)
-            like = _likeness(*(_signs(view)[:, :, inner] for view in views))
-            of_left, of_right = like.sum(3), like.sum(2)
-            back = like.square()
-            sure = [
-                torch.einsum("nhij,nhj->nhi", back, 1 / of_right) / of_left,
-                torch.einsum("nhij,nhi->nhj", back, 1 / of_left) / of_right,
-            ]
+            in_right, in_left, *sure = correspondence(*(signs(view)[:, :, inner] for view in views))
+            weights = [_FLOOR + (1 - _FLOOR) * part for part in sure]
         left, right = error[:, :, start : stop : self.every].chunk(2, 1)
-        seen = carry(like, right) / of_left[:, None], carry(like.mT, left) / of_right[:, None]
         apart = [
-            (c[:, None] * _smooth(own - other)).sum((1, 2, 3)) / 3
-            for c, own, other in zip(sure, (left, right), seen, strict=True)
+            (weight[:, None] * _smooth(own - _at(other, place))).sum((1, 2, 3)) / 3
+            for weight, own, other, place in ((weights[0], left, right, in_right), (weights[1], right, left, in_left))
         ]
-        return torch.stack(apart), torch.stack([c.sum((1, 2)) for c in sure])
+        return torch.stack(apart), torch.stack([weight.sum((1, 2)) for weight in weights])
+
+
+def _at(image: Tensor, columns: Tensor) -> Tensor:
+    """An image (N, C, H, W) at columns (N, H, W) of its rows, by linear interpolation."""
+    last = image.shape[3] - 1
+    start = columns.clamp(0, last).floor().clamp_max(max(last - 1, 0))
+    index = start.long()[:, None].expand(-1, image.shape[1], -1, -1)
+    share = (columns - start).clamp(0, 1)[:, None]
+    return image.gather(3, index).lerp(image.gather(3, (index + 1).clamp_max(last)), share)
 
 
 _CARD: Card = distance_card(

@@ -21,7 +21,7 @@ from perceptloss.output.names import visible
 __all__ = ["detail", "picture", "where_they_differ"]
 
 _INK, _PAPER, _FAINT = (20, 20, 20), (255, 255, 255), (110, 110, 110)
-_TITLES = {"l1": "L1 alone", "critics": "L1 + critics"}
+_TITLES = {"l1": "L1 alone", "views": "L1 + critics of views", "critics": "L1 + critics"}
 _ROWS = 4
 _SHOWN = 2  # critics whose scores stand below a crop
 
@@ -51,12 +51,13 @@ def picture(results: Results, path: Path, eye: Critic | None = None, *, side: in
     Args:
         results: Scored by at least one critic.
         path: Of the PNG.
-        eye: A judge with maps, which chooses the crops: where the last two systems differ most in its eyes.
+        eye: A judge with maps, which chooses the crops: where baseline and last system differ most in its eyes.
             Without it, or of one system, they are where the ground truth has the strongest edges.
         side: Of the crops, pixels; that of the smallest image if this is less.
         zoom: Each pixel becomes a square of this side.
     """
     records = results.images[:_ROWS]
+    compared = sorted({results.systems.index(results.baseline or results.systems[0]), len(results.systems) - 1})
     references = [record.reference for record in records if record.reference is not None]
     side = min(side, *(length for file in references for length in file.size))
     head, foot, gap, left = 34, 28, 8, 8
@@ -67,7 +68,7 @@ def picture(results: Results, path: Path, eye: Critic | None = None, *, side: in
     big, small = ImageFont.load_default(18), ImageFont.load_default(13)
     for r, record in enumerate(records):
         top = head + r * (tile + foot)
-        gt, outputs = _pixels(record.reference), [_pixels(file) for file in record.outputs[-2:]]
+        gt, outputs = _pixels(record.reference), [_pixels(record.outputs[n]) for n in compared]
         if eye is None or len(outputs) < 2:
             y, x = detail(gt, side)
         else:

@@ -11,10 +11,11 @@ from small import build_small
 
 from perceptloss import Critic, CriticLoss, create_critic
 from perceptloss.critics.multi_score_siqa import HEADS
-from perceptloss.critics.stereo_consistency import correspondence
+from perceptloss.critics.stereo_consistency import correspondence, signs
 from perceptloss.critics.stereo_srqa import agreement, match
 from perceptloss.errors import ConfigError
 from perceptloss.networks.parallax import shares, valid
+from perceptloss.teach.degradations.stereo import stereo_pair
 
 SHIFT = 5
 
@@ -145,12 +146,20 @@ def test_errors_that_have_the_depth_of_the_scene_cost_nothing_and_others_do():
 
 
 def test_a_place_comes_back_to_itself_only_where_both_views_show_it():
-    y = scene()
-    to_left, _, at_left, at_right = correspondence(*y.chunk(2, 1))
-    assert at_left[..., 9:].mean() > 0.95 and at_left[..., :3].mean() < 0.5
-    assert at_right[..., :-9].mean() > 0.95 and at_right[..., -3:].mean() < 0.5
-    found = to_left[..., 9:, :].argmax(-1)
-    assert torch.equal(found, torch.arange(3, 58).expand_as(found))
+    in_right, in_left, at_left, at_right = correspondence(*map(signs, scene().chunk(2, 1)))
+    assert at_left[..., 9:].mean() > 0.99 and at_left[..., :3].mean() < 0.3
+    assert at_right[..., :-9].mean() > 0.99 and at_right[..., -3:].mean() < 0.3
+    torch.testing.assert_close(in_right[..., 9:-3], torch.arange(3.0, 55).expand(1, 40, 52).double(), atol=0.1, rtol=0)
+    torch.testing.assert_close(in_left[..., 3:-9], torch.arange(9.0, 61).expand(1, 40, 52).double(), atol=0.1, rtol=0)
+
+
+def test_places_are_found_between_pixels():
+    coarse = torch.rand(1, 3, 10, 26, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    photo = torch.nn.functional.interpolate(coarse, scale_factor=4, mode="bicubic").clamp(0, 1)
+    pair, _ = stereo_pair(photo, 0, 8.0, torch.full((1, 1, 40, 96), 5.5, dtype=torch.float64))
+    in_right, _, at_left, _ = correspondence(*map(signs, pair.chunk(2, 1)))
+    shift = (torch.arange(96) - in_right)[at_left > 0]
+    assert float(shift.median()) == pytest.approx(5.5, abs=0.1) and at_left[..., 10:].mean() > 0.9
 
 
 def test_strips_of_rows_are_one_image():

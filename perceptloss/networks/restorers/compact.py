@@ -21,6 +21,9 @@ from perceptloss.networks.restorers.base import SuperResolver
 __all__ = ["Compact", "StereoCompact"]
 
 
+_SHARPNESS = 2.5  # of queries and keys: most places of a photograph then have one partner
+
+
 class Compact(SuperResolver):
     """Compact; learns the difference to the nearest enlargement.
 
@@ -52,11 +55,22 @@ class Compact(SuperResolver):
         return F.pixel_shuffle(features, scale) + F.interpolate(x, scale_factor=scale, mode="nearest")
 
 
+def _look(features: int) -> CrossAttention:
+    look = CrossAttention(features)
+    gains = {look.l_proj1: _SHARPNESS, look.r_proj1: _SHARPNESS, look.l_proj2: 1.0, look.r_proj2: 1.0}
+    for layer, gain in gains.items():
+        nn.init.zeros_(layer.get_parameter("bias"))
+        with torch.no_grad():
+            layer.weight.copy_(gain * torch.eye(features)[..., None, None])
+    return look
+
+
 class StereoCompact(Compact):
     """Compact for stereo pairs, (N, 6, H, W): both views go through it, and look at each other now and then.
 
-    The looks are the cross attention of NAFSSR and begin with nothing: with the weights of a Compact it is, at first,
-    that Compact on each view.
+    The looks are the cross attention of NAFSSR. Ours: they begin by comparing the features as they are, of which most
+    find their place in the other view, and add nothing of what they find: with the weights of a Compact it is, at
+    first, that Compact on each view.
 
     Args:
         num_feat: Width.
@@ -70,7 +84,7 @@ class StereoCompact(Compact):
 
     def __init__(self, num_feat: int = 64, num_conv: int = 16, upscale: int = 4, num_looks: int = 4) -> None:
         super().__init__(num_feat, num_conv, upscale)
-        self.looks = nn.ModuleList(CrossAttention(num_feat) for _ in range(num_looks))
+        self.looks = nn.ModuleList(_look(num_feat) for _ in range(num_looks))
 
     @classmethod
     def like(cls, state: Mapping[str, Tensor]) -> StereoCompact:

@@ -191,7 +191,7 @@ SYSTEMS = {
             r"output_(left|right)": lambda run, row, side: _view(_enlarged(run, row), side),
             r"output(_local_statistics_(?:fast|exact)|_global_statistics|_other)?": _enlarged,
             r"(block\d+|scam\d+|body)_(left|right)": _inner,
-            r"loss_mse|loss_left|loss_right|loss": _squared,
+            r"loss(?:_mse)?(?:_left|_right)?": _squared,
         },
     ),
     "ipassr": System(
