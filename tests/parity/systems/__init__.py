@@ -13,6 +13,7 @@ _MODULES = {
     **dict.fromkeys(("dists", "deepdc", "deepwsd", "pieapp"), "pairs"),
     **dict.fromkeys(("ahiq", "iqt", "iqa-conformer", "maniqa"), "tokens"),
     **dict.fromkeys(("censeoqoe_fr", "censeoqoe_nr"), "censeoqoe"),
+    **dict.fromkeys(("nu2net", "sguie_net"), "enhancers"),
     **dict.fromkeys(("tres", "tres_resnet18", "tres_resnet34"), "tres"),
     **{name: name for name in ("asna", "cdc", "classical", "dacnn", "dfss", "fpr", "hyperiqa", "monotonic", "radn")},
     "content-diverse-losses": "content_diverse",
@@ -24,8 +25,6 @@ _MODULES = {
 NOT_OURS = {
     "ipassr": "a restorer of stereo pairs, not a critic; not implemented",
     "nafssr": "a restorer of stereo pairs, not a critic; not implemented",
-    "nu2net": "a restorer of underwater images, not a critic; not implemented",
-    "sguie_net": "a restorer of underwater images, not a critic; not implemented",
     "multi_score_siqa": "a critic of stereo pairs that is not implemented",
 }
 
