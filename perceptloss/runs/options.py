@@ -59,7 +59,10 @@ class Data:
 class Model:
     """The restorer, by the name of its class: one of ours, or any network of BasicSR or spandrel."""
 
-    arch: str = option("Compact", "Compact or RFDN of ours, a name in BasicSR's ARCH_REGISTRY, or a class of spandrel")
+    arch: str = option(
+        "Compact",
+        "Compact, RFDN, AffineUNet, NU2Net or SGUIENet of ours, a name in BasicSR's ARCH_REGISTRY, or a class of spandrel",
+    )
     options: dict[str, Any] = option({}, "arguments of the network")  # noqa: RUF009
     scale: int = option(4, "output pixels per input pixel; checked against the network", at_least=1)
     multiple_of: int = option(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from perceptloss.errors import ConfigError, WeightsError, near
 from perceptloss.integrations.networks import find_network
-from perceptloss.networks.restorers import RFDN, Compact
+from perceptloss.networks.restorers import RFDN, AffineUNet, Compact, NU2Net, SGUIENet
 from perceptloss.output.files import replacing
 from perceptloss.output.tensors import sort_metadata
 from perceptloss.runs.options import Model
@@ -23,20 +23,23 @@ from perceptloss.runs.state import Ema
 from perceptloss.weights.manifest import manifest
 from perceptloss.weights.search import find
 
-__all__ = ["NETWORK", "bicubic", "build_network", "export", "load_weights", "restore", "start_of"]
+__all__ = ["ENHANCER", "NETWORK", "bicubic", "build_network", "export", "load_weights", "restore", "start_of"]
 
 NETWORK: Final = {"num_feat": 48, "num_conv": 12, "upscale": 4}
 """Arguments of Compact that the shipped start was made for."""
+ENHANCER: Final = {"width": 16, "grid_width": 48}
+"""Arguments of AffineUNet that the shipped starts of enhancement were made for."""
 
-
-_OURS: Final[dict[str, type[nn.Module]]] = {"Compact": Compact, "RFDN": RFDN}
+_OURS: Final[dict[str, type[nn.Module]]] = {
+    network.__name__: network for network in (AffineUNet, Compact, NU2Net, RFDN, SGUIENet)
+}
 
 
 def _architecture(name: str) -> type[nn.Module]:
     if name in _OURS:
         return _OURS[name]
     known = dict(_OURS)
-    ours = " and ".join(_OURS)
+    ours = ", ".join(_OURS)
     try:
         import perceptloss.integrations.basicsr  # noqa: F401 - makes BasicSR importable, and fills its registry
     except ImportError as error:

@@ -1,0 +1,166 @@
+"""Enhancement of pictures under water or at night, trained with critics: on yours, or on made ones of scikit-image.
+
+    accelerate launch recipes/enhance.py                     # under water; minutes on a CPU, offline
+    accelerate launch recipes/enhance.py --domain night
+    accelerate launch recipes/enhance.py --config recipes/configs/enhance_night.yaml --data.train LOL --data.val LOL
+    accelerate launch recipes/enhance.py --help              # every option
+
+Trains a network at the size of its input with L1 and weighted critics and validates it with judges that were not
+trained on, beside the same network trained with L1 alone: same seed, same patches in the same order, same steps.
+A folder is the root of a data set as it is published (UIEB, EUVP, LSUI, SUIM, LOL), or holds references, to which raw
+pictures are given by `data.train_lq` or made: water or darkness over them. Killed at any moment, a run goes on
+from its last checkpoint when started again with the same command; on a CPU in fp32 to the same bits.
+
+Below `output`: what `recipes/sr.py` leaves there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from _lib.checks import option_problems
+from _lib.damage import Domain
+from _lib.networks import ENHANCER, build_network, restore
+from _lib.scenes import Pictures, ScenePatches, found_scenes, strip_of_scene, whole_scene
+from _lib.task import Images, RestorerOptions, Task
+from _lib.training import run
+from _lib.validation import Enlarge
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from perceptloss.runs import config as options
+from perceptloss.runs.config import option
+from perceptloss.runs.launch import alone_in_folder, run_as_script
+from perceptloss.runs.options import Log, Loss, Model, Train, Val
+from perceptloss.runs.scenes import Scene
+
+TRAIN_PHOTOS = ("astronaut.png", "motorcycle_left.png", "motorcycle_right.png", "grass.png", "gravel.png", "brick.png")
+VAL_PHOTOS = ("chelsea.png", "coffee.png", "rocket.jpg")
+LEARNING = {"lr": 7e-4, "penalty": 5e-5, "replay": 0.2}
+CRITICS = {
+    "lpips-squeeze": {"share": 0.4},  # looks
+    "patch": {"share": 0.18, "weights": None, "start": 60, "ramp": 60, "joint": LEARNING},  # learns what is not real
+    "mini-underwater": {"share": 0.05, "shape": "hinge", "start": 120, "ramp": 60},  # no better than the reference
+}
+JUDGES = ("haarpsi", "ms-gmsd", "uiqm", "uciqe")
+GUESTS = ("lpips-alex", "niqe")
+NIGHT: dict[str, Any] = {
+    "output": "runs/night",
+    "loss.critics": {name: term for name, term in CRITICS.items() if name != "mini-underwater"},
+    "val.judges": ("mini-fr", "haarpsi", "ms-gmsd", "mini-nr"),
+}
+
+
+@dataclass(frozen=True)
+class Config(RestorerOptions):
+    """Every option; the defaults are the demonstration under water."""
+
+    output: str = option("runs/underwater", "folder of the run; at night: runs/night")
+    domain: Domain = option(  # noqa: RUF009
+        "underwater", "what the pictures suffer from; it chooses start, critics and judges"
+    )
+    data: Pictures = field(default_factory=lambda: Pictures(patch=128))
+    model: Model = field(
+        default_factory=lambda: Model(arch="AffineUNet", options=dict(ENHANCER), scale=1, weights="auto")
+    )
+    loss: Loss = field(default_factory=lambda: Loss(critics=CRITICS, shift=8, budget={"psnr": -0.5}, budget_room=3.0))
+    train: Train = field(default_factory=lambda: Train(steps=300, lr=5e-4, warmup=20, ema=0.99))
+    val: Val = field(default_factory=lambda: Val(every=200, judges=JUDGES, guests=GUESTS, best="haarpsi", border=0))
+    log: Log = field(default_factory=lambda: Log(every=25))
+
+
+# --- pictures -----------------------------------------------------------------------------------
+
+
+def find(config: Config, least: int, accelerator: Accelerator) -> Images:
+    """Pictures to train on and to validate on: those of the folders, or of scikit-image."""
+    return found_scenes(config.data, (TRAIN_PHOTOS, VAL_PHOTOS), least, accelerator)
+
+
+def patches(config: Config, scenes: Sequence[Scene]) -> ScenePatches:
+    """Aligned patches, of all but the strips if there is a budget: also for the baseline, which sees the same."""
+    data = config.data
+    return ScenePatches(
+        scenes,
+        data.patch,
+        config.domain,
+        seed=config.train.seed,
+        flips=data.flips,
+        cache_mb=data.cache_mb,
+        spares_strips=bool(config.loss.budget),
+    )
+
+
+def whole(config: Config, scene: Scene) -> tuple[Tensor, Tensor]:
+    """A picture as raw and reference."""
+    return whole_scene(scene, config.domain)
+
+
+def strip(config: Config, scene: Scene) -> tuple[Tensor, Tensor]:
+    """The part of a picture that patches spare."""
+    return strip_of_scene(scene, config.domain, config.data.patch)
+
+
+# --- networks -----------------------------------------------------------------------------------
+
+
+def network(config: Config) -> nn.Module:
+    """The network as the training starts with it."""
+    return build_network(config.model, config.data.patch)
+
+
+def restored(config: Config, trained: nn.Module, raw: Tensor) -> Tensor:
+    """A whole picture, enhanced."""
+    return restore(trained, raw[:3], scale=1, multiple=config.model.multiple_of)
+
+
+def plain(config: Config) -> dict[str, Enlarge]:
+    """The floor of the table: the raw picture itself."""
+    return {"input": lambda raw: raw[:3]}
+
+
+# --- the run ------------------------------------------------------------------------------------
+
+
+def problems(config: Config) -> list[str]:
+    """Contradictions between options."""
+    found = option_problems(config.data, config.model, config.loss, config.train, config.val, fidelity="psnr")
+    return found + ([] if config.model.scale == 1 else ["model.scale: enhancement keeps the size, so it is 1"])
+
+
+TASK = Task(
+    recipe="enhance",
+    problems=problems,
+    find=find,
+    patches=patches,
+    whole=whole,
+    strip=strip,
+    network=network,
+    restored=restored,
+    plain=plain,
+    fidelity=lambda config: "psnr",
+)
+
+
+def configured(argv: Sequence[str]) -> Config:
+    """The options, with the defaults of their domain, and the start that fits its network."""
+    config = options.load(Config, argv)
+    if config.domain == "night":
+        config = options.load(Config, argv, NIGHT)
+    if config.model.weights == "auto":
+        fits = (config.model.arch, config.model.options) == ("AffineUNet", ENHANCER)
+        start = f"{config.domain}-start" if fits else None
+        config = replace(config, model=replace(config.model, weights=start))
+    return config
+
+
+@alone_in_folder
+def main(argv: Sequence[str]) -> None:
+    """The whole run."""
+    run(configured(argv), TASK)
+
+
+if __name__ == "__main__":
+    run_as_script(main, Config, __doc__)
