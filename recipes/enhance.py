@@ -18,22 +18,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from _lib.checks import option_problems
 from _lib.damage import Domain
+from _lib.gate import Bank
+from _lib.gt_mean import GTMean
+from _lib.guide import SEMANTIC, Guidance, Guide, Judging, gate_problems, guidance_problems, planes
+from _lib.honesty import Watched
 from _lib.networks import ENHANCER, build_network, restore
 from _lib.scenes import Pictures, ScenePatches, found_scenes, strip_of_scene, whole_scene
 from _lib.task import Images, RestorerOptions, Task
 from _lib.training import run
-from _lib.validation import Enlarge
+from _lib.validation import Enlarge, published
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from perceptloss import Critic, create_critic
+from perceptloss.errors import ConfigError
 from perceptloss.runs import config as options
 from perceptloss.runs.config import option
 from perceptloss.runs.launch import alone_in_folder, run_as_script
-from perceptloss.runs.options import Log, Loss, Model, Train, Val
+from perceptloss.runs.options import Log, Model, Train
 from perceptloss.runs.scenes import Scene
 
 TRAIN_PHOTOS = ("astronaut.png", "motorcycle_left.png", "motorcycle_right.png", "grass.png", "gravel.png", "brick.png")
@@ -49,6 +56,7 @@ GUESTS = ("lpips-alex", "niqe")
 NIGHT: dict[str, Any] = {
     "output": "runs/night",
     "loss.critics": {name: term for name, term in CRITICS.items() if name != "mini-underwater"},
+    "loss.gate": "mini-nr",
     "val.judges": ("mini-fr", "haarpsi", "ms-gmsd", "mini-nr"),
 }
 
@@ -65,9 +73,13 @@ class Config(RestorerOptions):
     model: Model = field(
         default_factory=lambda: Model(arch="AffineUNet", options=dict(ENHANCER), scale=1, weights="auto")
     )
-    loss: Loss = field(default_factory=lambda: Loss(critics=CRITICS, shift=8, budget={"psnr": -0.5}, budget_room=3.0))
+    loss: Guidance = field(
+        default_factory=lambda: Guidance(critics=CRITICS, shift=8, budget={"psnr": -0.5}, budget_room=3.0)
+    )
     train: Train = field(default_factory=lambda: Train(steps=300, lr=5e-4, warmup=20, ema=0.99))
-    val: Val = field(default_factory=lambda: Val(every=200, judges=JUDGES, guests=GUESTS, best="haarpsi", border=0))
+    val: Judging = field(
+        default_factory=lambda: Judging(every=200, judges=JUDGES, guests=GUESTS, best="haarpsi", border=0)
+    )
     log: Log = field(default_factory=lambda: Log(every=25))
 
 
@@ -76,7 +88,10 @@ class Config(RestorerOptions):
 
 def find(config: Config, least: int, accelerator: Accelerator) -> Images:
     """Pictures to train on and to validate on: those of the folders, or of scikit-image."""
-    return found_scenes(config.data, (TRAIN_PHOTOS, VAL_PHOTOS), least, accelerator)
+    images = found_scenes(config.data, (TRAIN_PHOTOS, VAL_PHOTOS), least, accelerator)
+    if any(scene.reference is None for scene in images[0]) and (wrong := gate_problems(config.loss, config.val)):
+        raise ConfigError([*wrong, "it chooses labels, as some pictures to train on have no reference"], "options")
+    return images
 
 
 def patches(config: Config, scenes: Sequence[Scene]) -> ScenePatches:
@@ -112,7 +127,9 @@ def network(config: Config) -> nn.Module:
 
 
 def restored(config: Config, trained: nn.Module, raw: Tensor) -> Tensor:
-    """A whole picture, enhanced."""
+    """A whole picture, enhanced; by SGUIE-Net with its semantic map, if it has one."""
+    if config.model.arch == SEMANTIC and len(raw) > 3:
+        return trained(raw[None, :3], planes(raw[None, 3:]))[0].float()
     return restore(trained, raw[:3], scale=1, multiple=config.model.multiple_of)
 
 
@@ -121,13 +138,37 @@ def plain(config: Config) -> dict[str, Enlarge]:
     return {"input": lambda raw: raw[:3]}
 
 
+# --- judges and guides --------------------------------------------------------------------------
+
+
+def judge(config: Config, name: str) -> Critic:
+    """A critic as published, or of the output with the brightness of the reference."""
+    critic = published(name)
+    return GTMean(critic) if config.val.gt_mean and critic.card.needs_reference else critic
+
+
+def aid(config: Config, t: Watched, scenes: Sequence[Scene]) -> Guide:
+    """Semantic maps, critics of regions, and labels for pictures without reference."""
+    bank = Bank(
+        [number for number, scene in enumerate(scenes) if scene.reference is None],
+        lambda number: whole(config, scenes[number])[0],
+        partial(restored, config),
+        config.loss.gate_every,
+        create_critic(config.loss.gate),
+    )
+    regions = config.loss.regions if config.loss.critics else {}  # plain L1 is without
+    return Guide(t, bank, regions, is_semantic=config.model.arch == SEMANTIC)
+
+
 # --- the run ------------------------------------------------------------------------------------
 
 
 def problems(config: Config) -> list[str]:
     """Contradictions between options."""
     found = option_problems(config.data, config.model, config.loss, config.train, config.val, fidelity="psnr")
-    return found + ([] if config.model.scale == 1 else ["model.scale: enhancement keeps the size, so it is 1"])
+    if config.model.scale != 1:
+        found.append("model.scale: enhancement keeps the size, so it is 1")
+    return found + guidance_problems(config.loss)
 
 
 TASK = Task(
@@ -140,7 +181,11 @@ TASK = Task(
     network=network,
     restored=restored,
     plain=plain,
-    fidelity=lambda config: "psnr",
+    has_reference=lambda scene: scene.reference is not None,
+    judge=judge,
+    fidelity=lambda config: judge(config, "psnr"),
+    aid=aid,
+    crop=(192, 2),
 )
 
 

@@ -61,7 +61,7 @@ class Model:
 
     arch: str = option(
         "Compact",
-        "Compact, RFDN, AffineUNet, NU2Net, SGUIENet of ours, a name in BasicSR's ARCH_REGISTRY, or a class of spandrel",
+        "AffineUNet, Compact, NU2Net, RFDN, SGUIENet of ours, a name in BasicSR's registry, or a class of spandrel",
     )
     options: dict[str, Any] = option({}, "arguments of the network")  # noqa: RUF009
     scale: int = option(4, "output pixels per input pixel; checked against the network", at_least=1)

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from perceptloss import Critic, CriticLoss, create_critic
+from perceptloss.errors import ConfigError
 from perceptloss.integrations.probe import probe
 from perceptloss.loss.budget import Budget, walk_back
 from perceptloss.output.files import replacing
@@ -72,7 +73,14 @@ class Strips:
         strip: Callable[[Any], tuple[Tensor, Tensor]],
         restored: Callable[[nn.Module, Tensor], Tensor],
     ) -> Strips:
-        """Of as many images as are enough, evenly chosen; none without a budget."""
+        """Of as many images as are enough, evenly chosen; none without a budget.
+
+        Raises:
+            ConfigError: if there is a budget, and no image that it could be measured on.
+        """
+        if budget and not images:
+            problem = "loss.budget is measured on images whose ground truth is known: --loss.budget '{}', or give some"
+            raise ConfigError([problem], "data.train")
         chosen = images[:: max(1, len(images) // _STRIPS)][:_STRIPS] if budget else []
         critics = {name: create_critic(name) for name in budget}
         return cls([strip(item) for item in chosen], critics, restored)

@@ -60,6 +60,8 @@ def found_scenes(
     """
     training = find_scenes(data.train, data.train_lq, data.train_masks, "train", "data.train")
     training += raw_scenes(data.train_raw, "data.train_raw")
+    if data.val and data.val_raw:
+        raise ConfigError(["data.val has references and data.val_raw has none: give only one of them"], "data")
     validation = find_scenes(data.val, data.val_lq, (), "val", "data.val") + raw_scenes(data.val_raw, "data.val_raw")
     if not data.train and not data.train_raw:
         training = _photographs(photos[0])
@@ -134,7 +136,7 @@ class ScenePatches(Dataset[tuple[Tensor, ...]]):
     """Aligned random patches: `patches[epoch, index] -> (raw, reference, place, classes)`.
 
     Place, turn and generated damage depend on nothing but seed, epoch and index. Where there is no reference, the raw
-    patch stands for it and `place` says so; where there is no mask, all is class 0, open water.
+    patch stands for it and `place` says so; where there is no mask, the number of the class is -1.
 
     Args:
         scenes: Pictures.
@@ -180,7 +182,7 @@ class ScenePatches(Dataset[tuple[Tensor, ...]]):
         else:
             raw = as_tensor(self._read(scene.raw)[box])
             reference = as_tensor(first[box])
-        classes = torch.zeros(1, side, side, dtype=torch.long)
+        classes = torch.full((1, side, side), -1)
         if scene.mask is not None:
             classes = classes_of(self._read(scene.mask)[box])
         where = torch.tensor([index, top, left, turn, scene.reference is not None])
