@@ -51,7 +51,7 @@ class Bank:
         self.scores: dict[int, float] = {}
 
     def targets(self, places: Tensor, references: Tensor, output: Tensor) -> Tensor:
-        """References, and where there is none the label; without one, what the network gave, which pulls nowhere.
+        """References, or labels where there is none; without any, what the network gave, in [0, 1].
 
         Args:
             places: Of the patches, as `ScenePatches` gives them, (N, 5).
@@ -66,7 +66,7 @@ class Bank:
                 continue
             label = self.labels.get(number)
             if label is None:
-                targets[i] = output[i].detach()
+                targets[i] = output[i].detach().clamp(0, 1)
             else:
                 cut = label[:, top : top + side, left : left + side].to(targets) / 255
                 targets[i] = turned(cut, turn)
