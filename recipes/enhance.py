@@ -198,7 +198,7 @@ def configured(argv: Sequence[str]) -> Config:
         fits = (config.model.arch, config.model.options) == ("AffineUNet", ENHANCER)
         start = f"{config.domain}-start" if fits else None
         config = replace(config, model=replace(config.model, weights=start))
-    return config
+    return replace(config, loss=replace(config.loss, domain=config.domain))
 
 
 @alone_in_folder

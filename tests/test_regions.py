@@ -64,3 +64,18 @@ def test_what_cannot_be_asked_of_regions():
         RegionLoss({"gmsd": {"share": 0.2}})
     with pytest.raises(ConfigError, match="does not learn"):
         RegionLoss({"patch": {"weight": 0.1, "weights": None, "joint": True, "options": {"width": 4}}})
+
+
+def test_a_critic_of_other_pictures_warns_once(caplog, monkeypatch):
+    monkeypatch.setattr("perceptloss.loss.domains._told", set())
+    for _ in range(2):
+        CriticLoss({"uiqm": 0.1, "gmsd": 1.0})
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "'uiqm' was made for underwater pictures" in said and "domain: underwater" in said
+    caplog.clear()
+    CriticLoss({"uiqm": 0.1}, domain="underwater")
+    assert not caplog.records
+    CriticLoss({"uiqm": 0.1}, domain="night")
+    assert "underwater" in caplog.text
+    with pytest.raises(ConfigError, match="domain must be one of natural, underwater, night, screen"):
+        CriticLoss({"gmsd": 1.0}, domain="water")

@@ -99,6 +99,9 @@ class Loss:
         1.0, "how many times it may be spent on the way, as the end goes back towards the start", at_least=1
     )
     on_nonfinite: Literal["skip", "raise"] = option("skip", "what to do with a critic or a step that is not finite")
+    domain: Literal["natural", "underwater", "night", "screen"] = option(
+        "natural", "what the images are: critics that were made for others warn once"
+    )
 
 
 @dataclass(frozen=True)

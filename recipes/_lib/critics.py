@@ -46,6 +46,7 @@ def build_critics(loss: Loss, device: torch.device, *, side: int, share_every: i
         shift=loss.shift,
         budget=Budget(loss.budget, loss.budget_most, loss.budget_room) if loss.budget else None,
         seed=seed,
+        domain=loss.domain,
     ).to(device)
     critics.check_gradient(*probe(critics, device, side))
     return critics

@@ -103,7 +103,9 @@ class Guide(Aid):
         self.regions = None
         if regions:
             nonfinite = t.config.loss.on_nonfinite
-            self.regions = RegionLoss(regions, on_nonfinite=nonfinite).to(t.accelerator.device)
+            self.regions = RegionLoss(regions, on_nonfinite=nonfinite, domain=t.config.loss.domain).to(
+                t.accelerator.device
+            )
         if bank.numbers:
             t.accelerator.register_for_checkpointing(bank)
 

@@ -7,6 +7,7 @@ the state dict are the authors'. Theirs leaves the axis of a softmax open, which
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -278,15 +279,6 @@ class _Up(nn.Module):
         return self.conv(torch.cat([skip, x], 1))
 
 
-class _Out(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
-
-
 class _UNet(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -296,7 +288,7 @@ class _UNet(nn.Module):
         self.down3, self.down4 = _Down(4 * w, 8 * w), _Down(8 * w, 8 * w)
         self.up1, self.up2 = _Up(16 * w, 4 * w), _Up(8 * w, 2 * w)
         self.up3, self.up4 = _Up(4 * w, w), _Up(2 * w, w)
-        self.outc = _Out(w)
+        self.outc = nn.Sequential(OrderedDict(conv=nn.Conv2d(w, w, 1)))
 
     def forward(self, x: Tensor) -> Tensor:
         seen = [self.inc(x)]
