@@ -18,6 +18,7 @@ import yaml
 from _lib.damage import DAMAGES
 from _lib.gate import Bank
 from _lib.gt_mean import GTMean
+from _lib.guide import gate_problems
 from _lib.scenes import ScenePatches, classes_of, strip_of_scene, whole_scene
 from accelerate import Accelerator
 from PIL import Image
@@ -273,3 +274,14 @@ def test_domains_have_their_own_defaults_and_starts() -> None:
     told = "\n".join(enhance.problems(wrong))
     for part in ("keeps the size", "'gmsd' needs a reference", "'tv' needs no reference"):
         assert part in told
+
+
+@pytest.mark.parametrize("name", ["enhance_night", "enhance_start", "enhance_underwater"])
+def test_shipped_configurations_are_valid_and_say_how_to_launch(name: str) -> None:
+    path = recipe_helpers.RECIPES / "configs" / f"{name}.yaml"
+    config = enhance.configured(["--config", str(path)])
+    assert enhance.problems(config) == []
+    assert gate_problems(config.loss, config.val) == []
+    assert f"--config recipes/configs/{path.name}" in path.read_text().split("\n\n")[0]
+    if name != "enhance_start":
+        assert name == f"enhance_{config.domain}" == f"enhance_{config.loss.domain}"
