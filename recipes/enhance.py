@@ -45,10 +45,11 @@ from perceptloss.runs.scenes import Scene
 
 TRAIN_PHOTOS = ("astronaut.png", "motorcycle_left.png", "motorcycle_right.png", "grass.png", "gravel.png", "brick.png")
 VAL_PHOTOS = ("chelsea.png", "coffee.png", "rocket.jpg")
+COLOURS = ("look", "about", "to_maps", "maps")  # half a dozen photographs teach nothing about colours
 LEARNING = {"lr": 7e-4, "penalty": 5e-5, "replay": 0.2}
 CRITICS = {
-    "lpips-squeeze": {"share": 0.4},  # looks
-    "patch": {"share": 0.18, "weights": None, "start": 60, "ramp": 60, "joint": LEARNING},  # learns what is not real
+    "lpips-squeeze": {"share": 0.5},  # looks
+    "patch": {"share": 0.2, "weights": None, "start": 60, "ramp": 60, "joint": LEARNING},  # learns what is not real
     "mini-underwater": {"share": 0.05, "shape": "hinge", "start": 120, "ramp": 60},  # no better than the reference
 }
 JUDGES = ("haarpsi", "ms-gmsd", "uiqm", "uciqe")
@@ -69,14 +70,14 @@ class Config(RestorerOptions):
     domain: Domain = option(  # noqa: RUF009
         "underwater", "what the pictures suffer from; it chooses start, critics and judges"
     )
-    data: Pictures = field(default_factory=lambda: Pictures(patch=128))
+    data: Pictures = field(default_factory=lambda: Pictures(patch=128, batch=4))
     model: Model = field(
         default_factory=lambda: Model(arch="AffineUNet", options=dict(ENHANCER), scale=1, weights="auto")
     )
     loss: Guidance = field(
         default_factory=lambda: Guidance(critics=CRITICS, shift=8, budget={"psnr": -0.5}, budget_room=3.0)
     )
-    train: Train = field(default_factory=lambda: Train(steps=300, lr=5e-4, warmup=20, ema=0.99))
+    train: Train = field(default_factory=lambda: Train(steps=240, lr=8e-4, warmup=20, ema=0.99))
     val: Judging = field(
         default_factory=lambda: Judging(every=200, judges=JUDGES, guests=GUESTS, best="haarpsi", border=0)
     )
@@ -194,8 +195,10 @@ def configured(argv: Sequence[str]) -> Config:
     config = options.load(Config, argv)
     if config.domain == "night":
         config = options.load(Config, argv, NIGHT)
+    fits = (config.model.arch, config.model.options) == ("AffineUNet", ENHANCER)
+    if fits and config.model.weights and not config.data.train:
+        config = replace(config, model=replace(config.model, frozen=config.model.frozen or COLOURS))
     if config.model.weights == "auto":
-        fits = (config.model.arch, config.model.options) == ("AffineUNet", ENHANCER)
         start = f"{config.domain}-start" if fits else None
         config = replace(config, model=replace(config.model, weights=start))
     return replace(config, loss=replace(config.loss, domain=config.domain))

@@ -68,6 +68,7 @@ class Model:
     multiple_of: int = option(
         1, "whole images are padded by reflection to this multiple (windows of SwinIR, HAT: 8, 16)", at_least=1
     )
+    frozen: tuple[str, ...] = option((), "beginnings of the names of parameters that stay as they start")
     weights: str | None = option(
         None, "to start from: .safetensors, .pth of BasicSR (params_ema, else params), a shipped name, auto: what fits"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,6 +79,7 @@ def build_network(model: Model, side: int) -> nn.Module:
         raise ConfigError([f"model.options: {model.arch}: {error}"], "model") from error
     if (start := start_of(model)) is not None:
         load_weights(network, _file_of(start))
+    _freeze(network, model.frozen)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         shape = network.eval()(torch.zeros(1, 3, side, side)).shape
     if shape != (1, 3, side * model.scale, side * model.scale):
@@ -86,6 +88,17 @@ def build_network(model: Model, side: int) -> nn.Module:
             "model",
         )
     return network.train()
+
+
+def _freeze(network: nn.Module, beginnings: Sequence[str]) -> None:
+    names = [name for name, _ in network.named_parameters()]
+    if unknown := [start for start in beginnings if not any(name.startswith(start) for name in names)]:
+        known = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
+        raise ConfigError(
+            [f"model.frozen: no parameter begins with {start!r}; known: {known}" for start in unknown], "model"
+        )
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(not name.startswith(tuple(beginnings)))
 
 
 def start_of(model: Model) -> str | None:

@@ -22,6 +22,7 @@ from _lib.guide import gate_problems
 from _lib.scenes import ScenePatches, classes_of, strip_of_scene, whole_scene
 from accelerate import Accelerator
 from PIL import Image
+from safetensors.torch import load_file
 from test_sr_run import assert_same_state, finish, records, wait_for_step
 
 from perceptloss import create_critic
@@ -266,6 +267,8 @@ def test_domains_have_their_own_defaults_and_starts() -> None:
     assert "mini-underwater" in water.loss.critics and "mini-underwater" not in night.loss.critics
     other = enhance.configured(["--model.options", "{width: 8}"])
     assert other.model.weights is None
+    assert water.model.frozen == enhance.COLOURS and other.model.frozen == ()
+    assert enhance.configured(["--data.train", "x"]).model.frozen == ()
     assert enhance.configured(["--domain", "night", "--val.judges", "[nlpd]"]).val.judges == ("nlpd",)
     for config in (water, night):
         assert enhance.problems(config) == []
@@ -285,3 +288,16 @@ def test_shipped_configurations_are_valid_and_say_how_to_launch(name: str) -> No
     assert f"--config recipes/configs/{path.name}" in path.read_text().split("\n\n")[0]
     if name != "enhance_start":
         assert name == f"enhance_{config.domain}" == f"enhance_{config.loss.domain}"
+
+
+def test_frozen_parameters_stay_as_they_start(run_here: Callable[..., Path], folder: Path) -> None:
+    options = ["--baseline", "false", "--data.train", str(folder / "clear"), "--data.val", str(folder / "uieb")]
+    start = run_here("start", *options) / "models" / "net_g.safetensors"
+    options += ["--model.weights", str(start), "--model.frozen", "[look, maps.weight]", "--train.lr", "0.01"]
+    before, after = load_file(start), load_file(run_here("run", *options) / "models" / "net_g.safetensors")
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert same == {name for name in before if name.startswith(("look", "maps.weight"))}
+    with pytest.raises(
+        ConfigError, match=r"model\.frozen: no parameter begins with 'body'; known: look, about, to_maps"
+    ):
+        run_here("other", *options, "--model.frozen", "body")
