@@ -150,13 +150,13 @@ def judge(config: Config, name: str) -> Critic:
 
 def aid(config: Config, t: Watched, scenes: Sequence[Scene]) -> Guide:
     """Semantic maps, critics of regions, and labels for pictures without reference."""
-    bank = Bank(
-        [number for number, scene in enumerate(scenes) if scene.reference is None],
-        lambda number: whole(config, scenes[number])[0],
-        partial(restored, config),
-        config.loss.gate_every,
-        create_critic(config.loss.gate),
-    )
+    numbers = [number for number, scene in enumerate(scenes) if scene.reference is None]
+    critic = create_critic(config.loss.gate).to(t.accelerator.device) if numbers else None
+
+    def picture(number: int) -> Tensor:
+        return whole(config, scenes[number])[0]
+
+    bank = Bank(numbers, picture, partial(restored, config), config.loss.gate_every, critic)
     regions = config.loss.regions if config.loss.critics else {}  # plain L1 is without
     return Guide(t, bank, regions, is_semantic=config.model.arch == SEMANTIC)
 

@@ -34,7 +34,7 @@ class Bank:
         picture: A whole raw picture by its number, (C, h, w).
         restored: What a network makes of one.
         every: Steps between two looks, each at one picture for every process.
-        critic: That scores without reference.
+        critic: That scores without reference; None where there are no such pictures.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Bank:
         picture: Callable[[int], Tensor],
         restored: Callable[[nn.Module, Tensor], Tensor],
         every: int,
-        critic: Critic,
+        critic: Critic | None,
     ) -> None:
         self.critic, self.numbers, self.every = critic, list(numbers), every
         self._picture, self._restored = picture, restored
@@ -74,19 +74,19 @@ class Bank:
 
     def look(self, t: Watched) -> None:
         """At the end of a step: let the critic judge labels, if it is time; call on all processes."""
-        if not self.numbers or t.step % self.every:
+        if self.critic is None or t.step % self.every:
             return
         accelerator = t.accelerator
         first = (t.step // self.every - 1) * accelerator.num_processes + accelerator.process_index
         number = self.numbers[first % len(self.numbers)]
-        found = self._judged(t, number)
+        found = self._judged(t, number, self.critic)
         for entry in gather_object([found]):
             if entry is not None:
                 key, label, score = entry
                 self.labels[key], self.scores[key] = label, score
 
     @torch.no_grad()
-    def _judged(self, t: Watched, number: int) -> tuple[int, Tensor, float] | None:
+    def _judged(self, t: Watched, number: int, critic: Critic) -> tuple[int, Tensor, float] | None:
         """A new label of one picture and its score, if it is the best there is."""
         raw = self._picture(number).to(t.accelerator.device)
         t.network.eval()
@@ -96,8 +96,8 @@ class Bank:
         t.network.train()
         if not (all_finite(teacher) and all_finite(student)):
             return None
-        sign = 1.0 if self.critic.card.better == "higher" else -1.0
-        ours, theirs = (sign * float(self.critic(image[None])) for image in (teacher, student))
+        sign = 1.0 if critic.card.better == "higher" else -1.0
+        ours, theirs = (sign * float(critic(image[None])) for image in (teacher, student))
         if ours <= theirs or ours <= sign * self.scores.get(number, -sign * float("inf")):
             return None
         return number, (teacher * 255).round().byte().cpu(), sign * ours
