@@ -48,15 +48,18 @@ VAL_PHOTOS = ("chelsea.png", "coffee.png", "rocket.jpg")
 COLOURS = ("look", "about", "to_maps", "maps")  # half a dozen photographs teach nothing about colours
 LEARNING = {"lr": 7e-4, "penalty": 5e-5, "replay": 0.2}
 CRITICS = {
-    "lpips-squeeze": {"share": 0.5},  # looks
-    "patch": {"share": 0.2, "weights": None, "start": 60, "ramp": 60, "joint": LEARNING},  # learns what is not real
-    "mini-underwater": {"share": 0.05, "shape": "hinge", "start": 120, "ramp": 60},  # no better than the reference
+    "lpips-squeeze": {"share": 0.55},  # looks
+    "patch": {"share": 0.2, "weights": None, "start": 80, "ramp": 80, "joint": LEARNING},  # learns what is not real
+    "mini-underwater": {"share": 0.05, "shape": "hinge", "start": 200, "ramp": 100},  # no better than the reference
 }
 JUDGES = ("haarpsi", "ms-gmsd", "uiqm", "uciqe")
 GUESTS = ("lpips-alex", "niqe")
 NIGHT: dict[str, Any] = {
     "output": "runs/night",
-    "loss.critics": {name: term for name, term in CRITICS.items() if name != "mini-underwater"},
+    "data.patch": 128,  # how dark it is shows in large parts only; critics of detail need less
+    "data.batch": 2,
+    "train.steps": 400,
+    "loss.critics": {name: {**CRITICS[name], "crop": 64} for name in ("lpips-squeeze", "patch")},
     "loss.gate": "mini-nr",
     "val.judges": ("mini-fr", "haarpsi", "ms-gmsd", "mini-nr"),
 }
@@ -70,16 +73,16 @@ class Config(RestorerOptions):
     domain: Domain = option(  # noqa: RUF009
         "underwater", "what the pictures suffer from; it chooses start, critics and judges"
     )
-    data: Pictures = field(default_factory=lambda: Pictures(patch=128, batch=4))
+    data: Pictures = field(default_factory=lambda: Pictures(patch=64, batch=4))
     model: Model = field(
         default_factory=lambda: Model(arch="AffineUNet", options=dict(ENHANCER), scale=1, weights="auto")
     )
     loss: Guidance = field(
         default_factory=lambda: Guidance(critics=CRITICS, shift=8, budget={"psnr": -0.5}, budget_room=3.0)
     )
-    train: Train = field(default_factory=lambda: Train(steps=240, lr=8e-4, warmup=20, ema=0.99))
+    train: Train = field(default_factory=lambda: Train(steps=600, lr=1e-3, warmup=20, ema=0.99))
     val: Judging = field(
-        default_factory=lambda: Judging(every=200, judges=JUDGES, guests=GUESTS, best="haarpsi", border=0)
+        default_factory=lambda: Judging(every=300, judges=JUDGES, guests=GUESTS, best="haarpsi", border=0)
     )
     log: Log = field(default_factory=lambda: Log(every=25))
 
