@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from perceptloss.errors import InputError, WeightsError
-from perceptloss.networks.restorers import CARNM, RDN, RFDN, RRDB, Compact, load_sr
+from perceptloss.networks.restorers import CARNM, RDN, RFDN, RRDB, AffineUNet, Compact, NU2Net, SGUIENet, load_sr
 
 
 def small_rfdn(scale=4):
@@ -225,3 +225,52 @@ def test_models_of_tensorflow_js_are_read(tmp_path):
     (tmp_path / "two.bin").write_bytes(data[1000:-4])
     with pytest.raises(WeightsError, match=r"model\.json cannot be read as a model of TensorFlow\.js"):
         load_sr(tmp_path / "model.json")
+
+
+@pytest.mark.parametrize("size", [(1, 7), (33, 50), (64, 64)])
+def test_affine_unet_begins_as_the_identity_and_takes_any_size(size):
+    network, x = AffineUNet(width=4, grid_width=8), torch.rand(2, 3, *size)
+    assert torch.equal(network(x), x)
+    for parameter in (network.maps.weight, network.residual.weight):
+        torch.nn.init.normal_(parameter, std=0.05)
+    out = network(x)
+    assert out.shape == x.shape
+    assert not torch.allclose(out, x, atol=1e-3)
+    assert torch.allclose(out[:1], network(x[:1]), atol=1e-6)  # a picture alone is what it is among others
+    with pytest.raises(InputError, match="RGB"):
+        network(x[:, :1])
+
+
+def test_the_stretch_of_nu2net_can_leave_neighbours_alone():
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, 16, 24)
+    x[1] = 0.5 + 0.01 * x[1]
+    networks = {tail: NU2Net(width=8, tail=tail) for tail in ("norm", "each", "none")}
+    torch.nn.init.normal_(networks["norm"].decoder.output[0].weight, std=0.02)
+    for network in networks.values():
+        network.load_state_dict(networks["norm"].state_dict())
+    outside = networks["none"](x)
+    assert outside[0].max() > 1 and outside[1].min() >= 0 and outside[1].max() <= 1
+    apart = {tail: torch.cat([network(x[:1]), network(x[1:])]) for tail, network in networks.items()}
+    assert torch.allclose(networks["each"](x), apart["each"], atol=1e-6)
+    assert torch.equal(apart["norm"], apart["each"])
+    assert (networks["norm"](x) - apart["norm"]).abs().max() > 0.1  # the second is stretched because of the first
+    with pytest.raises(InputError, match="multiples of 8"):
+        networks["each"](x[..., :20])
+
+
+def test_regions_guide_sguie_net_only_where_they_are():
+    torch.manual_seed(0)
+    network, x = SGUIENet(width=8, groups=1, blocks=1).eval(), torch.rand(2, 3, 64, 96)
+    masks = torch.zeros(2, 8, 64, 96)
+    masks[0, 2, 4:50, 6:60] = 1
+    masks[0, 5, 10:41, 10:90] = 1  # 31 rows: too low
+    made = network.enhance(x, masks)
+    assert [(r.number, r.left, r.top, r.width, r.height) for r in made.regions[0]] == [(2, 6, 4, 54, 46)]
+    assert made.regions[1] == [] and made.region_images[0][0].shape == (1, 3, 46, 54)
+    plain = network(x)
+    assert torch.allclose(made.image[1], plain[1], atol=1e-6)
+    assert not torch.allclose(made.image[0], plain[0], atol=1e-6)
+    assert torch.equal(network(x, torch.zeros_like(masks)), plain)
+    with pytest.raises(InputError, match="plane for each class"):
+        network(x, masks[..., :-1])

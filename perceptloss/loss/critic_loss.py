@@ -16,6 +16,7 @@ from perceptloss.loss.budget import Budget
 from perceptloss.loss.call import Call, Outcome
 from perceptloss.loss.checks import check_call, check_gradients, transforms_named
 from perceptloss.loss.clock import is_recomputed, whole
+from perceptloss.loss.domains import Domain
 from perceptloss.loss.evaluate import Intake
 from perceptloss.loss.gradient import attach, fused, gradient
 from perceptloss.loss.learning import Anchors, Learning
@@ -32,21 +33,20 @@ _CHECK_EVERY = 256  # calls between two looks at the range of y, each of which w
 class CriticLoss(Learning):
     """Weighted critics as a training loss, differentiable in the judged image only.
 
-    The critics are frozen and hidden: they follow `.to(device)`, but are no part of
-    `parameters()`, `state_dict()`, DDP or FSDP, and stay in evaluation mode and at least fp32.
+    The critics are frozen and hidden: they follow `.to(device)`, but are no part of `parameters()`, `state_dict()`, DDP
+    or FSDP, and stay in evaluation mode and at least fp32.
 
     Args:
-        critics: `{name: weight}`, `{name: {term}}`, or a list of `{critic: name, weight: w, ...}`;
-            the keys of a term are those of `TermOptions`.
-        grad: `fused` (value and gradient in the forward, nothing but d loss / d x is kept),
-            `checkpoint` (recompute stages in the backward) or `autograd`.
+        critics: `{name: weight}`, `{name: {term}}`, or a list of `{critic: name, weight: w, ...}`; see `TermOptions`.
+        grad: `fused` (value and gradient in the forward, nothing but d loss / d x is kept), `checkpoint` (recompute
+            stages in the backward) or `autograd`.
         micro_batch: Samples that `fused` runs at once; None for all; `auto` for as many as have about 2^17 pixels.
         input_range: Range of x and y, (0, 1) or (-1, 1).
         overshoot: What happens to x outside the range: `pass`, `clamp` (no gradient there), `raise`.
-        on_nonfinite: `skip` leaves a term out of a call in which its loss or gradient is not
-            finite, names it in the log and counts it; `raise` stops.
-        share_every: Steps between measurements of each term's share of the gradient, which cost
-            one more backward per term; 0 never measures.
+        on_nonfinite: `skip` leaves a term out of a call in which its loss or gradient is not finite, names it in the
+            log and counts it; `raise` stops.
+        share_every: Steps between measurements of each term's share of the gradient, which cost one more backward per
+            term; 0 never measures.
         pixel_weight: Weight of the mean absolute error beside the critics, which shares are relative to.
         shift: Lines and columns of the images that no critic sees, a random number of them at the top and at the left,
             anew in every step: then no stride of a critic prints its grid at one place.
@@ -60,6 +60,7 @@ class CriticLoss(Learning):
         grey: What happens to images of one channel, for terms that do not say: `refuse`, or `replicate` them.
         stereo: Images are stereo pairs, (N, 6, H, W): left RGB, right RGB. Critics of pairs see both views, critics of
             single images each of them, and their scores are averaged.
+        domain: What the images are: critics that were made for others warn once.
 
     Raises:
         ConfigError: with everything that is wrong.
@@ -88,6 +89,7 @@ class CriticLoss(Learning):
         lean: bool = False,
         grey: Grey = "refuse",
         stereo: bool = False,
+        domain: Domain = "natural",
     ) -> None:
         specs = parse_loss(
             critics,
@@ -104,6 +106,7 @@ class CriticLoss(Learning):
             lean=lean,
             grey=grey,
             stereo=stereo,
+            domain=domain,
         )
         super().__init__(build_terms(specs, stereo=stereo), on_nonfinite, pixel_weight, shift, seed)
         self.budget = budget if isinstance(budget, Budget) else Budget(budget) if budget else None
@@ -120,8 +123,7 @@ class CriticLoss(Learning):
 
         Args:
             x: Judged images, (N, 3, H, W), in `input_range`; may carry a gradient.
-            y: References, same shape; may be left out if no term needs them. They are constants: where both ask for a
-                gradient, only x gets one.
+            y: References, same shape; may be left out if no term needs them. They are constants and get no gradient.
             step: Training step for schedules and crops. Counted if left out: calls before the same optimizer step are
                 of one step, and so is what `torch.utils.checkpoint` calls again.
 
@@ -260,8 +262,7 @@ class CriticLoss(Learning):
     def report(self) -> dict[str, Row]:
         """Per term, of the last call: score, loss, weight, weighted, share, skipped.
 
-        `share` is the term's part of the sum of gradient norms when last measured (see
-        `share_every`), None before that. Waits for the device.
+        `share` is the term's part of the sum of gradient norms when last measured, None before. Waits for the device.
         """
         return self._record.rows(self.skipped)
 

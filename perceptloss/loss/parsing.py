@@ -12,6 +12,7 @@ from typing import Any, TypeGuard, get_args
 from perceptloss.card import Card, Direction, Shape
 from perceptloss.critic import Critic, Overshoot, Precision
 from perceptloss.errors import ConfigError, UnknownCritic, near
+from perceptloss.loss.domains import Domain, warn_outside
 from perceptloss.loss.joint.options import joint_problems, read_joint
 from perceptloss.loss.terms import GradMode, Grey, OnNonFinite, TermOptions, Terms, TermSpec
 from perceptloss.networks.tiles import smallest_tile
@@ -194,6 +195,7 @@ _OPTION_RULES: dict[str, _Rule] = {
     "seed": ("a whole number", _is_whole),
     "input_range": ("(0, 1) or (-1, 1)", lambda v: isinstance(v, Sequence) and tuple(v) in ((0, 1), (-1, 1))),
     **dict.fromkeys(("lean", "stereo"), ("true or false", lambda v: isinstance(v, bool))),
+    "domain": _one_of(Domain),
 }
 
 
@@ -235,4 +237,5 @@ def parse_loss(critics: Terms, **options: Any) -> list[TermSpec]:
         problems += _tile_problems(options["tile"], options["grad"], specs)
     if problems:
         raise ConfigError(problems, "critic loss")
+    warn_outside((spec.card for spec in specs), options.get("domain", "natural"))
     return specs

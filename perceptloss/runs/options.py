@@ -59,12 +59,16 @@ class Data:
 class Model:
     """The restorer, by the name of its class: one of ours, or any network of BasicSR or spandrel."""
 
-    arch: str = option("Compact", "Compact or RFDN of ours, a name in BasicSR's ARCH_REGISTRY, or a class of spandrel")
+    arch: str = option(
+        "Compact",
+        "AffineUNet, Compact, NU2Net, RFDN, SGUIENet of ours, a name in BasicSR's registry, or a class of spandrel",
+    )
     options: dict[str, Any] = option({}, "arguments of the network")  # noqa: RUF009
     scale: int = option(4, "output pixels per input pixel; checked against the network", at_least=1)
     multiple_of: int = option(
         1, "whole images are padded by reflection to this multiple (windows of SwinIR, HAT: 8, 16)", at_least=1
     )
+    frozen: tuple[str, ...] = option((), "beginnings of the names of parameters that stay as they start")
     weights: str | None = option(
         None, "to start from: .safetensors, .pth of BasicSR (params_ema, else params), a shipped name, auto: what fits"
     )
@@ -100,6 +104,9 @@ class Loss:
         1.0, "how many times it may be spent on the way, as the end goes back towards the start", at_least=1
     )
     on_nonfinite: Literal["skip", "raise"] = option("skip", "what to do with a critic or a step that is not finite")
+    domain: Literal["natural", "underwater", "night", "screen"] = option(
+        "natural", "what the images are: critics that were made for others warn once"
+    )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from perceptloss.loss.terms import TermSpec
 from perceptloss.runs.images import Pair, bundled, check, find_pairs
 from perceptloss.runs.options import Data, Loss, Model, Train, Val
 
-__all__ = ["find_images", "option_problems"]
+__all__ = ["find_images", "option_problems", "refuse"]
 
 
 def option_problems(
@@ -129,7 +129,16 @@ def find_images(
     found = []
     for name, pairs, side in (("data.train", training, data.patch), ("data.val", validation, least)):
         found += [f"{name}: {p}" for p in check(pairs[share], POLICY, side, scale, decode=data.check)]
-    found = gather_object(found)
-    if found:
-        raise ConfigError(sorted(found), "images; remove or repair them")
+    refuse(found)
     return training, validation
+
+
+def refuse(found: Sequence[str]) -> None:
+    """Stop all processes if one of them has found something wrong with its images; call on all.
+
+    Raises:
+        ConfigError: on all of them.
+    """
+    everything = gather_object(list(found))
+    if everything:
+        raise ConfigError(sorted(everything), "images; remove or repair them")

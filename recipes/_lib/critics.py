@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from perceptloss import Critic, CriticLoss, create_critic
+from perceptloss.errors import ConfigError
 from perceptloss.integrations.probe import probe
 from perceptloss.loss.budget import Budget, walk_back
 from perceptloss.networks.each_view import EachView
@@ -52,6 +53,7 @@ def build_critics(
         budget=Budget(loss.budget, loss.budget_most, loss.budget_room) if loss.budget else None,
         seed=seed,
         stereo=stereo,
+        domain=loss.domain,
     ).to(device)
     critics.check_gradient(*probe(critics, device, side))
     return critics
@@ -79,7 +81,14 @@ class Strips:
         strip: Callable[[Any], tuple[Tensor, Tensor]],
         restored: Callable[[nn.Module, Tensor], Tensor],
     ) -> Strips:
-        """Of as many images as are enough, evenly chosen; none without a budget."""
+        """Of as many images as are enough, evenly chosen; none without a budget.
+
+        Raises:
+            ConfigError: if there is a budget, and no image that it could be measured on.
+        """
+        if budget and not images:
+            problem = "loss.budget is measured on images whose ground truth is known: --loss.budget '{}', or give some"
+            raise ConfigError([problem], "data.train")
         chosen = images[:: max(1, len(images) // _STRIPS)][:_STRIPS] if budget else []
         pairs = [strip(item) for item in chosen]
         channels = pairs[0][1].shape[0] if pairs else 3

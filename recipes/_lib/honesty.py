@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from _lib.critics import Spender
 from perceptloss.honesty.history import Sight
 from perceptloss.honesty.watch import Watch
+from perceptloss.loss.budget import Budget
 from perceptloss.runs.inventory import Item
 
 __all__ = ["Watched", "look", "verdict"]
@@ -55,23 +56,30 @@ def verdict(
         t: At its end.
         start: Network that it started from.
         end: Network that is delivered.
-        items: Validation images.
+        items: Validation images whose ground truth is known.
         whole: Such an image as low quality and ground truth.
     """
     said = []
     budget = None if t.loss is None else t.loss.budget
     if budget is not None:
-        validation = replace(t.strips, pairs=[whole(item) for item in items])
-        before, after = (validation.scores(network, t.accelerator.device) for network in (start, end))
         allowed = ", ".join(f"{name} {change:+g}" for name, change in budget.allowed.items())
         held = "held" if budget.spent <= 1 + _NEAR else "**not held**"
         kept = "" if t.kept == 1 else f", after going back to {t.kept:.0%} of the way from the start"
         said.append(
             f"Budget {allowed}: {held} on strips that were not trained on, {max(0.0, budget.spent):.0%} spent{kept}."
         )
-        moved = ", ".join(f"{name} {after[name] - before[name]:+.3g}" for name in budget.allowed)
-        beyond = max((after[name] - before[name]) / change for name, change in budget.allowed.items()) > 1 + _NEAR
-        said.append(f"On the validation images, against the start: {moved}{' (**beyond it**)' if beyond else ''}.")
+        if items:
+            said.append(_on_validation(t, budget, start, end, [whole(item) for item in items]))
     if t.watch is not None:
         said.append(t.watch.summary())
     return said
+
+
+def _on_validation(
+    t: Watched, budget: Budget, start: nn.Module, end: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]]
+) -> str:
+    validation = replace(t.strips, pairs=pairs)
+    before, after = (validation.scores(network, t.accelerator.device) for network in (start, end))
+    moved = ", ".join(f"{name} {after[name] - before[name]:+.3g}" for name in budget.allowed)
+    beyond = max((after[name] - before[name]) / change for name, change in budget.allowed.items()) > 1 + _NEAR
+    return f"On the validation images, against the start: {moved}{' (**beyond it**)' if beyond else ''}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,16 @@ from torch import Tensor, nn
 from perceptloss.errors import ConfigError, WeightsError, near
 from perceptloss.integrations.networks import find_network
 from perceptloss.networks.autoencoder import Autoencoder
-from perceptloss.networks.restorers import IPASSR, NAFSSR, RFDN, Compact, StereoCompact
+from perceptloss.networks.restorers import (
+    IPASSR,
+    NAFSSR,
+    RFDN,
+    AffineUNet,
+    Compact,
+    NU2Net,
+    SGUIENet,
+    StereoCompact,
+)
 from perceptloss.output.files import replacing
 from perceptloss.output.tensors import sort_metadata
 from perceptloss.runs.options import Model
@@ -24,17 +34,23 @@ from perceptloss.runs.state import Ema
 from perceptloss.weights.manifest import manifest
 from perceptloss.weights.search import find
 
-__all__ = ["NETWORK", "STEREO_NETWORK", "bicubic", "build_network", "export", "load_weights", "restore", "start_of"]
+__all__ = [
+    *("ENHANCER", "NETWORK", "STEREO_NETWORK", "bicubic", "build_network", "export", "load_weights", "restore"),
+    "start_of",
+]
 
 NETWORK: Final = {"num_feat": 48, "num_conv": 12, "upscale": 4}
 """Arguments of Compact that the shipped start was made for."""
 STEREO_NETWORK: Final = {**NETWORK, "num_looks": 3}
 """Arguments of StereoCompact, which starts as that network on each view."""
+ENHANCER: Final = {"width": 16, "grid_width": 48}
+"""Arguments of AffineUNet that the shipped starts of enhancement were made for."""
 _FITTING: Final = "fitting:"  # before weights of which only what fits is taken
 _START: Final = (("Compact", NETWORK), ("StereoCompact", STEREO_NETWORK))  # what sr-start fits
 
 _OURS: Final[dict[str, type[nn.Module]]] = {
-    kind.__name__: kind for kind in (Autoencoder, Compact, RFDN, NAFSSR, IPASSR, StereoCompact)
+    kind.__name__: kind
+    for kind in (AffineUNet, Autoencoder, Compact, IPASSR, NAFSSR, NU2Net, RFDN, SGUIENet, StereoCompact)
 }
 
 
@@ -82,12 +98,24 @@ def build_network(model: Model, side: int, channels: int = 3) -> nn.Module:
         raise ConfigError([f"model.options: {model.arch}: {error}"], "model") from error
     if (start := start_of(model)) is not None:
         load_weights(network, _file_of(start.removeprefix(_FITTING)), fitting=start.startswith(_FITTING))
+    _freeze(network, model.frozen)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         shape = network.eval()(torch.zeros(1, channels, side, side)).shape
     if shape != (1, channels, side * model.scale, side * model.scale):
         turned = f"{channels}x{side}x{side} into {tuple(shape[1:])}"
         raise ConfigError([f"model: {model.arch} turns {turned}, but model.scale is {model.scale}"], "model")
     return network.train()
+
+
+def _freeze(network: nn.Module, beginnings: Sequence[str]) -> None:
+    names = [name for name, _ in network.named_parameters()]
+    if unknown := [start for start in beginnings if not any(name.startswith(start) for name in names)]:
+        known = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
+        raise ConfigError(
+            [f"model.frozen: no parameter begins with {start!r}; known: {known}" for start in unknown], "model"
+        )
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(not name.startswith(tuple(beginnings)))
 
 
 def start_of(model: Model) -> str | None:

@@ -46,7 +46,7 @@ def where_they_differ(eye: Critic, first: Tensor, second: Tensor, gt: Tensor, si
 
 
 def picture(results: Results, path: Path, eye: Critic | None = None, *, side: int = 96, zoom: int = 3) -> None:
-    """Draw the first images of a comparison of files with their references.
+    """Draw the first images of a comparison of files, with their references if there are any.
 
     Args:
         results: Scored by at least one critic.
@@ -58,19 +58,20 @@ def picture(results: Results, path: Path, eye: Critic | None = None, *, side: in
     """
     records = results.images[:_ROWS]
     compared = sorted({results.systems.index(results.baseline or results.systems[0]), len(results.systems) - 1})
-    references = [record.reference for record in records if record.reference is not None]
-    side = min(side, *(length for file in references for length in file.size))
+    side = min(side, *(length for record in records for file in record.outputs if file for length in file.size))
     head, foot, gap, left = 34, 28, 8, 8
     tile = side * zoom
-    width = left * 2 + (len(results.systems) + 1) * (tile + gap) - gap
+    columns = len(results.systems) + any(record.reference is not None for record in records)
+    width = left * 2 + columns * (tile + gap) - gap
     canvas = Image.new("RGB", (width, head + len(records) * (tile + foot)), _PAPER)
     draw = ImageDraw.Draw(canvas)
     big, small = ImageFont.load_default(18), ImageFont.load_default(13)
     for r, record in enumerate(records):
         top = head + r * (tile + foot)
-        gt, outputs = _pixels(record.reference), [_pixels(record.outputs[n]) for n in compared]
-        if eye is None or len(outputs) < 2:
-            y, x = detail(gt, side)
+        outputs = [_pixels(record.outputs[n]) for n in compared]
+        gt = None if record.reference is None else _pixels(record.reference)
+        if eye is None or gt is None or len(outputs) < 2:
+            y, x = detail(outputs[-1] if gt is None else gt, side)
         else:
             y, x = where_they_differ(eye.cpu(), outputs[0], outputs[1], gt, side)
         for c, (title, file, caption) in enumerate(_columns(results, record, r)):
@@ -91,7 +92,8 @@ def _columns(results: Results, record: ImageRecord, index: int) -> Iterator[tupl
         shown = zip(results.critics[:_SHOWN], scores, strict=False)
         caption = "   ".join(f"{column.label} {row[index]:.4g}" for column, row in shown if row[index] is not None)
         yield visible(_TITLES.get(name, name)), file, caption
-    yield "ground truth", record.reference, visible(record.key)
+    if record.reference is not None:
+        yield "ground truth", record.reference, visible(record.key)
 
 
 def _pixels(file: ImageFile | None) -> Tensor:

@@ -58,6 +58,11 @@ class RestorerOptions(RunOptions):
 class Aid:
     """What a task adds to the steps of a training; this one adds nothing."""
 
+    def output(self, t: Watched, batch: Batch) -> Tensor:
+        """What the network gives."""
+        output: Tensor = t.network(batch[0])
+        return output
+
     def target(self, t: Watched, batch: Batch, output: Tensor) -> Tensor:
         """What the network should have given."""
         return batch[1]
@@ -92,9 +97,11 @@ class Task(Generic[C]):
         network: On the CPU, as the training starts with it, or with `model.weights` None as its seed makes it.
         restored: What a network makes of one low-quality image.
         plain: Systems that learn nothing, the first rows of the table.
+        has_reference: Whether the ground truth of an image is known; otherwise `whole` gives an empty one.
         judge: A critic that watches, by name.
         fidelity: Stands beside the judges in every table.
-        aid: Added to the training that has critics, and to the baseline; gets the trainee before its state is restored.
+        aid: Made for each training, the baseline's too; gets the trainee, before its state is restored, and its images.
+        crop: Side in pixels and enlargement of what the picture at the end shows.
         remarks: Below the table at the end; gets the folder of the run and the names of the systems.
         told: Likewise, from the systems themselves and the images to validate on; may leave files in the folder.
         rivals: Other trainings from the same start on the same patches, by the folder of their own; L1 alone first.
@@ -110,9 +117,11 @@ class Task(Generic[C]):
     network: Callable[[C], nn.Module]
     restored: Callable[[C, nn.Module, Tensor], Tensor]
     plain: Callable[[C], Mapping[str, Enlarge]]
+    has_reference: Callable[[Any], bool] = lambda item: True
     judge: Callable[[C, str], Critic] = lambda config, name: published(name)
     fidelity: Callable[[C], Critic | str] = lambda config: FIDELITY
-    aid: Callable[[C, Any], Aid] = lambda config, trainee: Aid()
+    aid: Callable[[C, Any, Sequence[Any]], Aid] = lambda config, trainee, items: Aid()
+    crop: tuple[int, int] = (96, 3)
     remarks: Callable[[C, Any, Sequence[str]], Sequence[str]] = lambda config, folder, systems: ()
     told: Callable[[C, Any, Mapping[str, Enlarge], Sequence[Any]], Sequence[str]] = lambda *given: ()
     rivals: Callable[[C], Mapping[str, C]] = plain_rivals

@@ -90,11 +90,13 @@ def build_trainee(
         batches=iter(loader),
         loss=critics,
         watch=watch,
-        strips=Strips.cut(items, budget, partial(task.strip, config), partial(task.restored, config)),
+        strips=Strips.cut(
+            [*filter(task.has_reference, items)], budget, partial(task.strip, config), partial(task.restored, config)
+        ),
         ema=Ema(network.parameters(), train.ema) if train.ema else None,
         **progress,
     )
-    trainee.aid = task.aid(config, trainee)
+    trainee.aid = task.aid(config, trainee, items)
     loop.restore(trainee, point)
     if watch is not None and critics is not None and trainee.seen:
         watch.load_state(trainee.seen)
@@ -113,7 +115,7 @@ def take_step(t: Trainee, meter: Meter) -> None:
         batch = next(t.batches)
         with accelerator.accumulate(t.network):
             steady = restored_by_average(t, batch[0])  # first, for it changes the weights meanwhile
-            output = t.network(batch[0]).float()  # autocast ends here: losses are computed in fp32
+            output = t.aid.output(t, batch).float()  # autocast ends here: losses are computed in fp32
             target = t.aid.target(t, batch, output)
             pixel = F.l1_loss(output, target)
             loss = config.loss.pixel_weight * pixel + artefact_loss(config.loss, output, target, steady)
@@ -200,10 +202,11 @@ def conclude(config: C, task: Task[C], jury: Jury, folder: Path, items: Sequence
         systems[name] = partial(task.restored, config, network.to(jury.accelerator.device))
     facts = {"recipe": task.recipe, "steps": config.train.steps, "parameters": _size(network)}
     start, whole = task.network(config).to(jury.accelerator.device), partial(task.whole, config)
-    remarks = [*verdict(trainee, start, network, items, whole), *jury.remarks]
+    known = items if jury.has_references else ()
+    remarks = [*verdict(trainee, start, network, known, whole), *jury.remarks]
     remarks += task.remarks(config, folder, [*systems])
     remarks += task.told(config, folder, systems, items)
-    return jury.conclude(folder, systems, items, whole, [*homes, floor][0], facts, remarks)
+    return jury.conclude(folder, systems, items, whole, [*homes, floor][0], facts, remarks, task.crop)
 
 
 def _size(network: nn.Module) -> int:
@@ -227,13 +230,15 @@ def run(config: C, task: Task[C]) -> None:
         return
     critics, jury = _summoned(config, task, accelerator)
     images = task.find(config, jury.smallest_side, accelerator)
+    if not all(map(task.has_reference, images[1])):
+        jury = jury.without_references(config.val.best)
     on_main(accelerator, lambda: remember(folder, of_items({"data.train": images[0], "data.val": images[1]})))
     with StopSignal() as stop:
         for name, rival in task.rivals(config).items():
             of_rival = _critics(rival, task, accelerator)
             rivals = build_trainee(rival, task, folder / name, "auto", images[0], of_rival, None, name)
             train(rivals, images, jury, stop)
-        watch = jury.watch(config.val.reaction) if jury.trained else None
+        watch = jury.watch(config.val.reaction) if jury.trained and jury.has_references else None
         trainee = build_trainee(config, task, folder, config.resume, images[0], critics, watch, config.name)
         train(trainee, images, jury, stop)
     accelerator.print(f"\n{conclude(config, task, jury, folder, images[1], trainee)}\nEverything is in {folder}.")

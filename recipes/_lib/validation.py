@@ -41,6 +41,7 @@ FIDELITY = "psnr-y"  # beside the judges in every table
 _REFERENCES = "ground-truth"  # folder beside those of the systems
 
 Enlarge = Callable[[Tensor], Tensor]  # low quality, (C, h, w), to what a system makes of it
+_Seen = tuple[str, Tensor, Tensor | None]
 Whole = Callable[[Any], tuple[Tensor, Tensor]]  # an image to validate on as low quality and ground truth
 
 
@@ -60,6 +61,8 @@ class Jury:
         settings: Border and device.
         absent: Guests whose weights are not here.
         stereo: Images are stereo pairs, of which judges of single images score each view.
+        has_references: Whether the ground truth is known; without it, only critics that need none are asked.
+        fidelity: Name of the first critic.
     """
 
     accelerator: Accelerator
@@ -68,6 +71,8 @@ class Jury:
     settings: Settings
     absent: tuple[str, ...] = ()
     stereo: bool = False
+    has_references: bool = True
+    fidelity: str = FIDELITY
 
     @classmethod
     def summon(
@@ -99,7 +104,25 @@ class Jury:
         critics = {critic.card.name: critic for critic in (*watching, *trained)}
         settings = Settings(crop_border=border, device=str(accelerator.device))
         only_trained = frozenset(critics) - {critic.card.name for critic in watching}
-        return cls(accelerator, (fidelity, *critics.values()), only_trained, settings, tuple(absent), stereo)
+        (first,) = parse_critics([fidelity])
+        everyone = (fidelity, *critics.values())
+        return cls(accelerator, everyone, only_trained, settings, tuple(absent), stereo=stereo, fidelity=first.name)
+
+    def without_references(self, best: str) -> Jury:
+        """The critics of it that judge an image alone.
+
+        Raises:
+            ConfigError: if there are none, or what decides which weights are best is not among them.
+        """
+        alone = tuple(entry.critic or entry.name for entry in parse_critics(self.critics) if entry.card.kind == "nr")
+        left = replace(self, critics=alone, trained=frozenset[str](), has_references=False)
+        names = [entry.name for entry in parse_critics(alone)] if alone else []
+        left = replace(left, trained=self.trained & set(names))
+        if best not in names:
+            known = ", ".join(names) or "none of val.judges"
+            problem = f"val.best: {best!r} needs references, which these images lack; without: {known}"
+            raise ConfigError([problem], "data.val")
+        return left
 
     @property
     def cards(self) -> dict[str, Card]:
@@ -112,8 +135,8 @@ class Jury:
         return max(card.min_size for card in self.cards.values()) + 2 * self.settings.crop_border
 
     @torch.no_grad()
-    def _restored(self, enlarge: Enlarge, items: Sequence[Item], whole: Whole) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """Of this process's share of the images: name, restored image, ground truth."""
+    def _restored(self, enlarge: Enlarge, items: Sequence[Item], whole: Whole) -> Iterator[_Seen]:
+        """Of this process's share of the images: name, restored image, ground truth if it is known."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         for start in range(0, len(items), world):
             is_spare = start + rank >= len(items)
@@ -121,7 +144,7 @@ class Jury:
             lq, gt = (image.to(self.accelerator.device) for image in whole(item))
             restored = enlarge(lq)  # also on a spare turn: a sharded network runs on all processes or on none
             if not is_spare:
-                yield item.name, stored(restored), stored(gt)
+                yield item.name, stored(restored), stored(gt) if self.has_references else None
 
     def means(
         self,
@@ -175,7 +198,7 @@ class Jury:
     @property
     def remarks(self) -> list[str]:
         """What a reader of the table should know of the judges."""
-        judges = [card for name, card in list(self.cards.items())[1:] if name not in self.trained]  # but for fidelity
+        judges = [card for name, card in self.cards.items() if name not in {*self.trained, self.fidelity}]
         remarks = judge_remarks([self.cards[name] for name in sorted(self.trained)], judges)
         if self.absent:
             names = " ".join(self.absent)
@@ -200,6 +223,7 @@ class Jury:
         baseline: str,
         facts: Mapping[str, Any],
         remarks: Sequence[str] = (),
+        crop: tuple[int, int] = (96, 3),
     ) -> str:
         """Restore everything with every system and compare; return the table.
 
@@ -215,6 +239,7 @@ class Jury:
             baseline: Name of the system that others are compared with.
             facts: Of the run, kept under the provenance.
             remarks: Text below the table.
+            crop: Side and enlargement of the crops of the picture.
         """
         images, is_main = folder / "images", self.accelerator.is_main_process
         if is_main:
@@ -224,7 +249,8 @@ class Jury:
         for name, enlarge in systems.items():
             is_finite = True
             for key, restored, gt in self._restored(enlarge, items, whole):
-                _write(gt, images / _REFERENCES, key)
+                if gt is not None:
+                    _write(gt, images / _REFERENCES, key)
                 if is_finite := is_finite and all_finite(restored):
                     _write(restored, images / name, key)
             if not all(gather_object([is_finite])):
@@ -235,7 +261,7 @@ class Jury:
             raise PerceptlossError(f"no network restores finite images: {', '.join(lost)}. log.jsonl says since when.")
         baseline = next(name for name in (baseline, *folders) if name in folders)
         rules = Pairing(recursive=True, stereo=self.stereo)
-        reference = images / _REFERENCES
+        reference = images / _REFERENCES if self.has_references else None
         plan = make_plan(folders, reference, self.critics, baseline=baseline, rules=rules, settings=self.settings)
         share = plan.share(self.accelerator.process_index, self.accelerator.num_processes)
         results = self._gathered(None if share is None else run_plan(share))
@@ -246,7 +272,7 @@ class Jury:
             text += f"- left out, because it restores pixels that are NaN or infinite: {', '.join(lost)}\n"
         text += "".join(f"\n{remark.rstrip()}\n" for remark in remarks if remark)
         if is_main:
-            picture(results, folder / "picture.png", self.eye)
+            picture(results, folder / "picture.png", self.eye, side=crop[0], zoom=crop[1])
             write_report(results, folder / "report.html")
             write_atomically(folder / "results.md", text)
             write_atomically(folder / "results.json", results.to_json())
@@ -264,11 +290,9 @@ def _write(image: Tensor, folder: Path, key: str) -> None:
         write_png(view, folder / f"{key}{end}.png")
 
 
-def _seen(
-    images: Iterator[tuple[str, Tensor, Tensor]], watch: Watch | None, sights: list[tuple[str, Sight]]
-) -> Iterator[tuple[str, Tensor, Tensor]]:
+def _seen(images: Iterator[_Seen], watch: Watch | None, sights: list[tuple[str, Sight]]) -> Iterator[_Seen]:
     """The same images, after the watch has looked at them."""
     for name, restored, gt in images:
-        if watch is not None:
+        if watch is not None and gt is not None:
             sights.append((name, watch.sight(restored, gt)))
         yield name, restored, gt

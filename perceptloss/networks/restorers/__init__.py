@@ -6,18 +6,35 @@ from os import PathLike
 from pathlib import Path
 
 from perceptloss.errors import WeightsError, some
+from perceptloss.networks.restorers.affine_unet import AffineUNet
 from perceptloss.networks.restorers.base import SuperResolver
 from perceptloss.networks.restorers.carn import CARNM
 from perceptloss.networks.restorers.compact import Compact, StereoCompact
 from perceptloss.networks.restorers.exported import read_ncnn, read_tfjs
 from perceptloss.networks.restorers.ipassr import IPASSR
 from perceptloss.networks.restorers.nafssr import NAFSSR
+from perceptloss.networks.restorers.nu2net import NU2Net
 from perceptloss.networks.restorers.rdn import RDN
 from perceptloss.networks.restorers.rfdn import RFDN
 from perceptloss.networks.restorers.rrdb import RRDB
+from perceptloss.networks.restorers.sguie import SGUIENet
 from perceptloss.weights.checkpoints import read_state
 
-__all__ = ["CARNM", "IPASSR", "NAFSSR", "RDN", "RFDN", "RRDB", "Compact", "StereoCompact", "SuperResolver", "load_sr"]
+__all__ = [
+    "CARNM",
+    "IPASSR",
+    "NAFSSR",
+    "RDN",
+    "RFDN",
+    "RRDB",
+    "AffineUNet",
+    "Compact",
+    "NU2Net",
+    "SGUIENet",
+    "StereoCompact",
+    "SuperResolver",
+    "load_sr",
+]
 
 _KINDS: tuple[type[SuperResolver], ...] = (RFDN, CARNM, RRDB, RDN, NAFSSR, IPASSR, StereoCompact, Compact)
 _READERS = {".bin": read_ncnn, ".json": read_tfjs}

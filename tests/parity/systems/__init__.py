@@ -14,6 +14,7 @@ _MODULES = {
     **dict.fromkeys(("ahiq", "iqt", "iqa-conformer", "maniqa"), "tokens"),
     **dict.fromkeys(("censeoqoe_fr", "censeoqoe_nr"), "censeoqoe"),
     **dict.fromkeys(("ipassr", "multi_score_siqa", "nafssr"), "stereo"),
+    **dict.fromkeys(("nu2net", "sguie_net"), "enhancers"),
     **dict.fromkeys(("tres", "tres_resnet18", "tres_resnet34"), "tres"),
     **{name: name for name in ("asna", "cdc", "classical", "dacnn", "dfss", "fpr", "hyperiqa", "monotonic", "radn")},
     "content-diverse-losses": "content_diverse",
@@ -22,10 +23,7 @@ _MODULES = {
     "uranker": "uranker",
 }
 
-NOT_OURS = {
-    "nu2net": "a restorer of underwater images, not a critic; not implemented",
-    "sguie_net": "a restorer of underwater images, not a critic; not implemented",
-}
+NOT_OURS = {}
 
 
 def system_of(name: str) -> System | None:

@@ -1,0 +1,34 @@
+"""Critics of one kind of picture, and what is said once to who trains with them on another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Final, Literal, get_args
+
+from perceptloss.card import Card
+
+__all__ = ["Domain", "warn_outside"]
+
+Domain = Literal["natural", "underwater", "night", "screen"]
+"""What the images of a training are."""
+
+_KINDS: Final = frozenset(get_args(Domain)) - {"natural"}
+_log = logging.getLogger(__name__)
+_told: set[tuple[str, str]] = set()
+
+
+def warn_outside(cards: Iterable[Card], domain: Domain) -> None:
+    """Warn of each critic that was made for one kind of picture, which is not this one; once per process."""
+    for card in cards:
+        key = card.name, domain
+        if card.domains <= _KINDS and domain not in card.domains and key not in _told:
+            _told.add(key)
+            made = " or ".join(sorted(card.domains))
+            _log.warning(
+                "critic %r was made for %s pictures; what it says of others means little. If yours are such, say so "
+                "to the loss: domain: %s",
+                card.name,
+                made,
+                made,
+            )
