@@ -1,7 +1,7 @@
 """Super-resolution of screen content: windows, menus and above all text, enlarged twice so that it can be read.
 
     accelerate launch recipes/screen_sr.py                   # minutes on a CPU, offline
-    accelerate launch recipes/screen_sr.py --config recipes/configs/screen_sr.yaml --data.train DIR --data.val DIR
+    accelerate launch recipes/screen_sr.py --config recipes/configs/screen_serious.yaml --data.train DIR --data.val DIR
     accelerate launch recipes/screen_sr.py --help            # every option
 
 Without folders it paints pages of real fonts (`_lib/pages.py`; more of them with `--data.fonts`) and trains and

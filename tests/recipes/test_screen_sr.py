@@ -115,7 +115,7 @@ def test_trains_tells_what_can_be_read_and_resumes_to_the_same_bits(tmp_path, mo
 
 
 def test_the_configurations_are_valid():
-    for name in ("screen_sr", "screen_start"):
+    for name in ("screen_serious", "screen_start"):
         config = options.load(screen_sr.Config, ["--config", str(RECIPES / "configs" / f"{name}.yaml")])
         config = replace(config, data=replace(config.data, train=("here",), val=("there",)))
         assert screen_sr.problems(config) == []
