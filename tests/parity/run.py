@@ -194,7 +194,7 @@ class Run:
 
     def _weight(self, key: str) -> Tensor:
         critic, tensor = self.critic, self.case_state[key]
-        places = _places(critic, key, tensor, critic.state_dict())
+        places, _ = _places(critic, key, tensor, critic.state_dict())
         if len(places) != 1:
             refuse(f"{self.case.system}: the weight {key!r} is no single parameter of ours")
         return critic.get_parameter(places[0])
