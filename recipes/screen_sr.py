@@ -41,11 +41,10 @@ from perceptloss.runs.launch import alone_in_folder, on_main, run_as_script
 from perceptloss.runs.options import Data, Log, Loss, Model, Train, Val
 
 NETWORK = {"num_feat": 48, "num_conv": 12, "upscale": 2}
-LEARNING = {"lr": 7e-4, "penalty": 5e-5, "replay": 0.2}
 CRITICS = {
-    "gmsd": {"share": 0.3},  # edges of letters, evenly well
-    "lpips-squeeze": {"share": 0.3},  # looks
-    "patch": {"share": 0.1, "weights": None, "start": 60, "ramp": 60, "joint": LEARNING},  # learns what is not sharp
+    "charbonnier": {"share": 0.4, "options": {"criterion": "l2"}},  # what is most wrong weighs most: letters, not paper
+    "gmsd": {"share": 0.2},  # edges of letters, evenly well
+    "lpips-squeeze": {"share": 0.2},  # looks
 }
 JUDGES = ("mini-fr", "haarpsi", "ssim-full", "mdsi")
 GUESTS = ("lpips-alex", "dfss")
@@ -68,8 +67,10 @@ class Config(RestorerOptions):
     output: str = option("runs/screen_sr", "folder of the run")
     data: ScreenData = field(default_factory=lambda: ScreenData(patch=64))
     model: Model = field(default_factory=lambda: Model(options=dict(NETWORK), scale=2, weights="screen-start"))
-    loss: Loss = field(default_factory=lambda: Loss(critics=CRITICS, shift=8, budget={"psnr": -0.25}, budget_room=2.0))
-    train: Train = field(default_factory=lambda: Train(steps=400, lr=5e-4, warmup=20, ema=0.99))
+    loss: Loss = field(
+        default_factory=lambda: Loss(critics=CRITICS, shift=8, budget={"psnr": -0.25}, budget_room=2.0, domain="screen")
+    )
+    train: Train = field(default_factory=lambda: Train(steps=700, lr=5e-4, warmup=20, ema=0.99))
     val: Val = field(default_factory=lambda: Val(every=0, judges=JUDGES, guests=GUESTS, best="mini-fr"))
     log: Log = field(default_factory=lambda: Log(every=25))
 
