@@ -241,9 +241,9 @@ class TestWhatIsWritten:
         assert np.load("y.npy").shape == (30, 22)
 
     def test_tiles(self, photos):
-        command = ["map", "out/im0.png", "--ref", "gt/im0.png", "-c", "gmsd", "-c", "haarpsi", "--format", "npy"]
-        assert main([*command, "--tile", "32"]) == 2  # gmsd must see whole images
-        assert main([*command[:4], *command[6:], "--tile", "32"]) == 0
+        command = ["map", "out/im0.png", "--ref", "gt/im0.png", "-c", "mdsi", "-c", "haarpsi", "--format", "npy"]
+        assert main([*command, "--tile", "40"]) == 2  # mdsi must see whole images
+        assert main([*command[:4], *command[6:], "--tile", "40"]) == 0
         assert np.load("im0.haarpsi.npy").shape == (48, 40)
 
     def test_recursive_keys_become_folders(self, photos):

