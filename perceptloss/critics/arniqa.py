@@ -2,7 +2,7 @@ r"""ARNIQA: a ResNet-50 that learned to tell degradations apart, at two scales, 
 
 Agnolucci, Galteri, Bertini, Del Bimbo: "ARNIQA: Learning Distortion Manifold for Image Quality Assessment", WACV 2024.
 Original: https://github.com/miccunifi/ARNIQA (CC BY-NC 4.0); facts and numbers follow
-https://pypi.org/project/torchmetrics 1.9.0 (Apache-2.0).
+the package torchmetrics 1.9.0 (Apache-2.0).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ _CARD = opinion_card(
     licence_weights="CC-BY-NC-4.0",
     weights=("arniqa", "arniqa-regressor"),
     paper="Agnolucci et al., ARNIQA: Learning Distortion Manifold for Image Quality Assessment, WACV 2024",
-    source="https://pypi.org/project/torchmetrics 1.9.0 (Apache-2.0); https://github.com/miccunifi/ARNIQA 1b84ee9",
+    source="the package torchmetrics 1.9.0 (Apache-2.0); https://github.com/miccunifi/ARNIQA 1b84ee9",
     notes=(
         "the scale belongs to the regressor: for another one than KonIQ-10k's give options {marks: [lowest, highest]}",
         "half of the size is reached by antialiased bilinear resampling, as in torchmetrics",

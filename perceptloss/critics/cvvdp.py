@@ -1,7 +1,7 @@
 """ColorVideoVDP through its own package: differences that people would see on a display, in JODs.
 
 Mantiuk, Hanji, Ashraf, Asano, Chapiro: "ColorVideoVDP: A visual difference predictor for image, video and display
-distortions", SIGGRAPH 2024. https://github.com/gfxdisp/ColorVideoVDP (MIT), https://pypi.org/project/cvvdp.
+distortions", SIGGRAPH 2024. https://github.com/gfxdisp/ColorVideoVDP (MIT), the package cvvdp.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ _CARD = distance_card(
     licence_code="MIT",
     paper="Mantiuk et al., ColorVideoVDP: A visual difference predictor for image, video and display distortions, "
     "SIGGRAPH 2024",
-    source="https://github.com/gfxdisp/ColorVideoVDP, https://pypi.org/project/cvvdp 0.5.7",
+    source="https://github.com/gfxdisp/ColorVideoVDP, the package cvvdp 0.5.7",
     notes=(
         'the package itself, not a critic of ours: pip install "perceptloss[cvvdp]"; in float32 only',
         "of a 4K display at its usual distance, 75.4 pixels per degree; options display, pixels_per_degree",

@@ -2,7 +2,7 @@ r"""MAD: the most apparent distortion, seen errors where an image is good, and c
 
 Larson, Chandler: "Most Apparent Distortion: Full-Reference Image Quality Assessment and the Role of Strategy", Journal
 of Electronic Imaging 2010. Original: the authors' Matlab (`MAD_index`, 2011); facts and numbers follow
-https://pypi.org/project/viqa 3.0.1 (BSD-3-Clause), translated with their permission. Ours: a smooth form for losses,
+the package viqa 3.0.1 (BSD-3-Clause), translated with their permission. Ours: a smooth form for losses,
 moments of filter responses that are 0 instead of rounding noise where nothing varies, gradients that are finite and
 bounded, and filters that are centred for odd sides too.
 """
@@ -210,7 +210,7 @@ _CARD = distance_card(
     licence_code="BSD-3-Clause (viqa)",
     paper="Larson and Chandler, Most Apparent Distortion: Full-Reference Image Quality Assessment and the Role of "
     "Strategy, Journal of Electronic Imaging 2010",
-    source="https://pypi.org/project/viqa 3.0.1 (BSD-3-Clause), after the authors' Matlab",
+    source="the package viqa 3.0.1 (BSD-3-Clause), after the authors' Matlab",
     notes=(
         "sixteen pixels at each border do not count; what lies there gets little gradient",
         "published, errors under the threshold of masking count for nothing, and small ones score exactly 0: so it is "

@@ -2,7 +2,7 @@ r"""PIQE: how many of an image's busy blocks look compressed or noisy, without a
 
 Venkatanath, Praneeth, Bh, Channappayya, Medasani: "Blind Image Quality Evaluation Using Perception Based Features",
 NCC 2015. Original: https://github.com/buyizhiyou/NRVQA (Matlab of the authors) and Matlab's `piqe`; numbers follow
-https://pypi.org/project/pypiqe 1.2 (MIT). Ours: a slope, which is that of the blocks' variances while the decisions of
+the package pypiqe 1.2 (MIT). Ours: a slope, which is that of the blocks' variances while the decisions of
 the blocks are held, and finite values on black and flat images.
 """
 
@@ -101,7 +101,7 @@ _CARD = opinion_card(
     fidelity="paper",
     licence_code="MIT (pypiqe)",
     paper="Venkatanath et al., Blind Image Quality Evaluation Using Perception Based Features, NCC 2015",
-    source="https://pypi.org/project/pypiqe 1.2 (MIT); Matlab's piqe",
+    source="the package pypiqe 1.2 (MIT); Matlab's piqe",
     notes=(
         "published numbers round the luminance to whole grey levels: set critic.table = True to report",
         "a score is made of yes and no: its slope is that of the blocks' variances, and it jumps where a block changes "

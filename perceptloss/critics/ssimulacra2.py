@@ -1,7 +1,7 @@
 r"""SSIMULACRA 2: structure, ringing and blur of perceptual colours at six scales, weighted as opinions ask.
 
 Sneyers: "SSIMULACRA 2", Cloudinary 2022. Original: https://github.com/cloudinary/ssimulacra2 (BSD-3-Clause);
-numbers follow https://pypi.org/project/ssimulacra2 0.3.0 (BSD-3-Clause). Ours: gradients, which stay finite and
+numbers follow the package ssimulacra2 0.3.0 (BSD-3-Clause). Ours: gradients, which stay finite and
 bounded where an error vanishes.
 """
 
@@ -138,7 +138,7 @@ _CARD = distance_card(
     fidelity="paper",
     licence_code="BSD-3-Clause",
     paper="Sneyers, SSIMULACRA 2, Cloudinary 2022",
-    source="https://github.com/cloudinary/ssimulacra2; https://pypi.org/project/ssimulacra2 0.3.0 (BSD-3-Clause)",
+    source="https://github.com/cloudinary/ssimulacra2; the package ssimulacra2 0.3.0 (BSD-3-Clause)",
     notes=(
         "as the Python package of this name, which mirrors rows and sets zeros beside columns; other ports "
         "treat the edges of the image otherwise",
