@@ -1,4 +1,4 @@
-"""Our critics beside those of whatever other library is installed: seconds, held and peak bytes of a training step.
+"""Our critics beside those of whatever other package is installed: seconds, held and peak bytes of a training step.
 
 Libraries are called as in a training loop, with their own defaults: definitions differ (luma or channels, windows,
 sizes shrunk first), and so does the work. A row that could not be run says why. Networks are built offline with random
@@ -75,7 +75,7 @@ def _pyiqa(name: str) -> Build:
 
 
 def _row(piq: str = "", piqa: str = "", frame: str = "", pyiqa: str = "", /, **more: Build) -> dict[str, Build]:
-    """Builders by library from the names that a critic has there."""
+    """Builders by package from the names that a critic has there."""
     found: dict[str, Build] = {}
     if piq:
         found["piq"] = _function("piq", piq, data_range=1.0)
@@ -118,16 +118,16 @@ RIVALS: Final[Mapping[str, Mapping[str, Build]]] = {
     "lpips-vgg": _row("", "", "", "lpips-vgg", lpips=PEERS["lpips"], piq=PEERS["piq LPIPS"]),
     "dists": _row("", "", "", "dists", DISTS_pytorch=PEERS["DISTS-pytorch"], piq=PEERS["piq DISTS"]),
 }
-"""Critic to library to what builds its loss; the libraries' names are those of their modules."""
+"""Critic to package to what builds its loss; the libraries' names are those of their modules."""
 
 
 @dataclass(frozen=True)
 class RivalRow:
-    """A training step of a critic by one library.
+    """A training step of a critic by one package.
 
     Attributes:
         critic: Our name of it.
-        library: Module, or `perceptloss`.
+        package: Module, or `perceptloss`.
         seconds: Median of a forward and backward.
         ratio: Of its seconds by ours, taken in turns.
         held: Bytes between forward and backward.
@@ -136,7 +136,7 @@ class RivalRow:
     """
 
     critic: str
-    library: str
+    package: str
     seconds: float = 0.0
     ratio: float = 0.0
     held: int = 0
@@ -156,21 +156,21 @@ def measure(names: Iterable[str], size: tuple[int, int, int], device: torch.devi
     for name in names:
         losses: dict[str, Loss] = {"perceptloss": ours((name,), device)}
         problems: dict[str, str] = {}
-        for library, build in RIVALS[name].items():
-            if library in here:
-                _add(library, build, device, x, y, losses, problems)
+        for package, build in RIVALS[name].items():
+            if package in here:
+                _add(package, build, device, x, y, losses, problems)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             times = interleaved(losses, x, y, repeat)
-            for library, loss in losses.items():
-                memory, timing = footprint(loss, x, y), times[library]
-                yield RivalRow(name, library, timing.seconds, timing.ratio, memory.held, memory.peak)
-        for library, problem in problems.items():
-            yield RivalRow(name, library, problem=problem)
+            for package, loss in losses.items():
+                memory, timing = footprint(loss, x, y), times[package]
+                yield RivalRow(name, package, timing.seconds, timing.ratio, memory.held, memory.peak)
+        for package, problem in problems.items():
+            yield RivalRow(name, package, problem=problem)
 
 
 def _add(
-    library: str,
+    package: str,
     build: Build,
     device: torch.device,
     x: Tensor,
@@ -187,31 +187,31 @@ def _add(
             leaf = x.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(loss(leaf, y), leaf)
         if not torch.isfinite(gradient).all():
-            problems[library] = "its gradient is not finite"
+            problems[package] = "its gradient is not finite"
             return
     except Exception as error:
-        problems[library] = f"{type(error).__name__}: {' '.join(str(error).split())[:60]}"
+        problems[package] = f"{type(error).__name__}: {' '.join(str(error).split())[:60]}"
         return
-    losses[library] = loss
+    losses[package] = loss
 
 
 def render(rows: Iterable[RivalRow]) -> Iterator[str]:
     """Lines of a table, as rows come."""
-    head = ["critic", "library", "ms", "of ours", "held MiB", "peak MiB"]
+    head = ["critic", "package", "ms", "of ours", "held MiB", "peak MiB"]
 
     def cells(row: RivalRow) -> list[str]:
         if row.problem:
-            return [row.critic, row.library, "-", "-", "-", row.problem]
+            return [row.critic, row.package, "-", "-", "-", row.problem]
         figures = (row.seconds * 1e3, row.ratio, row.held / MIB, row.peak / MIB)
-        return [row.critic, row.library, *(f"{figure:.2f}" for figure in figures)]
+        return [row.critic, row.package, *(f"{figure:.2f}" for figure in figures)]
 
     yield from lines(head, map(cells, rows), (14, 16))
 
 
 def lost(rows: Iterable[RivalRow]) -> list[str]:
-    """Where another library is faster, holds less or peaks lower, by more than a twentieth; a sentence each."""
+    """Where another package is faster, holds less or peaks lower, by more than a twentieth; a sentence each."""
     found = list(rows)
-    mine = {row.critic: row for row in found if row.library == "perceptloss"}
+    mine = {row.critic: row for row in found if row.package == "perceptloss"}
     said = []
     for row in found:
         we = mine.get(row.critic)
@@ -222,5 +222,5 @@ def lost(rows: Iterable[RivalRow]) -> list[str]:
             if theirs < 0.95 * own:
                 worse.append(f"{what} {theirs / MIB:.1f} MiB instead of {own / MIB:.1f}")
         if worse:
-            said.append(f"{row.critic}: {row.library} {', '.join(worse)}")
+            said.append(f"{row.critic}: {row.package} {', '.join(worse)}")
     return said
