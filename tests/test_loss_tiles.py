@@ -11,7 +11,7 @@ from images import pair
 from torch import Tensor
 
 from perceptloss import CriticLoss
-from perceptloss.errors import ConfigError
+from perceptloss.errors import ConfigError, InputError
 
 
 def both(terms: Any, x: Tensor, y: Tensor, tile: int, **options: Any) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -86,6 +86,15 @@ class TestApproximate:
 
 
 class TestRefusals:
+    @pytest.mark.parametrize("critic", ["ssim-full", "mini-fr"], ids=["exact", "approximate"])
+    def test_overshoot_is_refused_as_in_whole_images(self, critic):
+        x, y = pair(1, 96, 160)
+        x[..., 150] = 1.5
+        for tile in (80, None):
+            loss = CriticLoss({critic: 1.0}, tile=tile, overshoot="raise")
+            with pytest.raises(InputError, match=r"needs x in \[0, 1\]"):
+                loss(x.clone().requires_grad_(), y)
+
     @pytest.mark.parametrize(
         ("terms", "options", "said"),
         [

@@ -134,6 +134,8 @@ def evaluate(terms: Sequence[Term], x: Tensor, y: Tensor | None, intake: Intake,
 def admitted(term: Term, x: Tensor, y: Tensor | None, intake: Intake) -> tuple[Tensor, Tensor | None]:
     """Judged images and references of a term without a crop as its critic is given them."""
     x, y = taken_in(x, intake), None if y is None else _unit_range(y.detach(), intake)
+    if intake.overshoot == "raise":
+        check_pixels(term.critic.card, "x", x)
     view = _view(term, x, y, intake)
     return view.x, view.y
 

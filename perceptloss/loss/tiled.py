@@ -54,7 +54,7 @@ class _Part:
 
     def exact(self, x: Tensor, y: Tensor | None, grad: Tensor) -> Result:
         """Result (1,) of the whole image, whose gradient is added to `grad`."""
-        card, critic, identity = self.term.critic.card, self.term.critic, self.term.critic.card.identity
+        critic, identity = self.term.critic, self.term.critic.card.identity
         with torch.no_grad():
             sums = torch.stack([tile.double() for _, _, tile in self._tallies(x, y)]).sum(0)
             anchor: Tensor | float = 0.0 if identity is None else identity
@@ -64,7 +64,7 @@ class _Part:
         with torch.set_grad_enabled(bool(self.factor)):
             sums.requires_grad_(bool(self.factor))
             score = critic.settle(sums)
-            result = Result(score.detach(), shaped(replace(self.term.spec, card=card), score, anchor))
+            result = Result(score.detach(), shaped(self.term.spec, score, anchor))
             if not (self.factor and result.loss.requires_grad):
                 return result
             owed = input_gradient(self.factor * result.loss.sum(), sums)
