@@ -127,11 +127,14 @@ def _extended(first: tuple[int, Cost], second: tuple[int, Cost], size: Size) -> 
 
 def _probes(question: Question, card: Card) -> Iterator[Size]:
     """Two sizes of the same kind: cut where the image in question is, and legal for the critic."""
-    step = card.multiple_of
-    least = -(-max(card.min_size, question.tile or _SMALL) // step) * step
+    least = _legal(card, question.tile or _SMALL)
     for wide in (2, 4) if question.tile else (1, 2):
         size = least, least * wide
         yield size if size[0] * size[1] <= question.size[0] * question.size[1] else question.size
+
+
+def _legal(card: Card, least: int) -> int:
+    return -(-max(card.min_size, least) // card.multiple_of) * card.multiple_of
 
 
 def _answer(there: Connection, question: Question) -> None:
@@ -178,7 +181,7 @@ def _prepared(question: Question) -> Callable[[Size], Cost]:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    run((max(64, card.min_size // card.multiple_of * card.multiple_of + card.multiple_of),) * 2)  # what is done once
+    run((_legal(card, 64),) * 2)  # what is done once
     return run
 
 
