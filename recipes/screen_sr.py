@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _lib.checks import find_images, option_problems
-from _lib.data import PatchPairs, strip_of, whole_pair
-from _lib.networks import bicubic, build_network, restore
+from _lib.checks import find_images
+from _lib.data import whole_pair
+from _lib.enlarging import ENLARGING
 from _lib.pages import font_files, lines_of, paint
 from _lib.task import Images, RestorerOptions, Task
 from _lib.training import run
 from _lib.validation import Enlarge
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from perceptloss.compare.legibility import Line, Reader, misread, readers
 from perceptloss.compare.pixels import stored
@@ -91,44 +91,6 @@ def find(config: Config, least: int, accelerator: Accelerator) -> Images:
     return find_images(data, config.model.scale, ((), ()), least, accelerator)
 
 
-def patches(config: Config, pairs: Sequence[Pair]) -> PatchPairs:
-    """Aligned patches, of all but the strips if there is a budget: also for the baseline, which sees the same."""
-    data = config.data
-    made = PatchPairs(
-        pairs, data.patch, config.model.scale, seed=config.train.seed, flips=data.flips, cache_mb=data.cache_mb
-    )
-    made.spares_strips = bool(config.loss.budget)
-    return made
-
-
-def whole(config: Config, pair: Pair) -> tuple[Tensor, Tensor]:
-    """A picture as (lq, gt)."""
-    return whole_pair(pair, config.model.scale)
-
-
-def strip(config: Config, pair: Pair) -> tuple[Tensor, Tensor]:
-    """The part of a picture that patches spare."""
-    return strip_of(pair, config.model.scale, config.data.patch)
-
-
-# --- networks -----------------------------------------------------------------------------------
-
-
-def network(config: Config) -> nn.Module:
-    """The network as the training starts with it."""
-    return build_network(config.model, config.data.patch // config.model.scale)
-
-
-def restored(config: Config, trained: nn.Module, lq: Tensor) -> Tensor:
-    """A whole picture, enlarged."""
-    return restore(trained, lq, scale=config.model.scale, multiple=config.model.multiple_of)
-
-
-def plain(config: Config) -> dict[str, Enlarge]:
-    """The floor of the table."""
-    return {"bicubic": partial(bicubic, scale=config.model.scale)}
-
-
 # --- legibility ---------------------------------------------------------------------------------
 
 
@@ -144,7 +106,7 @@ def told(config: Config, folder: Path, systems: Mapping[str, Enlarge], pairs: Se
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found: dict[str, dict[str, list[float]]] = {reader.name: {} for reader in here}
     for pair in pairs:
-        lq, gt = whole(config, pair)
+        lq, gt = whole_pair(pair, config.model.scale)
         pictures = {name: stored(enlarge(lq.to(device)).cpu()) for name, enlarge in systems.items()}
         for reader in here:
             known = _known(pair, gt, reader)
@@ -171,21 +133,10 @@ def _percent(shares: Sequence[float]) -> str:
 # --- the run ------------------------------------------------------------------------------------
 
 
-def problems(config: Config) -> list[str]:
-    """Contradictions between options."""
-    return option_problems(config.data, config.model, config.loss, config.train, config.val)
-
-
 TASK: Task[Any] = Task(
     recipe="screen_sr",
-    problems=problems,
     find=find,
-    patches=patches,
-    whole=whole,
-    strip=strip,
-    network=network,
-    restored=restored,
-    plain=plain,
+    **ENLARGING,
     told=told,
 )
 

@@ -18,20 +18,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
-from _lib.checks import find_images, option_problems
-from _lib.data import PatchPairs, strip_of, whole_pair
-from _lib.networks import NETWORK, bicubic, build_network, restore
+from _lib.checks import find_images
+from _lib.enlarging import ENLARGING
+from _lib.networks import NETWORK
 from _lib.task import Images, RestorerOptions, Task
 from _lib.training import run
-from _lib.validation import Enlarge
 from accelerate import Accelerator
-from torch import Tensor, nn
 
 from perceptloss.runs import config as options
 from perceptloss.runs.config import option
-from perceptloss.runs.images import Pair
 from perceptloss.runs.launch import alone_in_folder, run_as_script
 from perceptloss.runs.options import Data, Log, Loss, Model, Train, Val
 
@@ -76,62 +72,13 @@ def find(config: Config, least: int, accelerator: Accelerator) -> Images:
     return find_images(config.data, config.model.scale, (TRAIN_PHOTOS, VAL_PHOTOS), least, accelerator)
 
 
-def patches(config: Config, pairs: Sequence[Pair]) -> PatchPairs:
-    """Aligned patches, of all but the strips if there is a budget: also for the baseline, which sees the same."""
-    data = config.data
-    made = PatchPairs(
-        pairs, data.patch, config.model.scale, seed=config.train.seed, flips=data.flips, cache_mb=data.cache_mb
-    )
-    made.spares_strips = bool(config.loss.budget)
-    return made
-
-
-def whole(config: Config, pair: Pair) -> tuple[Tensor, Tensor]:
-    """An image as (lq, gt)."""
-    return whole_pair(pair, config.model.scale)
-
-
-def strip(config: Config, pair: Pair) -> tuple[Tensor, Tensor]:
-    """The part of an image that patches spare."""
-    return strip_of(pair, config.model.scale, config.data.patch)
-
-
-# --- networks -----------------------------------------------------------------------------------
-
-
-def network(config: Config) -> nn.Module:
-    """The network as the training starts with it."""
-    return build_network(config.model, config.data.patch // config.model.scale)
-
-
-def restored(config: Config, trained: nn.Module, lq: Tensor) -> Tensor:
-    """A whole image, enlarged."""
-    return restore(trained, lq, scale=config.model.scale, multiple=config.model.multiple_of)
-
-
-def plain(config: Config) -> dict[str, Enlarge]:
-    """The floor of the table."""
-    return {"bicubic": partial(bicubic, scale=config.model.scale)}
-
-
 # --- the run ------------------------------------------------------------------------------------
-
-
-def problems(config: Config) -> list[str]:
-    """Contradictions between options."""
-    return option_problems(config.data, config.model, config.loss, config.train, config.val)
 
 
 TASK = Task(
     recipe="sr",
-    problems=problems,
     find=find,
-    patches=patches,
-    whole=whole,
-    strip=strip,
-    network=network,
-    restored=restored,
-    plain=plain,
+    **ENLARGING,
 )
 
 

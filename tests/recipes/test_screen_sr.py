@@ -118,7 +118,7 @@ def test_the_configurations_are_valid():
     for name in ("screen_serious", "screen_start"):
         config = options.load(screen_sr.Config, ["--config", str(RECIPES / "configs" / f"{name}.yaml")])
         config = replace(config, data=replace(config.data, train=("here",), val=("there",)))
-        assert screen_sr.problems(config) == []
+        assert screen_sr.TASK.problems(config) == []
 
 
 def test_a_start_for_another_factor_gives_what_fits():

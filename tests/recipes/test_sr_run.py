@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import _lib.enlarging
 import numpy as np
 import pytest
 import recipe_helpers
@@ -431,7 +432,7 @@ def test_bf16_trains_and_its_losses_are_fp32(run_here: Callable[..., Path], monk
 def test_steps_with_a_gradient_that_is_not_finite(
     run_here: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, policy: str
 ) -> None:
-    build = sr.build_network
+    build = _lib.enlarging.build_network
 
     def poisoned(*args: object) -> torch.nn.Module:
         network, calls = build(*args), [0]
@@ -443,7 +444,7 @@ def test_steps_with_a_gradient_that_is_not_finite(
         next(network.parameters()).register_hook(spoil)
         return network
 
-    monkeypatch.setattr(sr, "build_network", poisoned)
+    monkeypatch.setattr(_lib.enlarging, "build_network", poisoned)
     options = ["--baseline", "false", "--train.steps", "4", "--loss.on_nonfinite", policy]
     if policy == "raise":
         with pytest.raises(NonFiniteLoss, match="step 2"):
