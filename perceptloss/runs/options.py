@@ -69,6 +69,9 @@ class Model:
         1, "whole images are padded by reflection to this multiple (windows of SwinIR, HAT: 8, 16)", at_least=1
     )
     frozen: tuple[str, ...] = option((), "beginnings of the names of parameters that stay as they start")
+    lora: int = option(
+        0, "rank of additions to the weights that learn in their place; 0: all weights learn", at_least=0
+    )
     weights: str | None = option(
         None, "to start from: .safetensors, .pth of BasicSR (params_ema, else params), a shipped name, auto: what fits"
     )

@@ -41,6 +41,10 @@ def option_problems(
         problems.append(f"data.patch: {data.patch} is not a multiple of model.scale {model.scale}")
     if train.warmup >= train.steps:
         problems.append(f"train.warmup: {train.warmup} steps of warm-up leave nothing of {train.steps} steps")
+    if model.lora and (start_of(model) is None or model.frozen):
+        problems.append(
+            "model.lora adds to the weights of a start, all else is frozen: give model.weights, no model.frozen"
+        )
     for name in ("train", "val"):
         if getattr(data, f"{name}_lq") and not getattr(data, name):
             problems.append(f"data.{name}_lq needs data.{name}")

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from _lib.lora import FIRST
 from perceptloss import Critic, CriticLoss, create_critic
 from perceptloss.errors import ConfigError
 from perceptloss.integrations.probe import probe
@@ -189,5 +190,6 @@ def deliver_critics(t: Spender) -> None:
 def _walk(network: nn.Module, start: Mapping[str, Tensor], share: float) -> None:
     """Leave a network a share of the way from the weights of its start to its own."""
     state = network.state_dict()
-    moved = {n: torch.lerp(start[n].to(t), t, share) if t.is_floating_point() else t for n, t in state.items()}
+    stays = {name for name, tensor in state.items() if FIRST in name or not tensor.is_floating_point()}
+    moved = {n: t if n in stays else torch.lerp(start[n].to(t), t, share) for n, t in state.items()}
     network.load_state_dict(moved)

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from _lib.lora import add_lora, merged
 from perceptloss.errors import ConfigError, WeightsError, near
 from perceptloss.integrations.networks import find_network
 from perceptloss.networks.autoencoder import Autoencoder
@@ -99,6 +100,8 @@ def build_network(model: Model, side: int, channels: int = 3) -> nn.Module:
     if (start := start_of(model)) is not None:
         load_weights(network, _file_of(start.removeprefix(_FITTING)), fitting=start.startswith(_FITTING))
     _freeze(network, model.frozen)
+    if model.lora:
+        add_lora(network, model.lora)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         shape = network.eval()(torch.zeros(1, channels, side, side)).shape
     if shape != (1, channels, side * model.scale, side * model.scale):
@@ -203,4 +206,4 @@ def export(
 
 def _gathered(accelerator: Accelerator, network: nn.Module) -> dict[str, Tensor]:
     state = accelerator.get_state_dict(network)
-    return {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
+    return {key: value.detach().cpu().clone().contiguous() for key, value in merged(state).items()}

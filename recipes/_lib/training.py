@@ -192,7 +192,7 @@ def deliver(t: Trainee, name: str) -> None:
 
 def conclude(config: C, task: Task[C], jury: Jury, folder: Path, items: Sequence[Item], trainee: Trainee) -> str:
     """Restore every validation image with every network and compare them; write images, tables and the picture."""
-    end, fresh = "_ema" if config.train.ema else "", replace(config, model=replace(config.model, weights=None))
+    end, fresh = "_ema" if config.train.ema else "", replace(config, model=replace(config.model, weights=None, lora=0))
     homes = {name: folder / name for name in task.rivals(config)}
     systems: dict[str, Callable[[Tensor], Tensor]] = dict(task.plain(config))
     floor = next(iter(systems))
