@@ -197,10 +197,10 @@ def _trunks(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _quality(options: argparse.Namespace) -> dict[str, Any]:
-    from benchmarks.quality import LOSSES, Proof
+    from benchmarks.quality import GAN, LOSSES, Proof
     from perceptloss.compare.table import render as table_of
 
-    losses, seeds = options.loss or tuple(LOSSES), tuple(options.seed or (0, 1, 2))
+    losses, seeds = options.loss or (*LOSSES, GAN), tuple(options.seed or (0, 1, 2))
     proof = Proof(options.runs, options.val, options.train, options.steps, seeds, losses)
     results = proof.results()
     print(table_of(results, "md"))
