@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,9 +66,8 @@ def options(config: sr.Config) -> dict[str, Any]:
 
 def train(config: sr.Config, home: Path, train_on: Path | None, val: Path, seconds: float) -> int:
     """Train, restore the photographs, and return how many steps the time was enough for."""
+    import_module("perceptloss.integrations.basicsr")  # makes BasicSR importable; sorted imports would put it second
     from basicsr.models import build_model
-
-    import perceptloss.integrations.basicsr  # noqa: F401 - makes BasicSR importable
 
     accelerator = Accelerator()
     use_threads(config.threads, accelerator)
