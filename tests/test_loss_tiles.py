@@ -33,6 +33,10 @@ class TestExact:
         x, y = pair(1, 70, 91)
         same(*both({"ssim-full": 1.0}, 2.4 * x - 1.2, 2 * y - 1, 48, input_range=(-1, 1), shift=8, overshoot="clamp"))
 
+    def test_each_view_of_a_stereo_pair(self):
+        x, y = (torch.cat([*pair(2, 40, 91)], 1), torch.cat([*pair(2, 40, 91, seed=5)], 1))
+        same(*both({"haarpsi": 1.0, "ssim-full": 0.5, "psnr": {"weight": 0.01, "monitor": True}}, x, y, 48, stereo=True))
+
     def test_shares_are_those_of_the_whole(self):
         x, y = pair(2, 64, 80)
         terms = {"haarpsi": {"share": 0.3}, "gmsd": {"share": 0.2}}

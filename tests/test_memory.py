@@ -71,6 +71,16 @@ def test_peak_of_one_by_one_does_not_grow_with_the_batch():
     assert peaks[4] <= 1.02 * peaks[1]
 
 
+@pytest.mark.parametrize("name", ["haarpsi", "mini-nr"], ids=["exact", "approximate"])
+def test_peak_of_tiles_does_not_grow_with_the_image(name):
+    peaks = {}
+    for side in (128, 384):
+        x, y = pair(1, side)
+        tiles = CriticLoss({name: {"weight": 1.0, "shape": "softplus"}}, tile=64, share_every=0)
+        peaks[side] = footprint(tiles, x, y).peak - 3 * nbytes(x)  # as above
+    assert peaks[384] <= 1.05 * peaks[128]
+
+
 def test_micro_batches_lower_the_peak_and_lean_layers_too():
     x, y = pair(4, SIDE)
     whole = footprint(loss(("lpips-vgg",), micro_batch=None), x, y).peak
