@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from perceptloss.card import Card
-from perceptloss.errors import InputError, PerceptlossError
+from perceptloss.errors import PerceptlossError
 from perceptloss.loss.critic_loss import CriticLoss
+from perceptloss.loss.domains import domain_of
 from perceptloss.maps.tiles import score_in_tiles
 from perceptloss.registry import DEFAULT, create_critic, get_card
 
@@ -158,9 +159,8 @@ def _prepared(question: Question) -> Callable[[Size], Cost]:
     device = torch.device(question.device)
     critic = create_critic(question.critic, weights).to(device)
     card, tile = critic.card, question.tile
-    if any(length % card.multiple_of for length in question.size):
-        raise InputError(f"sides must be multiples of {card.multiple_of}, got {question.size[1]}x{question.size[0]}.")
-    loss = CriticLoss([{"critic": critic, "weight": 1.0}], tile=tile).to(device) if question.train else None
+    terms, domain = [{"critic": critic, "weight": 1.0}], domain_of(card)
+    loss = CriticLoss(terms, tile=tile, domain=domain).to(device) if question.train else None
 
     def run(size: Size) -> Cost:
         generator = torch.Generator().manual_seed(0)
