@@ -53,7 +53,7 @@ class _Arms:
 
 @dataclass
 class _View:
-    """What a term sees: its part of the images, admitted by its critic, y only if it is read, and trunk features."""
+    """What a term sees: its part of the images, admitted by its critic, y only if it is used, and trunk features."""
 
     term: Term
     x: Tensor
@@ -184,7 +184,8 @@ def _view(term: Term, x: Tensor, y: Tensor | None, intake: Intake) -> _View:
     if intake.check_range and y is not None:
         check_pixels(term.critic.card, "y", y)
     x, y = term.critic.admit(x, y, check_range=False)
-    return _View(term, x, y if term.critic.card.needs_reference or needs_anchor else None, box)
+    is_shown = isinstance(term.critic, TrunkCritic) and term.critic.is_shown_references
+    return _View(term, x, y if term.critic.card.needs_reference or needs_anchor or is_shown else None, box)
 
 
 def _crop_box(term: Term, height: int, width: int, intake: Intake) -> _Box | None:
@@ -217,9 +218,7 @@ def _shared_arms(views: Sequence[_View]) -> Iterable[_Arms]:
         critic = view.term.critic
         if not isinstance(critic, TrunkCritic):
             continue
-        px = critic.prepare(view.x)
-        with torch.no_grad():
-            py = None if view.y is None else critic.prepare(view.y)
+        px, py = critic.prepare_both(view.x, view.y)
         owner: object = id(critic) if px is not view.x else "as given"
         key = (id(critic.trunk), critic.precision, critic.overshoot, view.box, owner)
         view.arms = shared.setdefault(key, _Arms(critic, px, py))
