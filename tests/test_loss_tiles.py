@@ -8,10 +8,12 @@ import pytest
 import torch
 import toys
 from images import pair
+from small import build_small
 from torch import Tensor
 
 from perceptloss import CriticLoss
 from perceptloss.errors import ConfigError, InputError
+from perceptloss.maps.tiles import score_tiled
 
 
 def both(terms: Any, x: Tensor, y: Tensor, tile: int, **options: Any) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -56,6 +58,15 @@ class TestExact:
     def test_a_cropped_term_sees_its_crop(self):
         x, y = pair(1, 64, 80)
         same(*both({"ssim": {"weight": 1.0, "crop": 32}, "ssim-full": 0.5}, x, y, 40))
+
+
+class TestInside:
+    def test_a_critic_that_chooses_its_patches_is_given_the_image(self):
+        x, y = pair(1, 100, 130)
+        critic = build_small("biqa4k")
+        terms = [{"critic": critic, "weight": 1.0, "shape": "softplus"}, {"critic": "haarpsi", "weight": 1.0}]
+        same(*both(terms, x, y, 48))
+        assert torch.equal(score_tiled(critic, x, tile=48).float(), critic(x))
 
 
 class TestMemory:

@@ -19,6 +19,7 @@ from perceptloss.errors import PerceptlossError
 from perceptloss.loss.critic_loss import CriticLoss
 from perceptloss.loss.domains import domain_of
 from perceptloss.maps.tiles import score_in_tiles
+from perceptloss.networks.tiles import side_for
 from perceptloss.registry import DEFAULT, create_critic, get_card
 
 __all__ = ["Cost", "Footprint", "Question", "asked", "side_of_tiles"]
@@ -69,7 +70,8 @@ class Footprint:
 
 def side_of_tiles(card: Card, tile: int | None, size: Size) -> int | None:
     """The tiles that a critic gets of what is asked for: none where it must see whole images, or they are small."""
-    return None if tile is None or card.tiling == "never" or max(size) <= tile else tile
+    side = None if card.tiling == "never" else side_for(card, tile)
+    return None if side is None or max(size) <= side else side
 
 
 def asked(question: Question, is_wanted: Callable[[Cost], str]) -> Footprint:
