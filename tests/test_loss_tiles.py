@@ -37,7 +37,8 @@ class TestExact:
 
     def test_each_view_of_a_stereo_pair(self):
         x, y = (torch.cat([*pair(2, 40, 91)], 1), torch.cat([*pair(2, 40, 91, seed=5)], 1))
-        same(*both({"haarpsi": 1.0, "ssim-full": 0.5, "psnr": {"weight": 0.01, "monitor": True}}, x, y, 48, stereo=True))
+        terms = {"haarpsi": 1.0, "ssim-full": 0.5, "psnr": {"weight": 0.01, "monitor": True}}
+        same(*both(terms, x, y, 48, stereo=True))
 
     def test_shares_are_those_of_the_whole(self):
         x, y = pair(2, 64, 80)

@@ -105,7 +105,9 @@ def _refuse(cards: list[Any], size: tuple[int, int], tile: int | None) -> None:
         if min(size) < card.min_size:
             problems.append(f"{card.name} needs images of at least {card.min_size}x{card.min_size}")
         if any(length % card.multiple_of for length in size):
-            problems.append(f"{card.name} needs sides that are multiples of {card.multiple_of}, got {size[1]}x{size[0]}")
+            problems.append(
+                f"{card.name} needs sides that are multiples of {card.multiple_of}, got {size[1]}x{size[0]}"
+            )
     if problems:
         raise ConfigError(problems, "plan")
 

@@ -46,7 +46,9 @@ class Line:
         top, left, bottom, right = self.box
         if not (0 <= top < bottom <= image.shape[-2] and 0 <= left < right <= image.shape[-1]):
             size = "x".join(map(str, image.shape[-2:]))
-            raise InputError(f"the line {self.text!r} at {self.box} (top, left, bottom, right) is not in {size} pixels.")
+            raise InputError(
+                f"the line {self.text!r} at {self.box} (top, left, bottom, right) is not in {size} pixels."
+            )
         return image[:, max(0, top - _MARGIN) : bottom + _MARGIN, max(0, left - _MARGIN) : right + _MARGIN]
 
 

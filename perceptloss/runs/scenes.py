@@ -195,7 +195,8 @@ def raw_scenes(folders: Sequence[str], where: str) -> list[Scene]:
 
 def split_scenes(scenes: Sequence[Scene]) -> tuple[list[Scene], list[Scene]]:
     """To train on and to validate on: the last tenth by name, as neighbours are often alike; of those with a reference,
-    if there are any."""
+    if there are any.
+    """
     paired = [scene for scene in scenes if scene.reference is not None] or scenes
     held = {scene.name for scene in paired[-max(1, len(paired) // _HELD_OUT) :]}
     return [s for s in scenes if s.name not in held], [s for s in scenes if s.name in held]

@@ -76,9 +76,8 @@ def guidance_problems(loss: Guidance, patch: int) -> list[str]:
     if loss.regions and not loss.critics:
         problems.append("loss.regions goes with loss.critics: without them the run is plain L1, which asks no critic")
     for term in terms:
-        if max(SMALLEST, term.card.min_size) > patch:
-            least = max(SMALLEST, term.card.min_size)
-            problems.append(f"loss.regions: {term.label!r} sees boxes from {least} pixels on, but data.patch is {patch}")
+        if (least := max(SMALLEST, term.card.min_size)) > patch:
+            problems.append(f"loss.regions: {term.label!r} sees boxes of {least} pixels or more of data.patch {patch}")
         if term.share is not None or term.joint is not None or term.crop is not None:
             problems.append(f"loss.regions: {term.label!r} takes a weight, and neither share, joint nor crop")
         if not term.card.needs_reference and term.shape not in ("hinge", "softplus"):

@@ -40,7 +40,7 @@ class Pictures(Data):
     """Pictures, read recursively from folders: roots of published data sets, or folders of references."""
 
     train_lq: tuple[str, ...] = option(
-        (), "folders of raw pictures, paired by stem with data.train; none: water or darkness is made over the references"
+        (), "folders of raw pictures, paired by stem with data.train; none: water or darkness is made over these"
     )
     val_lq: tuple[str, ...] = option((), "folders of raw pictures, paired by stem with data.val; none: made likewise")
     train_raw: tuple[str, ...] = option((), "folders of raw pictures without reference, to learn from as well")

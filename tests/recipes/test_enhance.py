@@ -246,7 +246,7 @@ def test_regions_that_could_never_be_seen_are_refused(run_here: Callable[..., Pa
         run_here("masks", *regions)
     with pytest.raises(ConfigError, match=r"loss\.regions goes with loss\.critics"):
         run_here("plain", *regions, "--loss.critics", "{}")
-    with pytest.raises(ConfigError, match=r"'ms-ssim' sees boxes from 161 pixels on, but data\.patch is 32"):
+    with pytest.raises(ConfigError, match=r"'ms-ssim' sees boxes of 161 pixels or more of data\.patch 32"):
         run_here("small", *data, "--loss.regions", "{ms-ssim: 1.0}")
 
 
