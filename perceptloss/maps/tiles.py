@@ -68,9 +68,9 @@ def score_tiled(
     on the CPU: tiles are brought to the critic's device one at a time, so that memory there is bounded by one tile
     of each image. No gradient is followed.
 
-    What the card says of tiling decides: where it says `exact` or `inside`, this is the score of the whole image to rounding; where
-    `approximate`, it is close, and scores of different tiles must not be compared; where `never`, an
-    image that would have to be cut is refused. An image that is one tile is simply scored.
+    What the card says of tiling decides: where it says `exact`, this is the score of the whole image to rounding, where
+    `inside`, the very score; where `approximate`, it is close, and scores of different tiles must not be compared;
+    where `never`, an image that would have to be cut is refused. An image that is one tile is simply scored.
 
     Args:
         critic: What scores.

@@ -224,8 +224,8 @@ def check_scenes(scenes: Sequence[Scene], policy: Policy, smallest: int, *, deco
             problems.append(f"{scene.name}: {height}x{width} pixels; at least {smallest}x{smallest} are needed")
         if decode and scene.mask in files and not _is_mask(read(scene.mask, policy)):
             problems.append(
-                f"{scene.mask}: not a mask in SUIM's colours, which have every channel at 0 or full; an image of numbers "
-                "or of other colours must be translated"
+                f"{scene.mask}: not a mask in SUIM's colours, which have each channel at 0 or full; translate numbers "
+                "or other colours"
             )
     return problems
 
