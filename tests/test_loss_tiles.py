@@ -61,6 +61,22 @@ class TestExact:
         same(*both({"ssim": {"weight": 1.0, "crop": 32}, "ssim-full": 0.5}, x, y, 40))
 
 
+class TestJoint:
+    @pytest.mark.parametrize("crop", [None, 24])
+    def test_what_learns_sees_a_random_square(self, crop, monkeypatch):
+        term = {"weight": 1.0, "weights": None, "joint": True, "options": {"width": 4}, "crop": crop}
+        loss = CriticLoss({"patch": term}, tile=40)
+        seen: list[Tensor] = []
+        monkeypatch.setattr(loss.learners["patch"], "learn", lambda x, y, step, labelled: seen.append(x) or {})
+        x, y = pair(2, 60, 100)
+        for step in range(3):
+            loss.learn(x, y, step=step)
+        loss.learn(x[..., :40, :30], y[..., :40, :30], step=3)
+        side = crop or 40
+        assert [tuple(part.shape[-2:]) for part in seen] == [(side, side)] * 3 + [(24, 24) if crop else (40, 30)]
+        assert not torch.equal(seen[0], seen[1])
+
+
 class TestInside:
     def test_a_critic_that_chooses_its_patches_is_given_the_image(self):
         x, y = pair(1, 100, 130)

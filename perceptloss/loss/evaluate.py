@@ -14,6 +14,7 @@ from perceptloss.critic import Critic, Overshoot
 from perceptloss.errors import InputError
 from perceptloss.inputs import check_pixels
 from perceptloss.loss.terms import Term, shaped
+from perceptloss.networks.tiles import side_for
 from perceptloss.networks.trunks import Features, Keep, Trunk, TrunkCritic, features
 
 __all__ = ["Intake", "Result", "admitted", "evaluate", "part_of", "share_trunks", "shift_of", "taken_in"]
@@ -90,6 +91,7 @@ class Intake:
         step: Of the training, which moves them.
         check_range: Whether to look at the range of y, which waits for the device.
         shift: Lines and columns that are left out, a random number of them at the top and at the left.
+        tile: Side of the random part that a term without a crop sees of larger images; None: all of them.
     """
 
     input_range: tuple[float, ...] = (0, 1)
@@ -98,6 +100,7 @@ class Intake:
     step: int = 0
     check_range: bool = False
     shift: int = 0
+    tile: int | None = None
 
 
 def evaluate(terms: Sequence[Term], x: Tensor, y: Tensor | None, intake: Intake, keep: Keep = "all") -> list[Result]:
@@ -193,7 +196,10 @@ def _crop_box(term: Term, height: int, width: int, intake: Intake) -> _Box | Non
 
     Decided by seed, step and side alone, so that resumed runs repeat it and terms share it.
     """
-    side = term.spec.crop
+    side, card = term.spec.crop, term.critic.card
+    tile = side_for(card, intake.tile)
+    if side is None and tile is not None and max(height, width) > tile:
+        side = min(height, width, tile) // card.multiple_of * card.multiple_of
     if side is None or side == height == width:
         return None
     if side > min(height, width):

@@ -161,8 +161,9 @@ def _prepared(question: Question) -> Callable[[Size], Cost]:
     device = torch.device(question.device)
     critic = create_critic(question.critic, weights).to(device)
     card, tile = critic.card, question.tile
-    terms, domain = [{"critic": critic, "weight": 1.0}], domain_of(card)
-    loss = CriticLoss(terms, tile=tile, domain=domain).to(device) if question.train else None
+    loss = None
+    if question.train:
+        loss = CriticLoss([{"critic": critic, "weight": 1.0}], tile=tile, domain=domain_of(card)).to(device)
 
     def run(size: Size) -> Cost:
         generator = torch.Generator().manual_seed(0)
