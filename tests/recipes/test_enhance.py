@@ -304,6 +304,17 @@ def test_two_processes_share_their_labels_and_warn_once(
         assert float(critic(label[None] / 255)) == pytest.approx(bank["scores"][number], rel=1e-4)
 
 
+@pytest.mark.thorough
+def test_two_processes_train_a_network_whose_regions_rest(
+    launch: Callable[..., object], folder: Path, tmp_path: Path, run_here: Callable[..., Path]
+) -> None:
+    options = ["--baseline", "false", "--data.train", str(folder / "clear"), "--data.val", str(folder / "uieb")]
+    options += ["--data.train_masks", str(folder / "of-clear"), "--train.steps", "3", "--model.arch", "SGUIENet"]
+    options += ["--model.options", "{width: 8, groups: 1, blocks: 1}", "--output", "two"]
+    output = launch("enhance.py", "--config", "tiny.yaml", *options, processes=2).communicate(timeout=240)[0]
+    assert (tmp_path / "two" / "results.json").exists(), output
+
+
 def test_killed_and_resumed_equals_uninterrupted_with_a_bank(
     launch: Callable[..., object], run_here: Callable[..., Path], folder: Path, tmp_path: Path
 ) -> None:
