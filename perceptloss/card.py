@@ -53,7 +53,8 @@ class Card:
         multiple_of: Sides must be a multiple of this.
         low_precision: Whether its trunk may run in bf16 or fp16; statistics never do.
         tiling: What tiles say of an image: its score (`exact`, from sums over them), about its score, the mean of
-            theirs (`approximate`), or nothing (`never`).
+            theirs (`approximate`), or nothing (`never`); `inside`: it looks at a few parts of an image by itself, so
+            that its memory does not grow with it, and is never given tiles.
         halo: Pixels around a tile that its part of an exact score depends on.
         stride: Exact tiles are cut at multiples of it.
         couples_batch: True if an image's score depends on the rest of the batch.
@@ -77,7 +78,7 @@ class Card:
     min_size: int = 1
     multiple_of: int = 1
     low_precision: bool = False
-    tiling: Literal["exact", "approximate", "never"] = "approximate"
+    tiling: Literal["exact", "approximate", "never", "inside"] = "approximate"
     halo: int = 0
     stride: int = 1
     couples_batch: bool = False

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from perceptloss import Critic, create_critic
 from perceptloss.errors import ConfigError
+from perceptloss.networks.restorers import NU2Net
 from perceptloss.runs import config as options
 from perceptloss.runs.config import option
 from perceptloss.runs.launch import alone_in_folder, run_as_script
@@ -95,6 +96,8 @@ def find(config: Config, least: int, accelerator: Accelerator) -> Images:
     images = found_scenes(config.data, (TRAIN_PHOTOS, VAL_PHOTOS), least, accelerator)
     if any(scene.reference is None for scene in images[0]) and (wrong := gate_problems(config.loss, config.val)):
         raise ConfigError([*wrong, "it chooses labels, as some pictures to train on have no reference"], "options")
+    if config.loss.regions and all(scene.mask is None for scene in images[0]):
+        raise ConfigError(["loss.regions needs masks of pictures to train on: give data.train_masks"], "options")
     return images
 
 
@@ -172,7 +175,7 @@ def problems(config: Config) -> list[str]:
     found = option_problems(config.data, config.model, config.loss, config.train, config.val, fidelity="psnr")
     if config.model.scale != 1:
         found.append("model.scale: enhancement keeps the size, so it is 1")
-    return found + guidance_problems(config.loss)
+    return found + guidance_problems(config.loss, config.data.patch)
 
 
 TASK = Task(
@@ -201,6 +204,8 @@ def configured(argv: Sequence[str]) -> Config:
     fits = (config.model.arch, config.model.options) == ("AffineUNet", ENHANCER)
     if fits and config.model.weights and not config.data.train:
         config = replace(config, model=replace(config.model, frozen=config.model.frozen or COLOURS))
+    if config.model.arch == "NU2Net" and config.model.multiple_of == 1:
+        config = replace(config, model=replace(config.model, multiple_of=NU2Net.MULTIPLE))
     if config.model.weights == "auto":
         start = f"{config.domain}-start" if fits else None
         config = replace(config, model=replace(config.model, weights=start))

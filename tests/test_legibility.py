@@ -58,6 +58,27 @@ def test_a_picture_without_text_is_refused():
         misread(Blind(), torch.rand(3, 9, 9), [])
 
 
+@pytest.mark.parametrize("box", [(0, 0, 10, 71), (44, 0, 51, 20), (-2, 0, 8, 20), (8, 8, 8, 20)])
+def test_a_line_that_is_not_in_the_picture_is_refused(box):
+    with pytest.raises(InputError, match="is not in 50x70 pixels"):
+        misread(Blind("a"), torch.rand(3, 50, 70), [Line("a", box)])
+
+
+@pytest.mark.parametrize("kind", [Tesseract, RapidOCR])
+@pytest.mark.parametrize("shape", [(1, 40, 90), (1, 3, 40, 90), (3, 0, 90)])
+def test_what_is_no_picture_is_refused(kind, shape):
+    for read in (kind().line, kind().lines):
+        with pytest.raises(InputError, match=r"readers need one RGB image, \(3, H, W\)"):
+            read(torch.ones(shape))
+
+
+@pytest.mark.parametrize("kind", [Tesseract, RapidOCR])
+def test_nothing_is_found_on_a_blank_page(kind):
+    if kind.name not in [reader.name for reader in readers()]:
+        pytest.skip(f"{kind.name} is not here")
+    assert kind().lines(torch.ones(3, 90, 120)) == []
+
+
 @pytest.mark.parametrize("kind", [Tesseract, RapidOCR])
 def test_reads_what_is_there(kind):
     pillow = pytest.importorskip("PIL.Image")

@@ -8,10 +8,12 @@ import pytest
 import torch
 import toys
 from images import pair
+from small import build_small
 from torch import Tensor
 
 from perceptloss import CriticLoss
 from perceptloss.errors import ConfigError, InputError
+from perceptloss.maps.tiles import score_tiled
 
 
 def both(terms: Any, x: Tensor, y: Tensor, tile: int, **options: Any) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -33,6 +35,11 @@ class TestExact:
         x, y = pair(1, 70, 91)
         same(*both({"ssim-full": 1.0}, 2.4 * x - 1.2, 2 * y - 1, 48, input_range=(-1, 1), shift=8, overshoot="clamp"))
 
+    def test_each_view_of_a_stereo_pair(self):
+        x, y = (torch.cat([*pair(2, 40, 91)], 1), torch.cat([*pair(2, 40, 91, seed=5)], 1))
+        terms = {"haarpsi": 1.0, "ssim-full": 0.5, "psnr": {"weight": 0.01, "monitor": True}}
+        same(*both(terms, x, y, 48, stereo=True))
+
     def test_shares_are_those_of_the_whole(self):
         x, y = pair(2, 64, 80)
         terms = {"haarpsi": {"share": 0.3}, "gmsd": {"share": 0.2}}
@@ -52,6 +59,31 @@ class TestExact:
     def test_a_cropped_term_sees_its_crop(self):
         x, y = pair(1, 64, 80)
         same(*both({"ssim": {"weight": 1.0, "crop": 32}, "ssim-full": 0.5}, x, y, 40))
+
+
+class TestJoint:
+    @pytest.mark.parametrize("crop", [None, 24])
+    def test_what_learns_sees_a_random_square(self, crop, monkeypatch):
+        term = {"weight": 1.0, "weights": None, "joint": True, "options": {"width": 4}, "crop": crop}
+        loss = CriticLoss({"patch": term}, tile=40)
+        seen: list[Tensor] = []
+        monkeypatch.setattr(loss.learners["patch"], "learn", lambda x, y, step, labelled: seen.append(x) or {})
+        x, y = pair(2, 60, 100)
+        for step in range(3):
+            loss.learn(x, y, step=step)
+        loss.learn(x[..., :40, :30], y[..., :40, :30], step=3)
+        side = crop or 40
+        assert [tuple(part.shape[-2:]) for part in seen] == [(side, side)] * 3 + [(24, 24) if crop else (40, 30)]
+        assert not torch.equal(seen[0], seen[1])
+
+
+class TestInside:
+    def test_a_critic_that_chooses_its_patches_is_given_the_image(self):
+        x, y = pair(1, 100, 130)
+        critic = build_small("biqa4k")
+        terms = [{"critic": critic, "weight": 1.0, "shape": "softplus"}, {"critic": "haarpsi", "weight": 1.0}]
+        same(*both(terms, x, y, 48))
+        assert torch.equal(score_tiled(critic, x, tile=48).float(), critic(x))
 
 
 class TestMemory:

@@ -10,6 +10,7 @@ from images import pair
 
 from benchmarks.memory import LiveStorage, footprint
 from perceptloss import CriticLoss, create_critic
+from perceptloss.critics.biqa4k.texture import cell_texture
 
 FIVE = ("ssim", "gmsd", "vgg-content", "vgg-style", "lpips-vgg")
 SIDE = 32
@@ -69,6 +70,25 @@ def test_peak_of_one_by_one_does_not_grow_with_the_batch():
         must_grow = 3 * nbytes(x)  # our gradient, x.grad, and its way from one to the other
         peaks[n] = footprint(loss(("lpips-vgg",), micro_batch=1), x, y).peak - must_grow
     assert peaks[4] <= 1.02 * peaks[1]
+
+
+@pytest.mark.parametrize("name", ["haarpsi", "mini-nr"], ids=["exact", "approximate"])
+def test_peak_of_tiles_does_not_grow_with_the_image(name):
+    peaks = {}
+    for side in (128, 384):
+        x, y = pair(1, side)
+        tiles = CriticLoss({name: {"weight": 1.0, "shape": "softplus"}}, tile=64, share_every=0)
+        peaks[side] = footprint(tiles, x, y).peak - 3 * nbytes(x)  # as above
+    assert peaks[384] <= 1.05 * peaks[128]
+
+
+def test_choosing_patches_takes_the_memory_of_one_row_of_cells():
+    peaks = {}
+    for rows in (64, 512):
+        with LiveStorage() as storages:
+            cell_texture(torch.zeros(1, 3, rows, 128), 32)
+        peaks[rows] = storages.peak - 4 * 3 * rows * 128  # the image itself
+    assert peaks[512] <= 1.2 * peaks[64]
 
 
 def test_micro_batches_lower_the_peak_and_lean_layers_too():

@@ -57,6 +57,7 @@ def test_tiles_are_used_where_they_may(name, size, side):
         (["99x99", "-c", "lpips-alex", "--tile", "48"], "needs --tile of at least"),
         (["99x9", "-c", "ssim"], "needs images of at least 11x11"),
         (["99x99", "-c", "simm"], "simm"),
+        (["96x99", "-c", "psnr", "-c", "gsn"], "gsn needs sides that are multiples of 32, got 96x99"),
     ],
 )
 def test_says_what_is_wrong(arguments, said, capsys):

@@ -255,8 +255,10 @@ def test_the_stretch_of_nu2net_can_leave_neighbours_alone():
     assert torch.allclose(networks["each"](x), apart["each"], atol=1e-6)
     assert torch.equal(apart["norm"], apart["each"])
     assert (networks["norm"](x) - apart["norm"]).abs().max() > 0.1  # the second is stretched because of the first
-    with pytest.raises(InputError, match="multiples of 8"):
-        networks["each"](x[..., :20])
+    for wrong in (x[..., :20], x[..., :8, :8]):
+        with pytest.raises(InputError, match="multiples of 8, larger than 8x8"):
+            networks["each"](wrong)
+    assert networks["each"](x[..., :8, :16]).shape == (2, 3, 8, 16)
 
 
 def test_regions_guide_sguie_net_only_where_they_are():

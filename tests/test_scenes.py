@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -50,6 +51,7 @@ def test_each_published_layout_is_known_by_its_folders(tmp_path: Path) -> None:
     assert names == ["euvp/dark/a", "euvp/dark/b", "euvp/net/a", "euvp/net/b", "euvp/Unpaired/a", "euvp/Unpaired/b"]
     assert [row[1:] for row in found(roots["suim"])] == [masked] * 2
     assert "TEST" in str(find_scenes([str(roots["suim"])], [], [], "val", "data")[0].raw)
+    assert found(roots["lol"] / "our485", "val") == [("a", *paired), ("b", *paired)]
 
 
 def test_half_a_layout_and_half_a_pair_are_named(tmp_path: Path) -> None:
@@ -59,6 +61,54 @@ def test_half_a_layout_and_half_a_pair_are_named(tmp_path: Path) -> None:
     pairs = put(put(tmp_path / "pairs", "input", "GT"), "GT", names=("c",))
     with pytest.raises(ConfigError, match=r"c has no raw picture in .*input"):
         found(pairs)
+
+
+@pytest.mark.parametrize(
+    ("folders", "role", "said"),
+    [
+        (("raw-890", "challenging-60"), "train", "looks like UIEB, but has no reference-890"),
+        (("Paired/dark/trainA", "Paired/net/trainA", "Paired/net/trainB"), "train", "has no Paired/dark/trainB"),
+        (("our485/low", "our485/high", "eval15/low"), "val", "looks like LOL, but has no eval15/high"),
+        (("our485/low", "our485/high"), "val", "is LOL, but has nothing to validate on: no eval15/low or low"),
+        (("challenging-60",), "val", "is UIEB, but has nothing to validate on: no raw-890"),
+    ],
+)
+def test_what_lacks_beside_a_whole_part_is_not_passed_over(folders, role, said, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=said):
+        found(put(tmp_path, *folders), role)
+
+
+def test_what_the_other_role_lacks_does_not_matter(tmp_path: Path) -> None:
+    assert len(found(put(tmp_path, "our485/low", "our485/high", "eval15/low"))) == 2
+
+
+def test_pictures_without_any_reference_are_split_too(tmp_path: Path) -> None:
+    training, validation = split_scenes(raw_scenes([str(put(tmp_path, "a", names=("x", "y", "z")) / "a")], "data"))
+    assert [scene.name for scene in (*training, *validation)] == ["x", "y", "z"] and len(validation) == 1
+
+
+def _mask(kind: str) -> np.ndarray:
+    ramp = np.linspace(0, 255, 48).astype(np.uint8)
+    pixels = np.zeros((40, 48, 3), np.uint8)
+    pixels[:20, :, :2] = 255
+    if kind == "numbers":
+        return np.random.default_rng(0).integers(0, 8, (40, 48), dtype=np.uint8)
+    if kind == "other colours":
+        pixels[:20, :, 0] = 128
+    if kind == "blurred edge":
+        pixels[:, 23:25] = ramp[23:25, None]
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_right"), [("colours", True), ("blurred edge", True), ("numbers", False), ("other colours", False)]
+)
+def test_masks_of_other_colours_are_refused(kind: str, is_right: bool, tmp_path: Path) -> None:
+    root = put(tmp_path, "images", "masks", names=("a",))
+    Image.fromarray(_mask(kind)).save(root / "masks" / "a.bmp")
+    scenes = find_scenes([str(root)], [], [], "train", "data")
+    told = check_scenes(scenes, Policy(grey="replicate"), 32, decode=True)
+    assert (told == []) if is_right else ("not a mask in SUIM's colours" in told[0])
 
 
 def test_other_folders_hold_references_and_are_told_where_the_rest_is(tmp_path: Path) -> None:

@@ -94,14 +94,20 @@ def _size(words: str) -> tuple[int, int]:
 
 def _refuse(cards: list[Any], size: tuple[int, int], tile: int | None) -> None:
     from perceptloss.networks.tiles import smallest_tile
+    from perceptloss.runs.footprint import side_of_tiles
 
     problems = [f"tile must be a number of pixels, 1 or more, got {tile}"] * (tile is not None and tile < 1)
     for card in cards:
         least = smallest_tile(card)
-        if tile is not None and card.tiling != "never" and max(size) > tile and tile < least:
+        side = side_of_tiles(card, tile, size)
+        if side is not None and side < least:
             problems.append(f"{card.name} needs --tile of at least {least}, got {tile}")
         if min(size) < card.min_size:
             problems.append(f"{card.name} needs images of at least {card.min_size}x{card.min_size}")
+        if any(length % card.multiple_of for length in size):
+            problems.append(
+                f"{card.name} needs sides that are multiples of {card.multiple_of}, got {size[1]}x{size[0]}"
+            )
     if problems:
         raise ConfigError(problems, "plan")
 

@@ -27,6 +27,7 @@ _TILING: Final = {
     "exact": "exact: what its tiles add up to is the score of the image",
     "approximate": "approximate: the mean over tiles is close to the score of the image",
     "never": "never: it must see whole images",
+    "inside": "inside: it looks at a few parts by itself, so that its memory does not grow with the image",
 }
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from perceptloss.compare.pixels import as_bytes
 from perceptloss.errors import InputError, PerceptlossError
+from perceptloss.inputs import described
 
 __all__ = ["Line", "RapidOCR", "Reader", "Tesseract", "error_rate", "misread", "readers"]
 
@@ -37,8 +38,17 @@ class Line:
     box: tuple[int, int, int, int]
 
     def cut(self, image: Tensor) -> Tensor:
-        """The part of an image (3, H, W) around it."""
+        """The part of an image (3, H, W) around it.
+
+        Raises:
+            InputError: if it does not lie in the image.
+        """
         top, left, bottom, right = self.box
+        if not (0 <= top < bottom <= image.shape[-2] and 0 <= left < right <= image.shape[-1]):
+            size = "x".join(map(str, image.shape[-2:]))
+            raise InputError(
+                f"the line {self.text!r} at {self.box} (top, left, bottom, right) is not in {size} pixels."
+            )
         return image[:, max(0, top - _MARGIN) : bottom + _MARGIN, max(0, left - _MARGIN) : right + _MARGIN]
 
 
@@ -101,11 +111,20 @@ def misread(reader: Reader, image: Tensor, lines: Sequence[Line]) -> float:
     return sum(wrong) / sum(len(line.text) for line in known)
 
 
+def _picture(image: Tensor) -> Any:
+    """A picture for Pillow."""
+    from PIL import Image
+
+    if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
+        raise InputError(f"readers need one RGB image, (3, H, W) in [0, 1], got {described(image)}.")
+    return Image.fromarray(as_bytes(image))
+
+
 def _enlarged(image: Tensor) -> Any:
     """A picture for Pillow, by a whole factor as tall as readers like lines."""
     from PIL import Image
 
-    picture = Image.fromarray(as_bytes(image))
+    picture = _picture(image)
     factor = max(1, round(_TALL / picture.height))
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
 
@@ -124,11 +143,7 @@ class Tesseract:
 
     def lines(self, image: Tensor) -> list[Line]:
         """See `Reader`."""
-        from PIL import Image
-
-        rows = csv.DictReader(
-            io.StringIO(self._run(Image.fromarray(as_bytes(image)), "tsv")), delimiter="\t", quoting=3
-        )
+        rows = csv.DictReader(io.StringIO(self._run(_picture(image), "tsv")), delimiter="\t", quoting=3)
         words: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
         for row in rows:
             if row["text"] and row["text"].strip() and float(row["conf"]) >= _SURE:
@@ -169,9 +184,7 @@ class RapidOCR:
 
     def lines(self, image: Tensor) -> list[Line]:
         """See `Reader`."""
-        from PIL import Image
-
-        found, _ = self._read(Image.fromarray(as_bytes(image)), use_cls=False)
+        found, _ = self._read(_picture(image), use_cls=False)
         lines = []
         for corners, text, _ in found or ():
             across, down = zip(*corners, strict=True)

@@ -20,6 +20,7 @@ from perceptloss.critic import Critic
 from perceptloss.maps.colours import Scale, draw
 from perceptloss.maps.drawn import Kind, WrittenMap, facts_of, kind_of, map_of, save_picture, save_values, scale_for
 from perceptloss.maps.tiles import tiled
+from perceptloss.networks.tiles import side_for
 
 __all__ = ["Form", "MapSet", "write_maps"]
 
@@ -97,7 +98,7 @@ def _computed(scorer: Scorer, job: Job, plan: Plan, device: torch.device, kind: 
     pair = (loaded.x, loaded.y)
     x, y = (None if image is None else in_colour(scorer.colour, image[None].to(device)) for image in pair)
     assert x is not None
-    critic, side = scorer.critic, plan.settings.tile_side
+    critic, side = scorer.critic, side_for(scorer.critic.card, plan.settings.tile_side)
     with within_memory(scorer, [job], "--tile auto"), true_fp32(device):
         values = map_of(critic, x, y, side)[0, 0].float().cpu()
         difference = _difference(critic, x, y, side) if kind == "attribution" and y is not None else None

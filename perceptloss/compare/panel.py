@@ -15,7 +15,7 @@ from perceptloss.compare.columns import Column
 from perceptloss.compare.settings import Settings
 from perceptloss.critic import Critic
 from perceptloss.errors import ConfigError, UnknownCritic, WeightsError
-from perceptloss.networks.tiles import smallest_tile
+from perceptloss.networks.tiles import side_for, smallest_tile
 from perceptloss.networks.trunks import TrunkCritic
 from perceptloss.registry import DEFAULT, Default, Weights, create_critic, get_card
 from perceptloss.weights.convert import fingerprint
@@ -140,8 +140,8 @@ def unfit(
             problems.append(f"{name} judges colour: {what} is for full-reference critics without network or chroma")
         if settings.tile_side is not None and card.tiling == "never":
             problems.append(f"{name} must see whole images: its card forbids --tile")
-        elif settings.tile_side is not None and settings.tile_side < smallest_tile(card):
-            problems.append(f"{name} needs --tile of at least {smallest_tile(card)}, got {settings.tile_side}")
+        elif (side := side_for(card, settings.tile_side)) is not None and side < smallest_tile(card):
+            problems.append(f"{name} needs --tile of at least {smallest_tile(card)}, got {side}")
         if settings.precision == "bf16" and card.weights and not card.low_precision:
             problems.append(f"{name} runs in fp32 only, got --precision bf16")
     problems += [

@@ -13,6 +13,7 @@ from torch import Tensor
 from perceptloss.loss.budget import projected
 from perceptloss.loss.evaluate import Intake, Result
 from perceptloss.loss.terms import GradMode, Term
+from perceptloss.networks.tiles import side_for
 from perceptloss.networks.trunks import Keep
 
 __all__ = ["PIXELS", "Call", "Outcome", "input_gradient"]
@@ -74,7 +75,8 @@ class Call:
 
     def cuts(self, term: Term) -> bool:
         """Whether a term sees these images tile by tile."""
-        return self.tile is not None and term.spec.crop is None and max(self.x.shape[-2:]) > self.tile
+        tile = side_for(term.critic.card, self.tile)
+        return tile is not None and term.spec.crop is None and max(self.x.shape[-2:]) > tile
 
     def groups(self) -> list[tuple[list[Term], int]]:
         """Terms that run together, with the number of samples they may be given at once."""

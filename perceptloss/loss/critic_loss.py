@@ -54,7 +54,7 @@ class CriticLoss(Learning):
             a `Budget`; tell its `note` the scores on held-out images from time to time, first those of the start.
         tile: Longest side in pixels that a term without a crop is given at once, its halo included, so that memory does
             not grow with the image: exact where the critic's card says so, else the mean of the tiles' losses by area.
-            None: whole images. Needs `fused`.
+            A joint critic learns from a random square of that side. None: whole images. Needs `fused`.
         seed: Of the places of random crops, which depend on nothing else but the step.
         lean: Frozen layers keep ReLU masks and pooling positions instead of activations.
         grey: What happens to images of one channel, for terms that do not say: `refuse`, or `replicate` them.
@@ -256,7 +256,7 @@ class CriticLoss(Learning):
     def _learn(self, x: Tensor, y: Tensor, step: int | None, anchors: Anchors | None) -> dict[str, dict[str, float]]:
         check_call(x, y, self.terms, self.input_range, "fused")
         now = self.step if step is None else whole(step)
-        return self.teach(x, y, Intake(self.input_range, self.overshoot, self.seed, now), anchors)
+        return self.teach(x, y, Intake(self.input_range, self.overshoot, self.seed, now, tile=self.tile), anchors)
 
     @property
     def report(self) -> dict[str, Row]:

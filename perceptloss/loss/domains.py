@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from typing import Final, Literal, get_args
 
 from perceptloss.card import Card
+from perceptloss.loss.processes import is_first
 
-__all__ = ["Domain", "warn_outside"]
+__all__ = ["Domain", "domain_of", "warn_outside"]
 
 Domain = Literal["natural", "underwater", "night", "screen"]
 """What the images of a training are."""
@@ -19,7 +20,9 @@ _told: set[tuple[str, str]] = set()
 
 
 def warn_outside(cards: Iterable[Card], domain: Domain) -> None:
-    """Warn of each critic that was made for one kind of picture, which is not this one; once per process."""
+    """Warn of each critic that was made for one kind of picture, which is not this one; once in a training."""
+    if not is_first():
+        return
     for card in cards:
         key = card.name, domain
         if card.domains <= _KINDS and domain not in card.domains and key not in _told:
@@ -32,3 +35,8 @@ def warn_outside(cards: Iterable[Card], domain: Domain) -> None:
                 made,
                 made,
             )
+
+
+def domain_of(card: Card) -> Domain:
+    """A kind of picture that a critic was made for."""
+    return next((kind for kind in get_args(Domain) if kind in card.domains), "natural")

@@ -14,6 +14,7 @@ from perceptloss.critic import Critic, Overshoot
 from perceptloss.errors import InputError
 from perceptloss.inputs import check_pixels
 from perceptloss.loss.terms import Term, shaped
+from perceptloss.networks.tiles import side_for
 from perceptloss.networks.trunks import Features, Keep, Trunk, TrunkCritic, features
 
 __all__ = ["Intake", "Result", "admitted", "evaluate", "part_of", "share_trunks", "shift_of", "taken_in"]
@@ -53,7 +54,7 @@ class _Arms:
 
 @dataclass
 class _View:
-    """What a term sees: its part of the images, admitted by its critic, y only if it is read, and trunk features."""
+    """What a term sees: its part of the images, admitted by its critic, y only if it is used, and trunk features."""
 
     term: Term
     x: Tensor
@@ -90,6 +91,7 @@ class Intake:
         step: Of the training, which moves them.
         check_range: Whether to look at the range of y, which waits for the device.
         shift: Lines and columns that are left out, a random number of them at the top and at the left.
+        tile: Side of the random part that a term without a crop sees of larger images; None: all of them.
     """
 
     input_range: tuple[float, ...] = (0, 1)
@@ -98,6 +100,7 @@ class Intake:
     step: int = 0
     check_range: bool = False
     shift: int = 0
+    tile: int | None = None
 
 
 def evaluate(terms: Sequence[Term], x: Tensor, y: Tensor | None, intake: Intake, keep: Keep = "all") -> list[Result]:
@@ -184,7 +187,8 @@ def _view(term: Term, x: Tensor, y: Tensor | None, intake: Intake) -> _View:
     if intake.check_range and y is not None:
         check_pixels(term.critic.card, "y", y)
     x, y = term.critic.admit(x, y, check_range=False)
-    return _View(term, x, y if term.critic.card.needs_reference or needs_anchor else None, box)
+    is_shown = isinstance(term.critic, TrunkCritic) and term.critic.is_shown_references
+    return _View(term, x, y if term.critic.card.needs_reference or needs_anchor or is_shown else None, box)
 
 
 def _crop_box(term: Term, height: int, width: int, intake: Intake) -> _Box | None:
@@ -192,7 +196,10 @@ def _crop_box(term: Term, height: int, width: int, intake: Intake) -> _Box | Non
 
     Decided by seed, step and side alone, so that resumed runs repeat it and terms share it.
     """
-    side = term.spec.crop
+    side, card = term.spec.crop, term.critic.card
+    tile = side_for(card, intake.tile)
+    if side is None and tile is not None and max(height, width) > tile:
+        side = min(height, width, tile) // card.multiple_of * card.multiple_of
     if side is None or side == height == width:
         return None
     if side > min(height, width):
@@ -217,9 +224,7 @@ def _shared_arms(views: Sequence[_View]) -> Iterable[_Arms]:
         critic = view.term.critic
         if not isinstance(critic, TrunkCritic):
             continue
-        px = critic.prepare(view.x)
-        with torch.no_grad():
-            py = None if view.y is None else critic.prepare(view.y)
+        px, py = critic.prepare_both(view.x, view.y)
         owner: object = id(critic) if px is not view.x else "as given"
         key = (id(critic.trunk), critic.precision, critic.overshoot, view.box, owner)
         view.arms = shared.setdefault(key, _Arms(critic, px, py))

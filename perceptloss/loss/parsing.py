@@ -15,7 +15,7 @@ from perceptloss.errors import ConfigError, UnknownCritic, near
 from perceptloss.loss.domains import Domain, warn_outside
 from perceptloss.loss.joint.options import joint_problems, read_joint
 from perceptloss.loss.terms import GradMode, Grey, OnNonFinite, TermOptions, Terms, TermSpec
-from perceptloss.networks.tiles import smallest_tile
+from perceptloss.networks.tiles import side_for, smallest_tile
 from perceptloss.registry import find_entry, get_card, option_problems
 
 __all__ = ["parse_loss", "parse_terms"]
@@ -214,7 +214,7 @@ def _tile_problems(tile: int, grad: GradMode, specs: Sequence[TermSpec]) -> Iter
         card, least = spec.card, smallest_tile(spec.card)
         if spec.crop is None and card.tiling == "never":
             yield f"{spec.label}: {card.name!r} must see whole images; give it a 'crop', or leave out tile"
-        elif spec.crop is None and tile < least:
+        elif spec.crop is None and side_for(card, tile) is not None and tile < least:
             yield f"{spec.label}: {card.name!r} needs tiles of at least {least}, got {tile}"
 
 

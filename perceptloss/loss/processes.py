@@ -5,12 +5,17 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
-__all__ = ["agreed", "are_several", "summed"]
+__all__ = ["agreed", "are_several", "is_first", "summed"]
 
 
 def are_several() -> bool:
     """Whether there are other processes."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def is_first() -> bool:
+    """Whether this process speaks for all."""
+    return not are_several() or dist.get_rank() == 0
 
 
 def summed(values: list[float]) -> list[float]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from perceptloss.critic import Critic
 from perceptloss.errors import InputError
 from perceptloss.inputs import check_channels
-from perceptloss.networks.tiles import parts, smallest_tile, tally
+from perceptloss.networks.tiles import parts, side_for, smallest_tile, tally
 
 __all__ = ["score_in_tiles", "score_tiled", "tiled"]
 
@@ -43,7 +43,7 @@ def tiled(score: Score, x: Tensor, y: Tensor | None, side: int | None, multiple:
 
 def score_in_tiles(critic: Critic, x: Tensor, y: Tensor | None, side: int | None) -> Tensor:
     """Scores as the card has them of tiles, (N,): the image's own where it says `exact`, else the mean by area."""
-    card = critic.card
+    card, side = critic.card, side_for(critic.card, side)
     if side is None or max(x.shape[-2:]) <= side:
         return critic(x, y)
     if card.tiling == "exact":
@@ -68,9 +68,9 @@ def score_tiled(
     on the CPU: tiles are brought to the critic's device one at a time, so that memory there is bounded by one tile
     of each image. No gradient is followed.
 
-    What the card says of tiling decides: where it says `exact`, this is the score of the whole image to rounding; where
-    `approximate`, it is close, and scores of different tiles must not be compared; where `never`, an
-    image that would have to be cut is refused. An image that is one tile is simply scored.
+    What the card says of tiling decides: where it says `exact`, this is the score of the whole image to rounding, where
+    `inside`, the very score; where `approximate`, it is close, and scores of different tiles must not be compared;
+    where `never`, an image that would have to be cut is refused. An image that is one tile is simply scored.
 
     Args:
         critic: What scores.
@@ -97,7 +97,8 @@ def score_tiled(
     if y is not None and y.shape != x.shape:
         shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
         raise InputError(f"critic {card.name!r} needs x and y of one shape, got {shapes}. Crop or resize before.")
-    if max(x.shape[-2:]) > tile:
+    side = side_for(card, tile)
+    if side is not None and max(x.shape[-2:]) > side:
         _check_tiles(critic, tile, overlap, approximate)
     if card.tiling == "exact" and max(x.shape[-2:]) > tile:
         return score_in_tiles(critic, x, y, tile)
@@ -107,7 +108,7 @@ def score_tiled(
     def score(x: Tensor, y: Tensor | None) -> Tensor:
         return critic(x.to(device), None if y is None else y.to(device))
 
-    return tiled(score, x, y, tile, card.multiple_of, overlap).cpu().double()
+    return tiled(score, x, y, side, card.multiple_of, overlap).cpu().double()
 
 
 def _check_tiles(critic: Critic, tile: int, overlap: int, approximate: bool) -> None:

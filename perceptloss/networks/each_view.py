@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from perceptloss.card import Card, Kind
-from perceptloss.critic import Critic
+from perceptloss.critic import Area, Critic
 
 __all__ = ["EachView", "each_view_card", "side_by_side"]
 
@@ -23,7 +23,7 @@ def each_view_card(card: Card) -> Card:
 
 
 def side_by_side(pair: Tensor) -> Tensor:
-    """Both views of pairs (N, 6, H, W) as one batch (2 N, 3, H, W): all left ones, then all right ones."""
+    """Both views of pairs (N, 6, ...) as one batch (2 N, 3, ...): all left ones, then all right ones."""
     return torch.cat(pair.chunk(2, 1))
 
 
@@ -60,6 +60,13 @@ class EachView(Critic):
 
     def linear(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.of_view.linear(*self._views(x, y)).view(2, -1).mean(0)
+
+    def tally(self, x: Tensor, y: Tensor | None, area: Area) -> Tensor:
+        """Sums of the left view beside those of the right one."""
+        return torch.cat(self.of_view.tally(*self._views(x, y), area).chunk(2), 1)
+
+    def settle(self, sums: Tensor) -> Tensor:
+        return self.of_view.settle(side_by_side(sums)).view(2, -1).mean(0)
 
     def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Mean of the maps of the views."""

@@ -14,7 +14,7 @@ from perceptloss.card import Card
 from perceptloss.critic import Area, Critic
 from perceptloss.errors import InputError
 
-__all__ = ["Place", "areas", "edges", "parts", "smallest_tile", "tally"]
+__all__ = ["Place", "areas", "edges", "parts", "side_for", "smallest_tile", "tally"]
 
 Place = tuple[EllipsisType, slice, slice]
 
@@ -33,6 +33,11 @@ def edges(length: int, side: int, multiple: int = 1) -> list[int]:
     units = length // multiple
     parts = math.ceil(units / max(1, side // multiple))
     return [multiple * (units * part // parts) for part in range(parts)] + [length]
+
+
+def side_for(card: Card, side: int | None) -> int | None:
+    """Longest side of what a critic is given at once where `side` is asked for; None: it is given whole images."""
+    return None if card.tiling == "inside" else side
 
 
 def smallest_tile(card: Card) -> int:

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from perceptloss.card import Card
-from perceptloss.errors import InputError, PerceptlossError
+from perceptloss.errors import PerceptlossError
 from perceptloss.loss.critic_loss import CriticLoss
+from perceptloss.loss.domains import domain_of
 from perceptloss.maps.tiles import score_in_tiles
+from perceptloss.networks.tiles import side_for
 from perceptloss.registry import DEFAULT, create_critic, get_card
 
 __all__ = ["Cost", "Footprint", "Question", "asked", "side_of_tiles"]
@@ -68,7 +70,8 @@ class Footprint:
 
 def side_of_tiles(card: Card, tile: int | None, size: Size) -> int | None:
     """The tiles that a critic gets of what is asked for: none where it must see whole images, or they are small."""
-    return None if tile is None or card.tiling == "never" or max(size) <= tile else tile
+    side = None if card.tiling == "never" else side_for(card, tile)
+    return None if side is None or max(size) <= side else side
 
 
 def asked(question: Question, is_wanted: Callable[[Cost], str]) -> Footprint:
@@ -158,9 +161,9 @@ def _prepared(question: Question) -> Callable[[Size], Cost]:
     device = torch.device(question.device)
     critic = create_critic(question.critic, weights).to(device)
     card, tile = critic.card, question.tile
-    if any(length % card.multiple_of for length in question.size):
-        raise InputError(f"sides must be multiples of {card.multiple_of}, got {question.size[1]}x{question.size[0]}.")
-    loss = CriticLoss([{"critic": critic, "weight": 1.0}], tile=tile).to(device) if question.train else None
+    loss = None
+    if question.train:
+        loss = CriticLoss([{"critic": critic, "weight": 1.0}], tile=tile, domain=domain_of(card)).to(device)
 
     def run(size: Size) -> Cost:
         generator = torch.Generator().manual_seed(0)

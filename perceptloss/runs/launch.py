@@ -13,7 +13,13 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, GradientAccumulationPlugin, ProjectConfiguration, broadcast_object_list
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    GradientAccumulationPlugin,
+    ProjectConfiguration,
+    broadcast_object_list,
+)
 
 from perceptloss.errors import ConfigError, PerceptlossError
 from perceptloss.output.files import unwritable, write_atomically
@@ -44,9 +50,20 @@ _FREE_TO_CHANGE = (*_OF_THE_START, "threads", "data.workers", "data.cache_mb", "
 _log = logging.getLogger("perceptloss.runs")
 
 
-def make_accelerator(config: RunOptions, folder: Path, accumulate: int, trackers: Sequence[str]) -> Accelerator:
-    """An Accelerator for one training; processes and devices are what the launcher said."""
+def make_accelerator(
+    config: RunOptions, folder: Path, accumulate: int, trackers: Sequence[str], *, rests: bool = False
+) -> Accelerator:
+    """An Accelerator for one training; processes and devices are what the launcher said.
+
+    Args:
+        config: Of the run.
+        folder: Of the training.
+        accumulate: Backwards per step.
+        trackers: Their names.
+        rests: Whether parts of the network have no gradient in some steps, for which processes must look.
+    """
     accelerator = Accelerator(
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)] if rests else None,
         mixed_precision=config.mixed_precision,
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=accumulate, sync_with_dataloader=False),
         log_with=list(trackers) or None,

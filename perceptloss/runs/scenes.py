@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from perceptloss.compare.images import Policy, inspect_all
+import numpy as np
+
+from perceptloss.compare.images import Pixels, Policy, inspect_all, read
 from perceptloss.compare.pairing import find_images
 from perceptloss.compare.settings import Pairing
 from perceptloss.errors import ConfigError
@@ -16,6 +18,7 @@ __all__ = ["LAYOUTS", "Part", "Role", "Scene", "check_scenes", "find_scenes", "r
 
 Role = Literal["train", "val"]
 _HELD_OUT: Final = 10  # one scene in so many, the last by name
+_BLURRED: Final = 0.05  # of a mask, at most
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,11 @@ LAYOUTS: Final[Mapping[str, tuple[Part, ...]]] = {
         Part("TEST/images", mask="TEST/masks", role="val"),
         Part("images", mask="masks"),
     ),
-    "LOL": (Part("our485/low", "our485/high", role="train"), Part("eval15/low", "eval15/high", role="val")),
+    "LOL": (
+        Part("our485/low", "our485/high", role="train"),
+        Part("eval15/low", "eval15/high", role="val"),
+        Part("low", "high"),
+    ),
 }
 """What is published where: a folder that has one of these parts is taken for the root of that layout."""
 
@@ -107,23 +114,32 @@ def _parts(
     folder: str, i: int, raws: Sequence[str], masks: Sequence[str], role: Role, problems: list[str]
 ) -> list[tuple[str, Part]]:
     """The parts of one folder with whole paths, each with the name that its scenes begin with."""
-    whole, halves = [], []
+    whole: list[tuple[str, Part, dict[str, Any]]] = []
+    halves: list[tuple[str, Part, str]] = []
     for layout, parts in LAYOUTS.items():
         for part in parts:
             for home in _homes(folder, part):
-                paths = {key: folder for key, folder in home.items() if folder is not None}
-                gone = [path for path in paths.values() if not path.is_dir()]
-                halves += [f"{folder} looks like {layout}, but has no {path.relative_to(folder)}" for path in gone]
-                if not gone:
-                    name = home["raw"].parent.name if home["raw"].parent != Path(folder) else home["raw"].name
-                    whole.append((part.role, f"{Path(folder).name}/{name}", home))
-    if whole:
-        return [(name, _at(home)) for own, name, home in whole if own in (None, role)]
-    if halves:
-        problems += [f"{half}; for pictures without a layout give the very folder that holds them" for half in halves]
-        return []
+                gone = [path for path in home.values() if path is not None and not path.is_dir()]
+                said = (f"{folder} looks like {layout}, but has no {path.relative_to(folder)}" for path in gone)
+                halves += [(layout, part, half) for half in said]
+                whole += [] if gone else [(layout, part, home)]
+    own = [(_name(folder, home), _at(home)) for _, part, home in whole if part.role in (None, role)]
+    known = {layout for layout, _, _ in whole}
+    lacking = [half for layout, part, half in halves if not known or (layout in known and part.role in (None, role))]
+    problems += [f"{half}; for pictures without a layout give the very folder that holds them" for half in lacking]
+    for layout in sorted(known) if not own and not lacking else ():
+        needed = " or ".join(part.raw for part in LAYOUTS[layout] if part.role in (None, role))
+        what = "train on" if role == "train" else "validate on"
+        problems.append(f"{folder} is {layout}, but has nothing to {what}: no {needed}")
+    if whole or halves:
+        return own
     raw, mask = (given[i] if i < len(given) else None for given in (raws, masks))
     return [(Path(folder).name, Part(raw or "", folder, mask))]
+
+
+def _name(folder: str, home: Mapping[str, Path]) -> str:
+    raw = home["raw"]
+    return f"{Path(folder).name}/{(raw.parent if raw.parent != Path(folder) else raw).name}"
 
 
 def _homes(folder: str, part: Part) -> list[dict[str, Any]]:
@@ -178,8 +194,10 @@ def raw_scenes(folders: Sequence[str], where: str) -> list[Scene]:
 
 
 def split_scenes(scenes: Sequence[Scene]) -> tuple[list[Scene], list[Scene]]:
-    """To train on and to validate on: the last tenth by name of those with a reference, which are often neighbours."""
-    paired = [scene for scene in scenes if scene.reference is not None]
+    """To train on and to validate on: the last tenth by name, as neighbours are often alike; of those with a reference,
+    if there are any.
+    """
+    paired = [scene for scene in scenes if scene.reference is not None] or scenes
     held = {scene.name for scene in paired[-max(1, len(paired) // _HELD_OUT) :]}
     return [s for s in scenes if s.name not in held], [s for s in scenes if s.name in held]
 
@@ -204,4 +222,16 @@ def check_scenes(scenes: Sequence[Scene], policy: Policy, smallest: int, *, deco
         elif any(min(size) < smallest for size in sizes.values()):
             height, width = next(iter(sizes.values()))
             problems.append(f"{scene.name}: {height}x{width} pixels; at least {smallest}x{smallest} are needed")
+        if decode and scene.mask in files and not _is_mask(read(scene.mask, policy)):
+            problems.append(
+                f"{scene.mask}: not a mask in SUIM's colours, which have each channel at 0 or full; translate numbers "
+                "or other colours"
+            )
     return problems
+
+
+def _is_mask(pixels: Pixels) -> bool:
+    """Whether nearly all channels are off or on, and not all nearly off; edges may be blurred by compression."""
+    values = pixels / np.iinfo(pixels.dtype).max
+    between = (values > 0.1) & (values < 0.9)
+    return bool(between.mean() <= _BLURRED) and not 0 < values.max() < 0.5

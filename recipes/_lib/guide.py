@@ -17,7 +17,7 @@ from perceptloss import get_card
 from perceptloss.errors import ConfigError, UnknownCritic
 from perceptloss.honesty.judges import judge_problems
 from perceptloss.loss.parsing import parse_terms
-from perceptloss.loss.regions import RegionLoss, boxes_of
+from perceptloss.loss.regions import SMALLEST, RegionLoss, boxes_of
 from perceptloss.runs.config import option
 from perceptloss.runs.options import Loss, Val
 
@@ -60,8 +60,8 @@ def gate_problems(loss: Guidance, val: Judging) -> list[str]:
     return problems
 
 
-def guidance_problems(loss: Guidance) -> list[str]:
-    """Contradictions between these options."""
+def guidance_problems(loss: Guidance, patch: int) -> list[str]:
+    """Contradictions between these options; `patch` is the side of what critics see."""
     problems: list[str] = []
     try:
         gate = get_card(loss.gate)
@@ -73,7 +73,11 @@ def guidance_problems(loss: Guidance) -> list[str]:
         terms = parse_terms(loss.regions, "loss.regions") if loss.regions else []
     except ConfigError as error:
         return [*problems, *error.problems]
+    if loss.regions and not loss.critics:
+        problems.append("loss.regions goes with loss.critics: without them the run is plain L1, which asks no critic")
     for term in terms:
+        if (least := max(SMALLEST, term.card.min_size)) > patch:
+            problems.append(f"loss.regions: {term.label!r} sees boxes of {least} pixels or more of data.patch {patch}")
         if term.share is not None or term.joint is not None or term.crop is not None:
             problems.append(f"loss.regions: {term.label!r} takes a weight, and neither share, joint nor crop")
         if not term.card.needs_reference and term.shape not in ("hinge", "softplus"):

@@ -36,8 +36,8 @@ from perceptloss.weights.manifest import manifest
 from perceptloss.weights.search import find
 
 __all__ = [
-    *("ENHANCER", "NETWORK", "STEREO_NETWORK", "bicubic", "build_network", "export", "load_weights", "restore"),
-    "start_of",
+    *("ENHANCER", "NETWORK", "STEREO_NETWORK", "bicubic", "build_network", "export", "has_parts_that_rest"),
+    *("load_weights", "restore", "start_of"),
 ]
 
 NETWORK: Final = {"num_feat": 48, "num_conv": 12, "upscale": 4}
@@ -119,6 +119,11 @@ def _freeze(network: nn.Module, beginnings: Sequence[str]) -> None:
         )
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(not name.startswith(tuple(beginnings)))
+
+
+def has_parts_that_rest(model: Model) -> bool:
+    """Whether parts of a network of ours have no gradient in some steps."""
+    return getattr(_OURS.get(model.arch), "rests", False)
 
 
 def start_of(model: Model) -> str | None:

@@ -39,6 +39,10 @@ _AROUND: Final = 2  # times the patch, of what is damaged with it
 class Pictures(Data):
     """Pictures, read recursively from folders: roots of published data sets, or folders of references."""
 
+    train_lq: tuple[str, ...] = option(
+        (), "folders of raw pictures, paired by stem with data.train; none: water or darkness is made over these"
+    )
+    val_lq: tuple[str, ...] = option((), "folders of raw pictures, paired by stem with data.val; none: made likewise")
     train_raw: tuple[str, ...] = option((), "folders of raw pictures without reference, to learn from as well")
     val_raw: tuple[str, ...] = option((), "folders of raw pictures without reference to validate on, by critics alone")
     train_masks: tuple[str, ...] = option((), "folders of masks in SUIM's colours, one for each of data.train")
@@ -75,6 +79,8 @@ def found_scenes(
         validation = [scene for scene in validation if scene not in again or scene.picture in held]
     elif again:
         raise ConfigError([f"{scene.picture} is trained on and validated on" for scene in again], "data")
+    if not training:
+        raise ConfigError(["all pictures are held out for data.val, so none is left to train on: give more"], "data")
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     found = []
     for name, scenes, side in (("data.train", training, data.patch), ("data.val", validation, least)):

@@ -7,6 +7,8 @@
 | KITTI 2012 | `colored_0/000000_10.png`, `image_0/` | `colored_1/`, `image_1/` | `disp_occ/`, 16 bits |
 | KITTI 2015 | `image_2/000000_10.png` | `image_3/` | `disp_occ_0/`, 16 bits |
 | scikit-image | `motorcycle_left.png` | `motorcycle_right.png` | `motorcycle_disp.npz` |
+
+KITTI 2012 has its pairs in grey too, and Middlebury right views in other light (`im1E`, `im1L`); these are left out.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ _FOLDERS = {
     **dict.fromkeys(("colored_0", "image_0", "image_2"), "left"),
     **dict.fromkeys(("colored_1", "image_1", "image_3"), "right"),
 }
+_GREY = {"image_0": "colored_0", "image_1": "colored_1"}
 _NAMES = {"view1": "left", "view5": "right"}
 _NO_PICTURE = re.compile(r"(?:.*/)?(?:disp|flow|mask|calib|obj_map)[^/]*(?:/.*)?", re.IGNORECASE)
 _EXPECTED = "names such as 0001_L and 0001_R, folders left/ and right/, NAME/im0 and im1, colored_0/ and colored_1/, "
@@ -55,12 +58,20 @@ def find_scenes(folders: Sequence[str], where: str) -> list[Scene]:
         found, more = find_images("images", folder, Pairing(recursive=True))
         problems += [problem.removeprefix("images: ") for problem in more]
         prefix = f"{Path(folder).name}/" if len(folders) > 1 else ""
-        scenes += _paired(found.files, prefix, problems)
+        once = {key: path for key, path in found.files.items() if not _is_shown_better(key, found.files)}
+        scenes += _paired(once, prefix, problems)
     twice = len(scenes) - len({scene.name for scene in scenes})
     problems += [f"{twice} pairs have the same name; rename a folder"] if twice else []
     if problems:
         raise ConfigError(sorted(problems), where)
     return scenes
+
+
+def _is_shown_better(key: str, files: Mapping[str, Path]) -> bool:
+    """Whether a file is the grey version of one in colours, or of one in other light."""
+    coloured = "/".join(_GREY.get(part, part) for part in key.split("/"))
+    in_light = key[:-1] if re.fullmatch(r"(?:.*/)?im[01][EL]", key) else key
+    return any(other != key and other in files for other in (coloured, in_light))
 
 
 def _paired(files: Mapping[str, Path], prefix: str, problems: list[str]) -> list[Scene]:

@@ -18,7 +18,7 @@ from _lib.artefacts import artefact_loss, restored_by_average
 from _lib.critics import Strips, build_critics, deliver_critics, keeps_budget, settle_budget, watch_budget
 from _lib.data import SampleOrder, patch_loader
 from _lib.honesty import Watched, look, verdict
-from _lib.networks import export, load_weights
+from _lib.networks import export, has_parts_that_rest, load_weights
 from _lib.task import Aid, Batch, C, Images, RestorerOptions, Task
 from _lib.validation import Jury
 from perceptloss import CriticLoss
@@ -66,7 +66,8 @@ def build_trainee(
 ) -> Trainee:
     """A network at the start of its training, or where a checkpoint left it; `label` is that of its bar."""
     train, data = config.train, config.data
-    accelerator = make_accelerator(config, folder, train.accumulate, config.log.trackers)
+    rests = has_parts_that_rest(config.model)
+    accelerator = make_accelerator(config, folder, train.accumulate, config.log.trackers, rests=rests)
     set_seed(train.seed)
     network = task.network(config)
     optimizer = torch.optim.AdamW(network.parameters(), train.lr, train.betas, weight_decay=train.weight_decay)

@@ -183,8 +183,23 @@ class TestLoss:
         x.requires_grad_()
         loss_fn = CriticLoss([{"critic": nr, "weight": 1.0, "shape": "softplus"}], grad=grad, micro_batch=1)
         (gradient,) = torch.autograd.grad(loss_fn(x, y), x)
-        expected = torch.nn.functional.softplus(nr(y) - nr(x)).mean()
+        expected = torch.nn.functional.softplus(nr(y) - nr.score_at(x, nr.select(y))).mean()
         torch.testing.assert_close(gradient, torch.autograd.grad(expected, x)[0])
+
+    @pytest.mark.parametrize("shape", ["softplus", "sigmoid"])
+    def test_the_output_chooses_nothing_where_there_are_references(self, nr, images, shape):
+        """The gradient lies in the patches of the reference, also for a shape that asks nothing of it."""
+        x, y = images
+        loss_fn = CriticLoss([{"critic": nr, "weight": 1.0, "shape": shape}])
+        assert not torch.equal(nr.select(x).sort(1)[0], nr.select(y).sort(1)[0])
+        _, gradient = loss_fn.value_and_gradient(x, y)
+        assert gradient.any()
+        for number, boxes in enumerate(nr.select(y).tolist()):
+            for top, left in boxes:
+                gradient[number, :, top : top + 32, left : left + 32] = 0
+        assert not gradient.any()
+        alone = CriticLoss([{"critic": nr, "weight": 1.0, "shape": "sigmoid"}])
+        assert float(alone(x)) == pytest.approx(float((-nr(x)).sigmoid().mean()))
 
     def test_not_a_number_is_skipped_and_does_not_break_the_choice(self, nr, images):
         x, y = images

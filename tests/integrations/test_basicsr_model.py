@@ -543,3 +543,15 @@ def test_what_cannot_keep_scores_is_said(tmp_path):
     with pytest.raises(ConfigError, match="Skips does not ask every metric once"):
         with_critics(Skips)(with_scores(tmp_path)).validation(Loader(), 1, None, False)
     assert not (tmp_path / "scores").exists()
+
+
+def test_a_critic_of_other_pictures_is_told_of_once_in_the_log(log, monkeypatch):
+    monkeypatch.setattr("perceptloss.loss.domains._told", set())
+    critics = [{"critic": "uiqm", "weight": 0.1}]
+    for _ in range(2):
+        build_model(options(critics=critics))
+    assert sum("'uiqm' was made for underwater pictures" in line for line in log) == 1
+    log.clear()
+    monkeypatch.setattr("perceptloss.loss.domains._told", set())
+    build_model(options(critics=critics, critic_opt={"domain": "underwater"}))
+    assert not any("was made for" in line for line in log)

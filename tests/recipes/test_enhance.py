@@ -23,7 +23,7 @@ from _lib.scenes import ScenePatches, classes_of, strip_of_scene, whole_scene
 from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file
-from test_sr_run import assert_same_state, finish, records, wait_for_step
+from test_sr_run import ABORT_AT_EXIT, assert_same_state, finish, records, wait_for_step
 
 from perceptloss import create_critic
 from perceptloss.compare import load_results
@@ -237,6 +237,82 @@ def test_semantic_maps_guide_network_and_critics(run_here: Callable[..., Path], 
     assert max(map(abs, rest(without))) < 1e-6
     assert max(rest(regions)) > 1e-4
     assert records(without / "l1") == records(regions / "l1")  # plain L1 is without regions
+
+
+def test_regions_that_could_never_be_seen_are_refused(run_here: Callable[..., Path], folder: Path) -> None:
+    data = ["--data.train", str(folder / "clear"), "--data.val", str(folder / "uieb")]
+    regions = [*data, "--loss.regions", "{gmsd: 1.0}"]
+    with pytest.raises(ConfigError, match=r"loss\.regions needs masks of pictures to train on"):
+        run_here("masks", *regions)
+    with pytest.raises(ConfigError, match=r"loss\.regions goes with loss\.critics"):
+        run_here("plain", *regions, "--loss.critics", "{}")
+    with pytest.raises(ConfigError, match=r"'ms-ssim' sees boxes of 161 pixels or more of data\.patch 32"):
+        run_here("small", *data, "--loss.regions", "{ms-ssim: 1.0}")
+
+
+def test_raw_pictures_of_one_folder_are_split_and_one_picture_is_refused(
+    run_here: Callable[..., Path], folder: Path, tmp_path: Path
+) -> None:
+    both = ["--data.train", str(folder / "suim"), "--data.val", str(folder / "suim"), "--baseline", "false"]
+    results = load_results(run_here("run", *both) / "results.json")
+    assert [image.key for image in results.images] == ["c1"]
+    recipe_helpers.photograph(tmp_path / "one" / "a.png", 0, 48, 56)
+    with pytest.raises(ConfigError, match="none is left to train on"):
+        run_here("other", "--data.train", str(tmp_path / "one"), "--data.val", str(tmp_path / "one"))
+
+
+def test_nu2net_enhances_pictures_of_any_size(run_here: Callable[..., Path], folder: Path) -> None:
+    assert enhance.configured(["--model.arch", "NU2Net", "--model.multiple_of", "16"]).model.multiple_of == 16
+    options = ["--data.train", str(folder / "uieb"), "--data.val", str(folder / "clear"), "--loss.critics", "{}"]
+    run = run_here("run", *options, "--model.arch", "NU2Net", "--model.options", "{width: 4, tail: each}")
+    assert Image.open(run / "images" / "l1" / "3.png").size == (56, 51)
+
+
+def test_a_critic_of_night_pictures_learns_beside_the_restorer(run_here: Callable[..., Path], folder: Path) -> None:
+    small = "{widths: [8, 10, 12, 16], width: 6, hidden: 16, decomposition: 8}"
+    term = f"{{share: 0.2, weights: null, options: {small}, joint: {{lr: 0.001}}}}"
+    options = ["--domain", "night", "--data.train", str(folder / "clear"), "--data.val", str(folder / "clear")]
+    options += ["--baseline", "false", "--loss.gate", "mini-nr"]
+    run = run_here("run", *options, "--loss.critics", f"{{gmsd: 0.5, ddbnet: {term}}}")
+    lines = records(run)
+    assert all(line["terms"]["ddbnet"]["weighted"] > 0 for line in lines[1:])
+    learned = load_file(run / "models" / "ddbnet.safetensors")
+    start = create_critic("ddbnet", weights=None, options=yaml.safe_load(small)).state_dict()
+    assert any(not torch.equal(start[name], learned[name]) for name in learned)
+    assert "| trained NR |" in (run / "results.md").read_text()
+
+
+@pytest.mark.thorough
+def test_two_processes_share_their_labels_and_warn_once(
+    launch: Callable[..., object], run_here: Callable[..., Path], folder: Path, tmp_path: Path
+) -> None:
+    options = ["--baseline", "false", "--domain", "night", "--loss.gate", "mini-nr", "--train.steps", "8"]
+    options += ["--data.train", str(folder / "uieb"), "--data.val_raw", str(folder / "suim" / "images")]
+    options += ["--loss.critics", "{gmsd: 0.5, uciqe: {weight: 0.1}}"]
+    for attempt in range(2):
+        process = launch("enhance.py", "--config", "tiny.yaml", *options, "--output", f"two{attempt}", processes=2)
+        output = process.communicate(timeout=240)[0]
+        if process.returncode == 0 or ABORT_AT_EXIT not in output:  # rare, after the results are written
+            break
+    run = tmp_path / f"two{attempt}"
+    assert (run / "results.json").exists(), output
+    assert output.count("critic 'uciqe' was made for underwater pictures") == 1
+    bank = torch.load(run / "checkpoints" / "last" / "custom_checkpoint_0.pkl", weights_only=True)
+    assert bank["scores"].keys() == bank["labels"].keys() == {4, 5}  # at every look one of each process
+    critic = create_critic("mini-nr")
+    for number, label in bank["labels"].items():
+        assert float(critic(label[None] / 255)) == pytest.approx(bank["scores"][number], rel=1e-4)
+
+
+@pytest.mark.thorough
+def test_two_processes_train_a_network_whose_regions_rest(
+    launch: Callable[..., object], folder: Path, tmp_path: Path, run_here: Callable[..., Path]
+) -> None:
+    options = ["--baseline", "false", "--data.train", str(folder / "clear"), "--data.val", str(folder / "uieb")]
+    options += ["--data.train_masks", str(folder / "of-clear"), "--train.steps", "3", "--model.arch", "SGUIENet"]
+    options += ["--model.options", "{width: 8, groups: 1, blocks: 1}", "--output", "two"]
+    output = launch("enhance.py", "--config", "tiny.yaml", *options, processes=2).communicate(timeout=240)[0]
+    assert (tmp_path / "two" / "results.json").exists(), output
 
 
 def test_killed_and_resumed_equals_uninterrupted_with_a_bank(

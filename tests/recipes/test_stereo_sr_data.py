@@ -125,6 +125,25 @@ def test_pairs_are_found_in_every_layout(layout: str, tmp_path: Path) -> None:
     assert set(scene.files.values()) == {left, right}
 
 
+@pytest.mark.parametrize(
+    ("layout", "more"),
+    [
+        ("Middlebury 2014", ("Piano/im1E.png", "Piano/im1L.png")),
+        ("KITTI 2012", ("training/image_0/000000_10.png", "training/image_1/000000_10.png")),
+    ],
+)
+def test_what_a_layout_shows_twice_is_taken_once(layout: str, more: tuple[str, str], tmp_path: Path) -> None:
+    for name in LAYOUTS[layout] + more:
+        photograph(tmp_path / name)
+    (scene,) = find_scenes([str(tmp_path)], "data.train")
+    assert scene.views == tuple(tmp_path / name for name in LAYOUTS[layout])
+    for name in LAYOUTS[layout]:
+        (tmp_path / name).unlink()
+    if layout == "KITTI 2012":
+        (scene,) = find_scenes([str(tmp_path)], "data.train")
+        assert scene.views == tuple(tmp_path / name for name in more)
+
+
 def test_disparity_beside_a_pair_is_found_and_read(tmp_path: Path) -> None:
     values = np.arange(12, dtype=np.float32).reshape(3, 4)
     for name in LAYOUTS["KITTI 2015"] + LAYOUTS["Middlebury 2014"]:

@@ -163,8 +163,8 @@ class BIQA4KCritic(Critic):
 class BIQA4K(BIQA4KCritic, TrunkCritic):
     """After BIQA for 4K content; architecture partly ours. Unbounded quality, higher is better, of three patches.
 
-    Patches are chosen in the judged image. In a loss that has references use `BIQA4KFR`, which looks
-    at the same places of both. See `BIQA4KCritic`.
+    Patches are chosen in the judged image; in a loss with references in those, and both are seen at the same places,
+    which no restorer can move. See `BIQA4KCritic`.
 
     Example:
         >>> critic = create_critic("biqa4k", weights=None)
@@ -172,8 +172,14 @@ class BIQA4K(BIQA4KCritic, TrunkCritic):
         >>> (critic(x) + critic.native_logit(x)).sum().backward()
     """
 
+    is_shown_references = True
+
     def prepare(self, image: Tensor) -> Tensor:
         return crops(image, self.select(image), self.side)
+
+    def prepare_both(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        boxes = self.select(x if y is None else y)
+        return crops(x, boxes, self.side), None if y is None else crops(y, boxes, self.side)
 
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
         return per_image(self.quality(self.vectors(fx)).squeeze(1), len(x)).mean(1)
@@ -201,7 +207,7 @@ _CARD = after_paper_card(
     kind="nr",
     domains=frozenset({"4k", "natural"}),
     min_size=256,
-    tiling="never",
+    tiling="inside",
     weights=("resnet50", "biqa4k"),
     paper="Lu et al., Deep Neural Network for Blind Visual Quality Assessment of 4K Content, arXiv 2206.04363, 2022",
     source="no code published",

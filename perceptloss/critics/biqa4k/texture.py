@@ -133,11 +133,11 @@ def cell_texture(
         Texture, more is higher, (N, cells), float64, and top and left of every cell, (cells, 2); row by row.
     """
     measure, sign = STATISTICS[statistic]
-    grey = grey_levels(image, levels)[:, offset[0] :, offset[1] :]
-    tops, lefts = tiles(grey, side)
+    rest = image[..., offset[0] :, offset[1] :]
+    tops, lefts = tiles(rest, side)
     texture = []
-    for top in tops:  # row by row, so that the bins of a large image need no more memory than the image
-        row = grey[:, top : top + side, : side * len(lefts)]
+    for top in tops:  # row by row, so that a large image needs the memory of one
+        row = grey_levels(rest[..., top : top + side, : side * len(lefts)], levels)
         cells = rearrange(row, "n h (cells w) -> (n cells) h w", w=side)
         found = measure(cooccurrence(cells, levels)).mean(1)
         texture.append(sign * rearrange(found, "(n cells) -> n cells", n=len(image)))

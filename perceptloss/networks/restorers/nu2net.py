@@ -11,7 +11,7 @@ their weights; `tail="each"` asks each image alone; `tail="none"` leaves the val
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,6 @@ from perceptloss.errors import ConfigError, InputError
 __all__ = ["NU2Net", "Tail", "stretched"]
 
 Tail = Literal["norm", "each", "none"]
-_MULTIPLE = 8
 _EPS = 1e-7
 
 
@@ -44,6 +43,9 @@ class NU2Net(nn.Module):
         tail: How values outside [0, 1] are treated: see above. `each` for weights of your own.
     """
 
+    MULTIPLE: Final = 8
+    """Sides are multiples of it."""
+
     def __init__(self, width: int = 64, tail: Tail = "norm") -> None:
         super().__init__()
         if tail not in get_args(Tail):
@@ -55,7 +57,7 @@ class NU2Net(nn.Module):
         """Enhance.
 
         Args:
-            x: (N, 3, H, W), RGB in [0, 1], sides multiples of 8.
+            x: (N, 3, H, W), RGB in [0, 1], sides multiples of 8, larger than 8x8.
 
         Returns:
             (N, 3, H, W).
@@ -67,10 +69,11 @@ class NU2Net(nn.Module):
 
     def unstretched(self, x: Tensor) -> Tensor:
         """What goes into the stretch, (N, 3, H, W)."""
-        if x.ndim != 4 or x.shape[1] != 3 or any(n % _MULTIPLE or not n for n in x.shape[2:]):
+        least = self.MULTIPLE
+        if x.ndim != 4 or x.shape[1] != 3 or any(n % least for n in x.shape[2:]) or x.shape[2:].numel() <= least**2:
             raise InputError(
-                f"NU2Net needs RGB images, (N, 3, H, W), with sides that are multiples of {_MULTIPLE}, got "
-                f"{tuple(x.shape)}; pad by reflection (model.multiple_of: {_MULTIPLE} in recipes)."
+                f"NU2Net needs RGB images, (N, 3, H, W), with sides that are multiples of {least}, larger than "
+                f"{least}x{least}, got {tuple(x.shape)}; pad by reflection (model.multiple_of: {least} in recipes)."
             )
         return self.decoder(self.encoder(x)) + x
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -81,6 +82,9 @@ class SGUIENet(nn.Module):
         groups: Of attention blocks in the main branch.
         blocks: In a group.
     """
+
+    rests: Final = True
+    """The region branch has no gradient where there are no regions, and none of its picture if no loss sees that."""
 
     def __init__(self, width: int = 64, groups: int = 3, blocks: int = 4) -> None:
         super().__init__()

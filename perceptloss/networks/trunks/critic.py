@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ class TrunkCritic(Critic):
     trunk: Trunk
     taps: tuple[str, ...] = ()
     precision: Precision = "fp32"
+    is_shown_references: ClassVar[bool] = False
+    """Whether a loss shows it what images should be even if its score does not compare: to `prepare_both`."""
     keeps_reference: bool = False
     """Whether taps of the last reference are kept for further images that are compared with it: `references_kept`."""
     _last: tuple[Tensor, tuple[object, ...], Features] | None = None
@@ -33,6 +36,12 @@ class TrunkCritic(Critic):
     def prepare(self, image: Tensor) -> Tensor:
         """What the trunk is fed; the image itself unless the system shrinks it first."""
         return image
+
+    def prepare_both(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """`prepare` of images of a loss, and of what they should be, without a graph."""
+        with torch.no_grad():
+            prepared = None if y is None else self.prepare(y)
+        return self.prepare(x), prepared
 
     def _look_again(self, y: Tensor) -> Mapping[str, Tensor]:
         """Taps of a reference, run once while it is the same memory, unchanged, however often `expand` repeats it."""
