@@ -1,8 +1,8 @@
 """SGUIE-Net: underwater enhancement at the size of the input, guided by regions of a semantic map.
 
-Qi, Li, Zhu, Hou, Li, Zhao, Huang: "SGUIE-Net: Semantic Attention Guided Underwater Image Enhancement With Multi-Scale
-Perception", IEEE TIP 31, 2022; trentqq/SGUIE-Net_Simple (MIT), commit ef9ff998, written from its description. Names in
-the state dict are the authors'. Theirs leaves the axis of a softmax open, which PyTorch took for the channels; so here.
+Qi et al.: "SGUIE-Net: Semantic Attention Guided Underwater Image Enhancement With Multi-Scale Perception", IEEE TIP 31,
+2022; trentqq/SGUIE-Net_Simple (MIT), commit ef9ff998, written from its description. Names in the state dict are the
+authors'. Theirs leaves the axis of a softmax open, which PyTorch took for the channels; so here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -66,8 +65,7 @@ def regions_of(semantics: Tensor, smallest: int = SMALLEST_REGION) -> list[Regio
     for number, mask in enumerate(semantics != 0):
         rows, columns = mask.any(1).nonzero().flatten().tolist(), mask.any(0).nonzero().flatten().tolist()
         if rows and min(rows[-1] - rows[0], columns[-1] - columns[0]) + 1 >= smallest:
-            size = columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1
-            found.append(Region(number, columns[0], rows[0], *size))
+            found.append(Region(number, columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1))
     return found
 
 
@@ -83,8 +81,7 @@ class SGUIENet(nn.Module):
         blocks: In a group.
     """
 
-    rests: Final = True
-    """The region branch has no gradient where there are no regions, and none of its picture if no loss sees that."""
+    rests = True  # the region branch has no gradient where there are no regions, nor its picture if no loss sees it
 
     def __init__(self, width: int = 64, groups: int = 3, blocks: int = 4) -> None:
         super().__init__()
@@ -284,9 +281,8 @@ class _Up(nn.Module):
 
 
 class _UNet(nn.Module):
-    def __init__(self, width: int) -> None:
+    def __init__(self, w: int) -> None:
         super().__init__()
-        w = width
         self.inc = _DoubleConv(w, w)
         self.down1, self.down2 = _Down(w, 2 * w), _Down(2 * w, 4 * w)
         self.down3, self.down4 = _Down(4 * w, 8 * w), _Down(8 * w, 8 * w)
