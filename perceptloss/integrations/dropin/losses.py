@@ -27,6 +27,7 @@ class DropInLoss(HostLoss):
 
     Args:
         loss_weight: As the host has it; 0 switches the loss off, and its critic is not built.
+        warmup_iter: Of traiNNer-redux: iterations in which the weight grows from nothing.
         options: Those of the host's loss, `weights` of the critic's term, and those of `CriticLoss`.
 
     Raises:
@@ -37,16 +38,22 @@ class DropInLoss(HostLoss):
     meaning: ClassVar[DropIn]
 
     def __init__(self, loss_weight: float = 1.0, **options: Any) -> None:
+        warmup = options.pop("warmup_iter", -1) if self.dialect == "trainner" else -1
         ours = {key: options.pop(key) for key in LOSS_OPTIONS if key in options}
         term = {key: options.pop(key) for key in ("weights",) if key in options}
         term |= self.meaning.term(type(self).__name__, options)
         self.is_off = loss_weight == 0
         self.criterion_name: Criterion = term["options"].get("criterion", "l1")
-        super().__init__([term], loss_weight or 1.0, **ours) if not self.is_off else self._switch_off()
+        if self.is_off:
+            self._switch_off()
+            return
+        if self.weighs == "loss" and isinstance(warmup, int) and warmup > 0:
+            term["ramp"], warmup = warmup, -1
+        super().__init__([term], loss_weight, warmup_iter=warmup, **ours)
 
     def _switch_off(self) -> None:
         torch.nn.Module.__init__(self)
-        self.is_off, self.loss_weight, self.step = True, 0.0, None
+        self.is_off, self.loss_weight, self.warmup_iter, self.step = True, 0.0, -1, None
 
     def forward(self, x: Tensor, *references: Tensor | None) -> Tensor | tuple[Tensor, None]:
         """The loss of restored images.

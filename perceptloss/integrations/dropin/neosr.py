@@ -57,11 +57,18 @@ NEOSR: Final[dict[str, DropIn]] = {
         lambda o: 0.01,
     ),
     "ff_loss": frequencies(1.0),
+    "gw_loss": DropIn(
+        "gradient-weighted",
+        {"corner": True, "criterion": None},
+        same("corner"),
+        {"criterion": ((None,), "it multiplies two means there, so that no pixel weighs more")},
+    ),
+    "kl_loss": DropIn("channel-kl", made=lambda o: {"total": True}, factor=lambda o: 0.03),
     "ldl_loss": DropIn(
         "ldl",
         {"criterion": "l1", "ksize": 7},
         same("criterion", "ksize"),
-        {"criterion": (("huber", "l1", "l2"), "known are huber, l1 and l2; chc clips what is weighted, which is less")},
+        {"criterion": (("huber", "l1", "l2"), "known are huber, l1 and l2; weighted differences are below chc's clip")},
         lambda o: {"constant": False},
     ),
     "mssim_loss": DropIn(
@@ -78,6 +85,14 @@ NEOSR: Final[dict[str, DropIn]] = {
         },
         made=lambda o: {"color_space": "rgb", "luminance": True, "padded": True},
     ),
+    "msswd_loss": DropIn(
+        "ms-swd",
+        {"num_scale": 3, "num_proj": 24, "patch_size": 11, "stride": 1, "c": 3},
+        same("num_scale", "num_proj"),
+        TRAINNER["msswdloss"].only,
+        factor=lambda o: 0.1,
+    ),
+    "ncc_loss": TRAINNER["nccloss"],
     "vgg_perceptual_loss": DropIn(
         "perceptual",
         {
