@@ -277,7 +277,7 @@ def test_divergence_of_channels_is_blind_to_grey_and_adds_up():
 
 
 def test_gradient_weighted_error_of_a_step():
-    """Off by 0.1 on the right half: Sobel's difference is 0.4 beside the step and the border, the weight 1 + 4 x 0.4."""
+    """Off by 0.1 on the right half: Sobel's difference is 0.4 beside the step and the border, the weight 2.6."""
     y = torch.zeros(1, 3, 5, 8)
     x = y.clone()
     x[..., 4:] = 0.1
