@@ -17,7 +17,7 @@ from perceptloss.card import Card
 from perceptloss.critic import Critic
 from perceptloss.registry import find_entry
 
-__all__ = ["SMALL", "base_of", "build_small", "is_small", "kind_of", "small_card"]
+__all__ = ["PACKAGES", "SMALL", "base_of", "build_small", "is_small", "kind_of", "small_card"]
 
 
 def small_card(name: str, min_size: int) -> Card:
@@ -330,6 +330,10 @@ SMALL: dict[str, Callable[[], Critic]] = {
     "uranker": _uranker,
     "wresnet": _wresnet,
 }
+
+
+PACKAGES = {"package:cvvdp": "pycvvdp"}
+"""Critics that other packages compute, in float32 whatever the images are, and the module that must be here."""
 
 
 def build_small(name: str) -> Critic:

@@ -19,7 +19,7 @@ import pytest
 import torch
 from images import LADDERS, ladder, pair, photographs
 from rounding import assert_same
-from small import SMALL, is_small
+from small import PACKAGES, SMALL, is_small
 from torch import Tensor, nn
 
 from perceptloss import Critic, CriticLoss, create_critic, get_card
@@ -209,6 +209,8 @@ class TestGradient:
         assert all(p.grad is None and not p.requires_grad for p in critic.parameters())
 
     def test_is_the_slope_of_the_score(self, critic64):
+        if critic64.card.name in PACKAGES:
+            pytest.skip("computes in float32, where so small a step changes nothing")
         critic64 = copy.deepcopy(critic64)
         critic64.hold_weights = False  # a held pooling weight is a constant of the gradient on purpose
         x, y = images(critic64, 1, torch.float64)
