@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,9 +22,10 @@ from benchmarks.memory import MIB, Loss, footprint
 from benchmarks.peers import PEERS, offline
 from benchmarks.timing import interleaved
 
-__all__ = ["LIBRARIES", "RIVALS", "RivalRow", "installed", "lost", "measure", "render"]
+__all__ = ["LIBRARIES", "RIVALS", "RivalRow", "add", "installed", "lost", "measure", "render"]
 
 Build = Callable[[torch.device], Loss]
+T = TypeVar("T")
 LIBRARIES: Final = (
     "piq",
     "piqa",
@@ -115,6 +116,7 @@ RIVALS: Final[Mapping[str, Mapping[str, Build]]] = {
     "ssimulacra2": _row("", "", "ssimulacra2"),
     "cw-ssim": _row("", "", "", "cw_ssim"),
     "mad": _row("", "", "", "mad"),
+    "lpips-alex": _row("", "", "lpips", "lpips", lpips=PEERS["lpips alex"]),
     "lpips-vgg": _row("", "", "", "lpips-vgg", lpips=PEERS["lpips"], piq=PEERS["piq LPIPS"]),
     "dists": _row("", "", "", "dists", DISTS_pytorch=PEERS["DISTS-pytorch"], piq=PEERS["piq DISTS"]),
 }
@@ -158,7 +160,7 @@ def measure(names: Iterable[str], size: tuple[int, int, int], device: torch.devi
         problems: dict[str, str] = {}
         for package, build in RIVALS[name].items():
             if package in here:
-                _add(package, build, device, x, y, losses, problems)
+                add(package, build, device, x, y, losses, problems)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             times = interleaved(losses, x, y, repeat)
@@ -169,14 +171,14 @@ def measure(names: Iterable[str], size: tuple[int, int, int], device: torch.devi
             yield RivalRow(name, package, problem=problem)
 
 
-def _add(
-    package: str,
+def add(
+    package: T,
     build: Build,
     device: torch.device,
     x: Tensor,
     y: Tensor,
-    losses: dict[str, Loss],
-    problems: dict[str, str],
+    losses: dict[T, Loss],
+    problems: dict[T, str],
 ) -> None:
     """Build a loss and try it once: libraries fail in their own ways, which a row tells."""
     try:
