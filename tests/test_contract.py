@@ -301,6 +301,12 @@ class TestCopies:
             assert torch.equal(judge(twin, x, y), expected)
             assert twin.signature == critic.signature
 
+    def test_moves_to_another_memory_format(self, critic):
+        """As hosts that train in channels_last move their losses."""
+        x, y = images(critic, 1)
+        moved = copy.deepcopy(critic).to(memory_format=torch.channels_last)
+        assert_same(judge(moved, x, y), judge(critic, x, y))
+
     @pytest.mark.every_name
     def test_state_dict_carries_everything(self, critic):
         x, y = images(critic, 1)

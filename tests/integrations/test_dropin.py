@@ -12,7 +12,7 @@ from test_hosts import Registry
 from torch import nn
 
 from perceptloss import create_critic
-from perceptloss.errors import ConfigError
+from perceptloss.errors import ConfigError, InputError
 from perceptloss.integrations.dropin import drop_in_loss, known_names, meaning_of, register_drop_ins
 from perceptloss.networks.artefacts import artefact_map
 
@@ -296,6 +296,13 @@ class TestLDL:
         assert worse.any()
         assert (weights[worse] == 0).all(), "spared where the averaged weights do worse"
         assert (weights[~worse] > 0).any()
+
+    def test_images_that_do_not_fit_are_named(self):
+        x, y = pair(1, 32)
+        loss = drop_in_loss("ldlloss", "trainner")
+        for images in ((x, x[..., :30], y), (x[..., :3, :3], x[..., :3, :3], y[..., :3, :3]), ((255 * x).byte(), x, y)):
+            with pytest.raises(InputError, match="those of the averaged weights and the ground truth"):
+                loss(*images)
 
     def test_other_losses_take_no_third_image(self):
         x, y = pair(1, 32)

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from perceptloss.errors import ConfigError
+from perceptloss.errors import ConfigError, InputError
+from perceptloss.inputs import described
 from perceptloss.integrations.dropin.absent import Dialect
 from perceptloss.integrations.dropin.drop_in import DropIn
 from perceptloss.integrations.dropin.meanings import known_names, meaning_of
@@ -74,6 +75,12 @@ class DropInLoss(HostLoss):
         return super().forward(x, *references)
 
     def _beside_average(self, x: Tensor, steady: Tensor, y: Tensor) -> Tensor:
+        is_fit = all(isinstance(image, Tensor) and image.ndim == 4 for image in (x, steady, y))
+        if not is_fit or not x.shape == steady.shape == y.shape or min(x.shape[-2:]) < 4 or not x.is_floating_point():
+            raise InputError(
+                f"{type(self).__name__} needs restored images, those of the averaged weights and the ground truth, all "
+                f"(N, 3, H, W) with sides of at least 4, got {', '.join(map(described, (x, steady, y)))}."
+            )
         with torch.autocast(x.device.type, enabled=False):
             x, steady, y = x.float(), steady.detach().float(), y.detach().float()
             weights = artefact_map(x, y, steady)
