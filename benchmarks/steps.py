@@ -61,15 +61,13 @@ class StepRow:
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
     """Whether a GPU may round factors of convolutions and products to 10 bits."""
-    places = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [place.allow_tf32 for place in places]
-    for place in places:
-        place.allow_tf32 = allowed
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, products.allow_tf32
+    convolutions.allow_tf32 = products.allow_tf32 = allowed
     try:
         yield
     finally:
-        for place, was in zip(places, before, strict=True):
-            place.allow_tf32 = was
+        convolutions.allow_tf32, products.allow_tf32 = before
 
 
 def _ways(name: str, device: torch.device) -> dict[str, Loss]:
@@ -116,20 +114,23 @@ def measure(
 
 def _case(name: str, size: Size, device: torch.device, repeat: int) -> Iterator[StepRow]:
     x, y = images(size, device)
-    losses: dict[tuple[str, str], Loss] = {}
-    problems: dict[tuple[str, str], str] = {}
-    for way, loss in _ways(name, device).items():
-        add(("perceptloss", way), lambda _, loss=loss: loss, device, x, y, losses, problems)
+    losses: dict[str, Loss] = {}
+    problems: dict[str, str] = {}
+    ways = _ways(name, device)
+    for way in ways:
+        add(way, lambda _, way=way: ways[way], device, x, y, losses, problems)  # type: ignore[misc]
     here = installed()
     for package in PACKAGES:
         if package in RIVALS[name] and package in here:
-            add((package, "as it is"), RIVALS[name][package], device, x, y, losses, problems)
+            add(package, RIVALS[name][package], device, x, y, losses, problems)
     times = interleaved(losses, x, y, repeat)
-    for (by, way), loss in losses.items():
-        memory, timing = footprint(loss, x, y), times[by, way]
+    for label, loss in losses.items():
+        memory, timing = footprint(loss, x, y), times[label]
         peak = memory.peak if timing.device_peak is None else timing.device_peak
+        by, way = ("perceptloss", label) if label in ways else (label, "as it is")
         yield StepRow(name, size, by, way, timing.seconds, timing.ratio, memory.held, peak)
-    for (by, way), problem in problems.items():
+    for label, problem in problems.items():
+        by, way = ("perceptloss", label) if label in ways else (label, "as it is")
         yield StepRow(name, size, by, way, problem=problem)
 
 
