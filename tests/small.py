@@ -246,6 +246,13 @@ def _fdl() -> Critic:
     return FDL(get_card("fdl"), num_proj=4, widths=(8, 10, 12, 16, 16))
 
 
+def _fdl_dino() -> Critic:
+    from perceptloss.critics.fdl import FDLDino
+
+    sizes = {"embed_dim": 32, "depth": 3, "num_heads": 2}
+    return FDLDino(get_card("fdl-dino"), depths=(0, 2), scales=(1.0, 0.5), num_proj=4, sizes=sizes)
+
+
 def _ms_swd() -> Critic:
     from perceptloss.critics.ms_swd import MSSWD
 
@@ -295,6 +302,7 @@ SMALL: dict[str, Callable[[], Critic]] = {
     "dfss-deviation": lambda: _dfss("dfss-deviation"),
     "dino": _dino,
     "fdl": _fdl,
+    "fdl-dino": _fdl_dino,
     "fpr": lambda: _fpr("fpr"),
     "fpr-feature": lambda: _fpr("fpr-feature"),
     "fr-nr": lambda: _fr_nr("fr-nr"),

@@ -45,6 +45,7 @@ TABLE: Final = {
     "dss": "dss",
     "ea-dists": "ea_dists",
     "fdl": "fdl",
+    "fdl-dino": "fdl",
     "ffl": "ffl",
     "fgiqa": "fgiqa",
     "flip": "flip",

@@ -68,6 +68,7 @@ NEOSR = [
     {"type": "consistency_loss", "loss_weight": 1.0, "saturation": 1.0, "brightness": 1.0},
     {"type": "vgg_perceptual_loss", "loss_weight": 0.5, "criterion": "huber", "patch_weight": 1.0, **VGG},
     {"type": "fdl_loss", "loss_weight": 0.2, "model": "vgg", "num_proj": 4, **VGG},
+    {"type": "fdl_loss", "loss_weight": 0.75, "model": "dinov2", "dino_layers": [0], "dino_weights": [1.0], **VGG},
     {"type": "vgg_perceptual_loss", "loss_weight": 0.5, "criterion": "l1", "layer_weights": LAYERS, **VGG},
 ]
 USED = [("trainner", opt) for opt in TRAINNER] + [("neosr", opt) for opt in NEOSR]
@@ -326,7 +327,7 @@ def test_a_weight_of_nothing_switches_off_and_builds_nothing():
         ("mssimloss", "trainner", {"cosim": True}, "mssimloss has no option 'cosim'.*Known: channels, downsample"),
         ("perceptualloss", "trainner", {"criterion": "pd+l1"}, "'pd\\+l1' cannot mean the same here: pd and fd"),
         ("l1loss", "trainner", {"reduction": "sum"}, "'sum' cannot mean the same here: a loss is a mean"),
-        ("fdl_loss", "neosr", {}, "model: 'dinov2' cannot mean the same here"),
+        ("fdl_loss", "neosr", {"model": "resnet"}, "model: 'resnet' cannot mean the same here"),
         ("ganloss", "trainner", {}, "keep the host's own"),
         ("gan_loss", "neosr", {}, "keep the host's own"),
         ("gw_loss", "neosr", {"criterion": "l1"}, "'l1' cannot mean the same here: it multiplies two means"),

@@ -96,7 +96,7 @@ class DropInLoss(HostLoss):
 @cache
 def _drop_in_class(name: str, dialect: Dialect, weighs: Weighs) -> type[DropInLoss]:
     meaning = meaning_of(name, dialect)
-    doc = f"{name} of {dialect}: the critic {meaning.critic!r}; see DropInLoss."
+    doc = f"{name} of {dialect} by a critic of ours; see DropInLoss."
     facts = {"__doc__": doc, "__module__": __name__, "dialect": dialect, "meaning": meaning, "weighs": weighs}
     return type(name, (DropInLoss,), facts)
 

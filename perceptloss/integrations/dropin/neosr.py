@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Final
 
-from perceptloss.integrations.dropin.drop_in import LAYERS, ON, DropIn, frequencies, mean_only, same
+from perceptloss.integrations.dropin.drop_in import LAYERS, ON, DropIn, Options, frequencies, mean_only, same
 from perceptloss.integrations.dropin.trainner import TRAINNER
 
 __all__ = ["NEOSR"]
 
 _STATISTICS: Final = "statistics of windows have 11 taps of sigma 1.5 here, as published"
 _CHC: Final = {"chc": "clipped"}
+
+
+def _dino(o: Options) -> Options:
+    depths = tuple(o["dino_layers"] or range(8))
+    scales = o["dino_weights"] or (1.0, 0.5, 0.5, 1.0, 0.5, 0.5, 1.0, 0.1)
+    return {"depths": depths, "scales": scales, "normalise": o["dino_norm"]}
+
+
 NEOSR: Final[dict[str, DropIn]] = {
     "L1Loss": TRAINNER["l1loss"],
     "MSELoss": TRAINNER["mseloss"],
@@ -46,15 +54,15 @@ NEOSR: Final[dict[str, DropIn]] = {
         made=lambda o: {"normalise": False},
     ),
     "fdl_loss": DropIn(
-        "fdl",
+        lambda o: "fdl-dino" if o["model"] == "dinov2" else "fdl",
         {
             **{"patch_size": 4, "stride": 1, "num_proj": 24, "model": "dinov2", "vgg_weights": None},
             **{"dino_layers": None, "dino_weights": None, "dino_norm": False, "phase_weight": 1.0},
         },
         same("patch_size", "stride", "num_proj", "phase_weight"),
-        {"model": (("vgg", "VGG"), "its trunk is VGG19; the default there is DINOv2 ViT-B/14, so say model: vgg")},
-        lambda o: {"scales": o["vgg_weights"] or (0.5, 0.5, 1.0, 1.0, 1.0)},
-        lambda o: 0.01,
+        {"model": (("dinov2", "vgg"), "known are dinov2 and vgg")},
+        lambda o: _dino(o) if o["model"] == "dinov2" else {"scales": o["vgg_weights"] or (0.5, 0.5, 1.0, 1.0, 1.0)},
+        lambda o: 1.0 if o["model"] == "dinov2" else 0.01,
     ),
     "ff_loss": frequencies(1.0),
     "gw_loss": DropIn(
