@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from benchmarks import latents, reference, rivals, trunks
+from benchmarks import latents, reference, rivals, steps, trunks
 from benchmarks.cases import CASES, size_text
 from benchmarks.costs import Row, measure, render
 from benchmarks.critics import CriticRow
@@ -59,7 +59,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=700, help="for `quality`: of each training")
     parser.add_argument("--seed", type=int, action="append", help="for `quality`: repeatable; 0, 1 and 2 if left out")
     parser.add_argument("--loss", action="append", help="for `quality`: repeatable; all if left out, l1 first")
-    parser.add_argument("--critic", action="append", help="for `critics` and `peers`: repeatable; all if left out")
+    parser.add_argument(
+        "--critic", action="append", help="for `critics`, `peers` and `steps`: repeatable; all if left out"
+    )
     parser.add_argument("--case", action="append", choices=sorted(CASES), help="repeatable; all if left out")
     parser.add_argument(
         "--size", action="append", type=_size, help="NxHxW, repeatable; 4x192x192 and 1x512x512 if left out"
@@ -188,6 +190,15 @@ def _peers(options: argparse.Namespace) -> dict[str, Any]:
     return {"peers": [asdict(row) for row in rows]}
 
 
+def _steps(options: argparse.Namespace) -> dict[str, Any]:
+    names = options.critic or steps.CRITICS
+    sizes = options.size or ([(1, 192, 192)] if options.quick else steps.SIZES)
+    rows: list[steps.StepRow] = []
+    repeat = 1 if options.quick else options.repeat
+    shown(steps.render(kept(steps.measure(names, sizes, options.device, repeat, published=not options.quick), rows)))
+    return {"steps": [asdict(row) for row in rows]}
+
+
 def _trunks(options: argparse.Namespace) -> dict[str, Any]:
     rows: list[trunks.TrunkRow] = []
     images = 200 if options.quick else 4000
@@ -209,7 +220,8 @@ def _quality(options: argparse.Namespace) -> dict[str, Any]:
 
 _DO = {
     "costs": _costs, "critics": _critics, "latents": _latents, "libraries": _libraries, "peers": _peers,
-    "precision": _precision, "quality": _quality, "reference": _reference, "trunks": _trunks,
+    "precision": _precision, "quality": _quality, "reference": _reference, "steps": _steps,
+    "trunks": _trunks,
 }  # fmt: skip
 
 

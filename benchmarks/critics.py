@@ -33,8 +33,9 @@ class CriticRow:
         step: Operations of one forward and backward of the loss.
         held: Bytes held between forward and backward; `held_plain` in mode `autograd`.
         peak: Most bytes alive at once; `peak_lean` with `lean=True`.
-        score_seconds: Median time of a score without a graph.
-        step_seconds: Median time of forward and backward of the loss.
+        score_seconds: Median time of a score without a graph: of the processor, summed over threads, which other
+            programs do not lengthen; of the wall on a GPU.
+        step_seconds: Likewise of forward and backward of the loss.
     """
 
     name: str
@@ -98,8 +99,9 @@ def _step(loss: Loss, x: Tensor, y: Tensor) -> None:
 
 
 def _median(run: Callable[[], object], device: torch.device, repeat: int) -> float:
-    seconds = [clocked(run, device).seconds for _ in range(repeat + 1 if repeat else 0)]
-    return statistics.median(seconds[1:]) if repeat else float("nan")
+    runs = [clocked(run, device) for _ in range(repeat + 1 if repeat else 0)]
+    seconds = [run.seconds if device.type == "cuda" else run.cpu for run in runs[1:]]
+    return statistics.median(seconds) if repeat else float("nan")
 
 
 def render(rows: Iterable[CriticRow]) -> Iterator[str]:

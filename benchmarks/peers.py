@@ -62,11 +62,14 @@ def offline() -> Iterator[None]:
         yield
 
 
-def _lpips(device: torch.device) -> Loss:
-    import lpips
+def _lpips(net: str) -> Callable[[torch.device], Loss]:
+    def build(device: torch.device) -> Loss:
+        import lpips
 
-    module = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False).to(device)
-    return lambda x, y: module(x, y, normalize=True).mean()
+        module = lpips.LPIPS(net=net, pnet_rand=True, verbose=False).to(device)
+        return lambda x, y: module(x, y, normalize=True).mean()
+
+    return build
 
 
 def _dists_pytorch(device: torch.device) -> Loss:
@@ -97,7 +100,8 @@ def _piq(*names: str) -> Callable[[torch.device], Loss]:
 
 
 PEERS: dict[str, Callable[[torch.device], Loss]] = {
-    "lpips": _lpips,
+    "lpips": _lpips("vgg"),
+    "lpips alex": _lpips("alex"),
     "DISTS-pytorch": _dists_pytorch,
     "piq LPIPS": _piq("LPIPS"),
     "piq DISTS": _piq("DISTS"),

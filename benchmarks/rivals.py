@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,9 +22,10 @@ from benchmarks.memory import MIB, Loss, footprint
 from benchmarks.peers import PEERS, offline
 from benchmarks.timing import interleaved
 
-__all__ = ["LIBRARIES", "RIVALS", "RivalRow", "installed", "lost", "measure", "render"]
+__all__ = ["LIBRARIES", "RIVALS", "RivalRow", "add", "installed", "lost", "measure", "render"]
 
 Build = Callable[[torch.device], Loss]
+T = TypeVar("T")
 LIBRARIES: Final = (
     "piq",
     "piqa",
@@ -32,7 +33,9 @@ LIBRARIES: Final = (
     "kornia",
     "frame_analytics",
     "pyiqa",
+    "sensecraft",
     "fused_ssim",
+    "fussim",
     "lpips",
     "DISTS_pytorch",
 )
@@ -94,12 +97,15 @@ RIVALS: Final[Mapping[str, Mapping[str, Build]]] = {
         *("ssim", "SSIM", "ssim", "ssimc"),
         torchmetrics=_function(_TORCHMETRICS, "structural_similarity_index_measure", data_range=1.0),
         kornia=_module("kornia.losses", "SSIMLoss", 11),
+        sensecraft=_module("sensecraft.loss", "SSIMLoss", 1.0),
         fused_ssim=_function("fused_ssim", "fused_ssim"),
+        fussim=_function("fussim", "fused_ssim"),
     ),
     "ms-ssim": _row(
         *("multi_scale_ssim", "MS_SSIM", "ms_ssim", "ms_ssim"),
         torchmetrics=_function(_TORCHMETRICS, "multiscale_structural_similarity_index_measure", data_range=1.0),
         kornia=_module("kornia.losses", "MS_SSIMLoss"),
+        sensecraft=_module("sensecraft.loss", "MSSSIMLoss", 1.0),
     ),
     "gmsd": _row("gmsd", "GMSD", "gmsd", "gmsd"),
     "ms-gmsd": _row("multi_scale_gmsd", "MS_GMSD", "ms_gmsd"),
@@ -115,6 +121,7 @@ RIVALS: Final[Mapping[str, Mapping[str, Build]]] = {
     "ssimulacra2": _row("", "", "ssimulacra2"),
     "cw-ssim": _row("", "", "", "cw_ssim"),
     "mad": _row("", "", "", "mad"),
+    "lpips-alex": _row("", "", "lpips", "lpips", lpips=PEERS["lpips alex"]),
     "lpips-vgg": _row("", "", "", "lpips-vgg", lpips=PEERS["lpips"], piq=PEERS["piq LPIPS"]),
     "dists": _row("", "", "", "dists", DISTS_pytorch=PEERS["DISTS-pytorch"], piq=PEERS["piq DISTS"]),
 }
@@ -158,7 +165,7 @@ def measure(names: Iterable[str], size: tuple[int, int, int], device: torch.devi
         problems: dict[str, str] = {}
         for package, build in RIVALS[name].items():
             if package in here:
-                _add(package, build, device, x, y, losses, problems)
+                add(package, build, device, x, y, losses, problems)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             times = interleaved(losses, x, y, repeat)
@@ -169,14 +176,14 @@ def measure(names: Iterable[str], size: tuple[int, int, int], device: torch.devi
             yield RivalRow(name, package, problem=problem)
 
 
-def _add(
-    package: str,
+def add(
+    package: T,
     build: Build,
     device: torch.device,
     x: Tensor,
     y: Tensor,
-    losses: dict[str, Loss],
-    problems: dict[str, str],
+    losses: dict[T, Loss],
+    problems: dict[T, str],
 ) -> None:
     """Build a loss and try it once: libraries fail in their own ways, which a row tells."""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -47,16 +48,19 @@ def pytest_generate_tests(metafunc):
         mark.args[0] == "critic" for mark in metafunc.definition.iter_markers("parametrize")
     ):
         return
-    from small import SMALL, base_of, kind_of
+    from small import PACKAGES, SMALL, base_of, kind_of
 
-    from perceptloss import list_critics
+    from perceptloss import get_card, list_critics
 
-    cards = list_critics()
+    cards = [*list_critics(), *map(get_card, PACKAGES)]
     if metafunc.definition.get_closest_marker("smoke"):
         cards = list({base_of(card): card for card in sorted(cards, key=lambda card: card.name in SMALL)}.values())
     elif not metafunc.definition.get_closest_marker("every_name"):
         cards = list({kind_of(card): card for card in reversed(cards)}.values())[::-1]
-    metafunc.parametrize("critic", [card.name for card in cards], indirect=True, scope="module")
+    absent = {name for name, module in PACKAGES.items() if find_spec(module) is None}
+    why = pytest.mark.skip(reason="another package's, which is not installed")
+    names = [pytest.param(card.name, marks=[why] * (card.name in absent)) for card in cards]
+    metafunc.parametrize("critic", names, indirect=True, scope="module")
 
 
 def pytest_collection_modifyitems(config, items):

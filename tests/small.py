@@ -17,7 +17,7 @@ from perceptloss.card import Card
 from perceptloss.critic import Critic
 from perceptloss.registry import find_entry
 
-__all__ = ["SMALL", "base_of", "build_small", "is_small", "kind_of", "small_card"]
+__all__ = ["PACKAGES", "SMALL", "base_of", "build_small", "is_small", "kind_of", "small_card"]
 
 
 def small_card(name: str, min_size: int) -> Card:
@@ -246,6 +246,13 @@ def _fdl() -> Critic:
     return FDL(get_card("fdl"), num_proj=4, widths=(8, 10, 12, 16, 16))
 
 
+def _fdl_dino() -> Critic:
+    from perceptloss.critics.fdl import FDLDino
+
+    sizes = {"embed_dim": 32, "depth": 3, "num_heads": 2}
+    return FDLDino(get_card("fdl-dino"), depths=(0, 2), scales=(1.0, 0.5), num_proj=4, sizes=sizes)
+
+
 def _ms_swd() -> Critic:
     from perceptloss.critics.ms_swd import MSSWD
 
@@ -295,6 +302,7 @@ SMALL: dict[str, Callable[[], Critic]] = {
     "dfss-deviation": lambda: _dfss("dfss-deviation"),
     "dino": _dino,
     "fdl": _fdl,
+    "fdl-dino": _fdl_dino,
     "fpr": lambda: _fpr("fpr"),
     "fpr-feature": lambda: _fpr("fpr-feature"),
     "fr-nr": lambda: _fr_nr("fr-nr"),
@@ -330,6 +338,10 @@ SMALL: dict[str, Callable[[], Critic]] = {
     "uranker": _uranker,
     "wresnet": _wresnet,
 }
+
+
+PACKAGES = {"package:cvvdp": "pycvvdp"}
+"""Critics that other packages compute, in float32 whatever the images are, and the module that must be here."""
 
 
 def build_small(name: str) -> Critic:

@@ -13,7 +13,7 @@ from perceptloss.critics import aliases
 from perceptloss.errors import ConfigError, UnknownCritic
 from perceptloss.loss.parsing import parse_terms
 
-NAMES = {card.name for card in list_critics()}
+NAMES = {"package:cvvdp", *(card.name for card in list_critics())}
 MEANING = {
     "lpips": "lpips-alex",
     "LPIPS": "lpips-alex",
@@ -42,12 +42,15 @@ MEANING = {
     "musiq-koniq": "musiq",
     "topiq_nr": "topiq-nr",
     "StyleLoss": "vgg-style",
+    "cvvdp": "package:cvvdp",
 }
 NEAR = {
     "liqe": "'hyperiqa'",
     "musiq-ava": "'musiq' reads that file",
     "clipiqa+": "'clip-iqa'",
     "fgresq": "no licence",
+    "milo": "no licence",
+    "vmaf": "`perceptloss vmaf` scores by ffmpeg",
     "ckdn": "'dists'",
     "lpips-vgg+": "'lpips-vgg'",
     "psnry": "'psnr'",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from benchmarks import cases, flops, peers, rivals, targets, timing
+from benchmarks import cases, flops, peers, rivals, steps, targets, timing
 from benchmarks.__main__ import main
 from benchmarks.cases import FIVE, MODES, THREE, images, ours
 from benchmarks.costs import Row, render
@@ -249,3 +251,65 @@ def test_losses_to_rivals_are_named_with_what_is_lost():
     assert rivals.lost([mine, better, worse, failed]) == [
         "gmsd: fast is 2.00 times as fast, peaks at 1.0 MiB instead of 4.0"
     ]
+
+
+class TestSteps:
+    @pytest.fixture(autouse=True)
+    def _traced_only(self, monkeypatch):
+        monkeypatch.setattr(steps, "BACKEND", "eager")
+        monkeypatch.setattr(rivals, "LIBRARIES", ("lpips",))
+
+    def test_ours_in_every_precision_beside_others(self):
+        rows = list(steps.measure(["lpips-alex", "ssim-full"], [(1, 64, 64)], CPU, 1, published=False))
+        found = {(row.critic, row.by, row.way): row for row in rows}
+        assert list(found) == [
+            ("lpips-alex", "perceptloss", "fp32"),
+            ("lpips-alex", "perceptloss", "bf16"),
+            ("lpips-alex", "perceptloss", "compiled"),
+            ("lpips-alex", "lpips", "as it is"),
+            ("ssim-full", "perceptloss", "fp32"),
+            ("ssim-full", "perceptloss", "compiled"),
+        ]
+        assert not any(row.problem for row in rows)
+        first = found["lpips-alex", "perceptloss", "fp32"]
+        assert first.ratio == 1
+        assert first.held == pytest.approx(3 * 64 * 64 * 4, abs=100), "the gradient, and the loss itself"
+        assert found["lpips-alex", "lpips", "as it is"].held > 3 * first.held
+
+    def test_a_compiled_step_has_the_same_slope(self):
+        x, y = images((1, 64, 64))
+        slopes = []
+        for way, loss in steps._ways("ssim-full", CPU).items():
+            leaf = x.clone().requires_grad_()
+            slopes.append(torch.autograd.grad(loss(leaf, y), leaf)[0].flatten())
+            assert way in ("fp32", "compiled")
+        assert torch.cosine_similarity(*slopes, dim=0) > 0.9999
+
+    def test_published_figures_stand_beside_ours_of_their_size(self, monkeypatch):
+        measured = []
+        monkeypatch.setattr(steps, "_case", lambda name, size, *_: measured.append((name, size)) or iter(()))
+        rows = list(steps.measure(steps.CRITICS, steps.SIZES, CPU, 1))
+        assert set(steps.PUBLISHED) <= set(measured)
+        assert len(measured) == len(set(measured)) == 7
+        lines_of = {tuple(line.split()[:6]) for line in steps.render(rows)}
+        assert ("lpips-alex", "1x1080x1920", "frame_analytics", "RTX", "3090", "17.90") in lines_of
+        assert ("ms-ssim", "8x1080x1920", "frame_analytics", "RTX", "3090", "12.70") in lines_of
+
+    def test_rounding_of_factors_is_as_before_afterwards(self):
+        before = torch.backends.cudnn.allow_tf32
+        with steps.tf32(not before):
+            assert torch.backends.cudnn.allow_tf32 != before
+        assert torch.backends.cudnn.allow_tf32 == before
+
+    def test_the_command_prints_and_saves_them(self, capsys, tmp_path):
+        command = ["steps", "--quick", "--size", "1x48x48", "--critic", "ssim-full", "--json", str(tmp_path / "a.json")]
+        assert main(command) == 0
+        assert "ssim-full   1x48x48" in capsys.readouterr().out
+        assert [row["way"] for row in json.loads((tmp_path / "a.json").read_text())["steps"]] == ["fp32", "compiled"]
+
+
+def test_the_script_for_a_gpu_ends_in_eight_minutes():
+    text = (Path(__file__).parent.parent / "benchmarks" / "device.sh").read_text()
+    limits = re.findall(r"^ *step (\d+) [a-z-]+ python -m (?:pytest|benchmarks (\w+))", text, re.MULTILINE)
+    assert [what for _, what in limits] == ["", "costs", "precision", "steps", "critics", "quality"]
+    assert sum(int(seconds) for seconds, _ in limits) <= 8 * 60

@@ -41,6 +41,25 @@ def test_a_still_error_does_not_flicker_and_a_changing_one_does():
     assert float(flicker(still[:, :1], y[:, :1])) == 0
 
 
+def test_flicker_counts_alike_in_every_range():
+    x, y = clips()
+    plain, signed = (ClipLoss({"gmsd": 1.0}, temporal=0.5, input_range=r) for r in ((0, 1), (-1, 1)))
+    torch.testing.assert_close(signed(2 * x - 1, 2 * y - 1), plain(x, y))
+    torch.testing.assert_close(
+        *(f.value_and_gradient(*i)[0] for f, i in ((signed, (2 * x - 1, 2 * y - 1)), (plain, (x, y))))
+    )
+
+
+def test_a_frame_that_is_not_finite_spoils_nothing(caplog):
+    x, y = clips()
+    x[0, 1, 0, 3, 5] = torch.nan
+    x.requires_grad_()
+    value = ClipLoss({"gmsd": 1.0}, temporal=0.5)(x, y)
+    (gradient,) = torch.autograd.grad(value, x)
+    assert value.item() == 0 and not gradient.any(), "passed over, as by critics alone"
+    assert "1 of" in caplog.text
+
+
 def test_what_is_no_clip_is_refused():
     x, y = clips()
     loss = ClipLoss({"gmsd": 1.0}, temporal=0.1)

@@ -19,7 +19,7 @@ from perceptloss.registry import find_entry
 
 # Tracing takes seconds a critic. Behind these are all parts; most have one, or a trunk, that no other here has.
 _QUICK = (
-    *("brisque", "ddbnet", "dfss", "fpr", "fsim", "haarpsi", "jspl"),
+    *("brisque", "ddbnet", "dfss", "flip", "fpr", "fsim", "haarpsi", "jspl"),
     *("lpips-squeeze", "mini-fr", "mini-nr", "mini-underwater", "monotonic-strict", "radn", "ssim"),
 )
 _SLOW = (

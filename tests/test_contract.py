@@ -19,7 +19,7 @@ import pytest
 import torch
 from images import LADDERS, ladder, pair, photographs
 from rounding import assert_same
-from small import SMALL, is_small
+from small import PACKAGES, SMALL, is_small
 from torch import Tensor, nn
 
 from perceptloss import Critic, CriticLoss, create_critic, get_card
@@ -209,6 +209,8 @@ class TestGradient:
         assert all(p.grad is None and not p.requires_grad for p in critic.parameters())
 
     def test_is_the_slope_of_the_score(self, critic64):
+        if critic64.card.name in PACKAGES:
+            pytest.skip("computes in float32, where so small a step changes nothing")
         critic64 = copy.deepcopy(critic64)
         critic64.hold_weights = False  # a held pooling weight is a constant of the gradient on purpose
         x, y = images(critic64, 1, torch.float64)
@@ -298,6 +300,12 @@ class TestCopies:
             assert twin is not critic
             assert torch.equal(judge(twin, x, y), expected)
             assert twin.signature == critic.signature
+
+    def test_moves_to_another_memory_format(self, critic):
+        """As hosts that train in channels_last move their losses."""
+        x, y = images(critic, 1)
+        moved = copy.deepcopy(critic).to(memory_format=torch.channels_last)
+        assert_same(judge(moved, x, y), judge(critic, x, y))
 
     @pytest.mark.every_name
     def test_state_dict_carries_everything(self, critic):

@@ -8,7 +8,7 @@ from torch import nn
 
 from benchmarks import latents
 from perceptloss import CriticLoss
-from perceptloss.errors import ConfigError, InputError
+from perceptloss.errors import ConfigError, GradientError, InputError
 from perceptloss.loss.latents import LatentLoss
 
 TERMS = {"gmsd": 1.0, "charbonnier": 0.5}
@@ -102,6 +102,25 @@ def test_what_does_not_fit_is_refused(scene):
         LatentLoss(TERMS, decode, scale=4, crop=13)(z, y)
     with pytest.raises(ConfigError, match="2 problems"):
         LatentLoss(TERMS, None, scale=0)
+
+
+def test_a_decoder_that_sends_no_gradient_is_named(scene):
+    decode, z, y = scene
+    with pytest.raises(GradientError, match="decode gave images without a gradient"):
+        LatentLoss(TERMS, torch.no_grad()(decode.forward), scale=4)(z, y)
+    with torch.no_grad():
+        LatentLoss(TERMS, torch.no_grad()(decode.forward), scale=4)(z, y)
+    with pytest.raises(InputError, match="got ndarray"):
+        LatentLoss(TERMS, decode, scale=4)(z, y.numpy())
+
+
+def test_joint_critics_learn_from_decoded_crops():
+    decode = nn.ConvTranspose2d(4, 3, 8, stride=8).requires_grad_(False)
+    critics = {"patch": {"weight": 0.1, "weights": None, "joint": {"mix": False}}}
+    loss = LatentLoss(critics, decode, crop=8, margin=1)
+    z, y = torch.randn(2, 4, 10, 12, requires_grad=True), 2 * torch.rand(2, 3, 80, 96) - 1
+    assert "rank" in loss.learn(z, y, step=0)["patch"]
+    assert z.grad is None
 
 
 def test_the_benchmark_counts_what_is_held():

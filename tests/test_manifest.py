@@ -95,9 +95,11 @@ def test_a_manifest_that_is_none(machine, text, problem):
 
 
 def test_a_file_without_an_address_tells_how_to_get_it(tmp_path, monkeypatch):
-    table = {"file": "net.pth", "urls": [], "licence": "MIT", "origin": "us", "about": "a net", "obtain": "ask us"}
+    table = {"file": "net.pth", "urls": [], "licence": "MIT", "about": "a net"}
+    table |= {"origin": "https://example.org/net", "obtain": "the README links it"}
     make_machine(tmp_path, monkeypatch, net=table)
-    with pytest.raises(MissingWeights, match=r"(?s)size unknown.*sha256     unknown.*by hand    ask us") as caught:
+    wanted = r"(?s)size unknown.*sha256     unknown.*by hand    the README links it \(https://example\.org/net\)"
+    with pytest.raises(MissingWeights, match=wanted) as caught:
         find("net")
     assert "to fetch" not in str(caught.value)
     (tmp_path / "home" / "net.pth").write_bytes(b"anything")

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from rounding import assert_same
+from small import PACKAGES
 from test_contract import equal, images, judge, side
 from torch import Tensor
 
@@ -77,12 +78,13 @@ def test_hard_images_give_finite_bounded_scores_and_gradients(critic):
 def test_one_hard_image_does_not_disturb_its_neighbours(critic64):
     if critic64.card.couples_batch:
         pytest.skip("couples the images of a batch, as its card says")
+    tolerance = 1e-5 if critic64.card.name in PACKAGES else 1e-9
     x, y = images(critic64, 2, torch.float64)
     alone = x.clone().requires_grad_()
     beside = torch.cat([torch.zeros_like(x[:1]), x]).requires_grad_()
     (expected,) = torch.autograd.grad(judge(critic64, alone, y).sum(), alone)
     (gradient,) = torch.autograd.grad(judge(critic64, beside, torch.cat([y[:1], y])).sum(), beside)
-    equal(gradient[1:], expected)
+    equal(gradient[1:], expected, tolerance)
 
 
 class TestUnitVectors:

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from perceptloss.compare.plan import Plan
     from perceptloss.compare.processes import Launched
     from perceptloss.compare.results import Results
+    from perceptloss.compare.sets import SetScore
     from perceptloss.compare.thresholds import Threshold
 
 __all__ = ["execute"]
@@ -45,7 +47,7 @@ def execute(args: argparse.Namespace, systems: Mapping[str, Images], baseline: s
     from perceptloss.compare.table import render, sentences
     from perceptloss.compare.thresholds import check_thresholds
 
-    of_sets = _of_sets(args, plan) if is_first else ""
+    of_sets = _of_sets(args, plan) if is_first else ()
     count = plan.scores if launched is None else launched.scores(plan)
     with bar("scores", count, show=False if args.quiet else None) as shown:
         results = run_plan(
@@ -59,13 +61,11 @@ def execute(args: argparse.Namespace, systems: Mapping[str, Images], baseline: s
         )
     if not is_first:
         return 0
-    results = asked.of(results)
+    results = replace(asked.of(results), sets=of_sets)
     for sentence in sentences(results):
         _log.warning("%s", sentence)
     unwritten = _written("--output", args.output, results.save)
     result(render(results, args.format))
-    if of_sets:
-        result(of_sets)
     unwritten += _written("--report", args.report, partial(_report, args, plan, results))
     failures = check_thresholds(results, thresholds)
     for failure in [*failures, *unwritten]:
@@ -87,13 +87,13 @@ def _launched(args: argparse.Namespace) -> Launched | None:
     return launched
 
 
-def _of_sets(args: argparse.Namespace, plan: Plan) -> str:
-    """The table of the judges of whole sets, before anything else is scored; empty if none is asked for."""
+def _of_sets(args: argparse.Namespace, plan: Plan) -> tuple[SetScore, ...]:
+    """What judges of whole sets say, before anything else is scored; empty if none is asked for."""
     if getattr(args, "set_judges", None) is None:
-        return ""
-    from perceptloss.compare.set_judges import parse_set_judges, render_sets, set_scores
+        return ()
+    from perceptloss.compare.set_judges import parse_set_judges, set_scores
 
-    return render_sets(set_scores(plan, parse_set_judges(args.set_judges)), args.format)
+    return tuple(set_scores(plan, parse_set_judges(args.set_judges)))
 
 
 def _report(args: argparse.Namespace, plan: Plan, results: Results, path: str) -> None:
@@ -133,8 +133,9 @@ def _check(
     if args.report is not None:
         wrong += page_problems(args.report, "--report")
     wrong += unwritable_output(args.output)
-    if getattr(args, "set_judges", None) is not None and args.format not in ("table", "md"):
-        wrong.append(f"--set-judges prints a table of its own: --format must be table or md, got {args.format!r}")
+    if getattr(args, "set_judges", None) is not None:
+        wrong += _image_by_image("--format", args.format, args.format == "csv")
+        wrong += _image_by_image("--output", args.output, (args.output or "").lower().endswith(".csv"))
     sources = [*systems.values(), args.ref, args.mos, args.group, *args.scores_from, *args.votes]
     wrong += _overwritten("--output", args.output, sources)
     wrong += _overwritten("--report", args.report, sources)
@@ -149,6 +150,12 @@ def _check(
     if wrong := _report_problems(args, plan):
         raise ConfigError(wrong, "the command line")
     return plan, thresholds, asked_of(args, plan, presets)
+
+
+def _image_by_image(flag: str, given: str, is_csv: bool) -> list[str]:
+    """The problem that what judges say of whole sets has no place in a file of a row for each image."""
+    why = "has a row for each image, and none for what --set-judges say of all of them"
+    return [f"{flag} {given} {why}; take json, or --format summary-csv"] if is_csv else []
 
 
 def _report_problems(args: argparse.Namespace, plan: Plan) -> list[str]:

@@ -23,6 +23,7 @@ from perceptloss.compare.columns import Column
 from perceptloss.compare.images import ImageFile
 from perceptloss.compare.inference import Inference, infer
 from perceptloss.compare.noise import rounding
+from perceptloss.compare.sets import SetScore, unfit_sets
 from perceptloss.compare.standings import Row, header_of, html_table, rows_of
 from perceptloss.compare.summary import Summary, summarise
 from perceptloss.errors import ConfigError, some
@@ -88,6 +89,7 @@ class Results:
         settings: Choices that change scores, and those of pairing.
         provenance: Command, time, versions, device, inputs: differs between equal runs.
         analysis: How differences are judged, and what else is asked of the scores.
+        sets: What judges of whole sets said of the systems.
     """
 
     systems: tuple[str, ...]
@@ -100,6 +102,7 @@ class Results:
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     analysis: Analysis = Analysis()  # noqa: RUF009  (frozen)
+    sets: tuple[SetScore, ...] = ()
 
     def __post_init__(self) -> None:
         shape = (len(self.systems), len(self.critics), len(self.images))
@@ -114,7 +117,7 @@ class Results:
         if self.baseline is not None and self.baseline not in self.systems:
             raise ConfigError([f"baseline {self.baseline!r} is not one of {', '.join(self.systems)}"], "results")
         labels, keys = [column.label for column in self.critics], [image.key for image in self.images]
-        if wrong := self.analysis.unfit(self.systems, labels, keys):
+        if wrong := [*self.analysis.unfit(self.systems, labels, keys), *unfit_sets(self.sets, self.systems)]:
             raise ConfigError(wrong, "results")
 
     @property
@@ -245,6 +248,7 @@ class Results:
                 settings=facts["settings"],
                 provenance=facts["provenance"],
                 analysis=Analysis.from_dict(facts.get("analysis", {})),
+                sets=tuple(SetScore(**score) for score in facts.get("sets", ())),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ConfigError([f"damaged or of another version: {type(error).__name__}: {error}"], "results") from error

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from perceptloss.compare.inference import Effect, Inference
 from perceptloss.compare.people import agreed, voted
 from perceptloss.compare.results import Results
+from perceptloss.compare.sets import set_section
 from perceptloss.compare.shown import Section, compact, number, p_text, signed, strength_section
 from perceptloss.compare.statistics.significance import EXACT, least_units
 from perceptloss.output.tables import counted
@@ -116,9 +117,9 @@ def _equivalence(results: Results) -> Iterator[str]:
 
 
 def sections(results: Results) -> list[Section]:
-    """Further tables: worst images, agreement with people and, where asked for, details."""
+    """Further tables: judges of whole sets, worst images, agreement with people and, where asked for, details."""
     found = results.inference
-    tables = []
+    tables = [set_section(results.sets)] if results.sets else []
     if found.worst is not None:
         tables.append(_worst(results))
     if results.analysis.details and len(results.systems) > 1:

@@ -8,8 +8,7 @@ ViT-L/14 at 336 pixels by open_clip (MIT).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -19,48 +18,18 @@ from torch import Tensor
 from perceptloss.compare.jobs import file_jobs
 from perceptloss.compare.panel import pick_device
 from perceptloss.compare.plan import Plan
+from perceptloss.compare.sets import SetScore
 from perceptloss.compare.statistics.bootstrap import draws
 from perceptloss.compare.statistics.sets import DISTANCES, Array
 from perceptloss.errors import ConfigError, PerceptlossError, near
-from perceptloss.output.tables import markdown, text
 from perceptloss.weights.search import find
 
-__all__ = ["NETWORKS", "SetScore", "parse_set_judges", "remarks", "render_sets", "set_problems", "set_scores"]
+__all__ = ["NETWORKS", "parse_set_judges", "set_problems", "set_scores"]
 
 Network = Callable[[Tensor], Array]
 """Images (1, 3, H, W), RGB in [0, 1], to a feature vector (D,)."""
 _NETWORK_OF: Final = {"fid": "inception", "kid": "inception", "cmmd": "clip"}
 _ROUNDS: Final = (200, 50)  # resamples of small sets, and of more than 300 images
-_USUAL: Final = 10_000  # images of published scores, at least
-
-
-@dataclass(frozen=True)
-class SetScore:
-    """What a judge says of a system's outputs; lower is better, 0 is the least.
-
-    Attributes:
-        judge: `fid`, `kid` or `cmmd`.
-        system: Name.
-        value: The distance of its outputs from the references.
-        low: Of the 95 % interval over images, by the basic bootstrap.
-        high: Likewise.
-        change: Difference to the baseline; None for the baseline itself.
-        change_low: Of its interval, over the same resamples.
-        change_high: Likewise.
-        images: How many there are.
-        features: Length of the feature vectors.
-    """
-
-    judge: str
-    system: str
-    value: float
-    low: float
-    high: float
-    change: float | None
-    change_low: float | None
-    change_high: float | None
-    images: int
-    features: int
 
 
 def parse_set_judges(names: str) -> list[str]:
@@ -149,45 +118,6 @@ def _basic(value: float, drawn: Array) -> tuple[float, float]:
     """The basic bootstrap's interval: resamples hold fewer different images and lie further off than whole sets."""
     low, high = np.quantile(drawn, [0.025, 0.975])
     return float(2 * value - high), float(2 * value - low)
-
-
-def remarks(scores: Sequence[SetScore]) -> list[str]:
-    """What a reader must know of the sizes of the sets."""
-    said = []
-    for judge in dict.fromkeys(score.judge for score in scores):
-        score = next(score for score in scores if score.judge == judge)
-        n = score.images
-        if judge == "fid" and n <= score.features:
-            said.append(
-                f"fid: {n} images cannot fill a covariance of {score.features} features; the distance is too large, "
-                "the more so the fewer images there are. Compare systems on equal sets only, or read kid"
-            )
-        elif judge == "fid" and n < _USUAL:
-            said.append(f"fid: {n} images; published scores are of {_USUAL} and more, and fall as images are added")
-        elif judge == "cmmd" and n < 1000:
-            said.append(f"cmmd: {n} images; below some thousands it is too large, by about 1 / n")
-        elif judge == "kid" and n < 100:
-            said.append(f"kid: {n} images; unbiased, so that it may be below 0, but its interval is wide")
-    return said
-
-
-def render_sets(scores: Sequence[SetScore], form: Literal["table", "md"] = "table") -> str:
-    """A table of the scores, a row for each judge and system, and the remarks under it."""
-    head = ("set judge", "system", "distance ↓", "95 % interval", "to the baseline", "95 % interval", "images")
-    rows = [
-        (
-            s.judge,
-            s.system,
-            f"{s.value:.4f}",
-            f"{s.low:.4f} … {s.high:.4f}",
-            "" if s.change is None else f"{s.change:+.4f}",
-            "" if s.change is None else f"{s.change_low:+.4f} … {s.change_high:+.4f}",
-            str(s.images),
-        )
-        for s in scores
-    ]
-    shown = markdown(head, rows) if form == "md" else text([head, *rows], "llr", rule=True)
-    return "\n".join([shown, *remarks(scores), ""])
 
 
 def _inception(device: torch.device) -> Network:

@@ -48,4 +48,11 @@ def summary_csv(results: Results) -> str:
                 row += [csv_cell(results.baseline or ""), difference, bound.low, bound.high, bound.method, found.units]
             row += [None] * (len(_HEADER) - len(row))
             writer.writerow(["" if cell is None else cell for cell in row])
+    for score in results.sets:
+        row = [csv_cell(score.system), score.judge, "lower", score.images, score.value, score.low, score.high]
+        if score.change is not None:
+            row += [csv_cell(results.baseline or ""), score.change, score.change_low, score.change_high]
+            row += ["basic", score.images]
+        row += [None] * (len(_HEADER) - len(row))
+        writer.writerow(["" if cell is None else cell for cell in row])
     return text.getvalue()

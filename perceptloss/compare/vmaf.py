@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -47,7 +48,13 @@ def find_ffmpeg(asked: str | None = None) -> str:
             f"{asked or 'ffmpeg'!r} is not on this machine: install an ffmpeg with libvmaf, such as that of "
             "pip install imageio-ffmpeg, and give its path as --ffmpeg."
         )
-    filters = subprocess.run([found, "-hide_banner", "-filters"], capture_output=True, text=True, check=False)
+    found = os.path.abspath(found)  # it is called in another folder
+    try:
+        filters = subprocess.run([found, "-hide_banner", "-filters"], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise PerceptlossError(
+            f"{found} does not run here: {error.strerror or error}; give another as --ffmpeg."
+        ) from error
     if " libvmaf " not in filters.stdout:
         raise PerceptlossError(
             f"{found} was built without libvmaf; that of pip install imageio-ffmpeg has it: give its path as --ffmpeg."
@@ -91,7 +98,13 @@ def vmaf(x: Tensor, y: Tensor, ffmpeg: str, model: str = MODEL) -> float:
         log = Path(folder, "vmaf.json")
         if done.returncode or not log.is_file():
             raise PerceptlossError(f"{ffmpeg} failed: {done.stderr.strip() or f'exit code {done.returncode}'}")
-        return float(json.loads(log.read_text(encoding="utf-8"))["pooled_metrics"]["vmaf"]["mean"])
+        try:
+            return float(json.loads(log.read_text(encoding="utf-8"))["pooled_metrics"]["vmaf"]["mean"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise PerceptlossError(
+                f"{ffmpeg} wrote a log that does not say pooled_metrics.vmaf.mean ({type(error).__name__}: {error}); "
+                "libvmaf of version 2 or 3 does."
+            ) from error
 
 
 def vmaf_scores(

@@ -35,6 +35,7 @@ _NAMES = (
     ("vgg-content", "at relu3_3 of VGG16; layers and norms of others differ", "content"),
     ("perceptual", "of VGG19 before its ReLUs, as in BasicSR and ESRGAN", "vggperceptual"),
     ("musiq", "taught on KonIQ-10k, unless you give it another file of its authors", "musiqkoniq"),
+    ("package:cvvdp", "through its own package", "cvvdp colorvideovdp"),
     ("vgg-style", "squared difference of Gram matrices of VGG16", "style"),
 )
 _ALIASES = {name: (critic, note) for critic, note, names in _NAMES for name in names.split()}
@@ -51,6 +52,8 @@ _ABSENT = {
     **dict.fromkeys(("lpips+", "lpipsvgg+", "ckdn", "wadiqamfr"), _FEATURES),
     **dict.fromkeys(("liqe", "unique", "qalign", "qualiclip", "wadiqamnr", "laionaes"), _OPINIONS),
     "clipiqa+": "near it is 'clip-iqa', with prompts that were not learned",
+    "milo": "its authors state no licence for code or weights; near it are 'mini-fr' and 'dists'",
+    "vmaf": "`perceptloss vmaf` scores by ffmpeg, and `perceptloss compare --scores-from` joins what it says",
     "fgresq": "its authors state no licence for code or weights; near it are 'a-fine' and 'maniqa'",
     **dict.fromkeys((f"musiq{kind}" for kind in ("ava", "paq2piq", "spaq")), "'musiq' reads that file of its authors"),
 }

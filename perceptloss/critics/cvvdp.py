@@ -49,6 +49,7 @@ class CVVDP(Critic):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_metrics": {}}
 
+    @torch.inference_mode(False)  # or a first score in a validation would keep later ones out of graphs
     def _metric(self, device: torch.device) -> Any:
         import pycvvdp
 

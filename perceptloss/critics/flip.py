@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +55,6 @@ def _halves(taps: _Taps) -> _Taps:
     return tuple(tap / (up if tap > 0 else down) if tap else 0.0 for tap in taps)
 
 
-@lru_cache(maxsize=8)
 def _filters(ppd: float) -> _Filters:
     widest = max(width for channel in _SENSITIVITY for _, width in channel)
     radius = math.ceil(3 * math.sqrt(widest / (2 * math.pi**2)) * ppd)
@@ -99,7 +97,6 @@ def _hyab(first: Tensor, second: Tensor) -> Tensor:
     return apart[:, :1].abs() + root(apart[:, 1:].square().sum(1, keepdim=True))
 
 
-@lru_cache(maxsize=1)
 def _largest() -> float:
     """The power of the colour difference of green and blue, the largest there is."""
     pair = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64, device="cpu")[:, :, None, None]
@@ -140,16 +137,17 @@ class FLIP(Critic):
             raise ConfigError([problem], card.name)
         super().__init__(card)
         self.pixels_per_degree = pixels_per_degree
+        self.filters, self.largest = _filters(float(pixels_per_degree)), _largest()
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.quality_map(x, y).mean((1, 2, 3))
 
     def quality_map(self, x: Tensor, y: Tensor | None) -> Tensor:
         """FLIP error of every pixel, in [0, 1], lower is better: (N, 1, H, W)."""
-        filters = _filters(float(self.pixels_per_degree))
+        filters = self.filters
         x, y = (opponent(light(image)) for image in (x, given(y)))
         colour = bounded_power(_hyab(_seen(x, filters), _seen(y, filters)), _COLOUR_POWER, _COLOUR_FLOOR)
-        most, knee = _largest(), _KNEE_AT * _largest()
+        most, knee = self.largest, _KNEE_AT * self.largest
         above = _KNEE_TO + (colour - knee) / (most - knee) * (1 - _KNEE_TO)
         colour = torch.where(colour < knee, colour * (_KNEE_TO / knee), above)
         pairs = zip(_features(x, filters), _features(y, filters), strict=True)

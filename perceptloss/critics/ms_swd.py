@@ -67,14 +67,15 @@ class MSSWD(Critic):
         least = (_PATCH // 2) * 2 ** (num_scale - 1) + 1  # mirrored borders need more than half a patch
         super().__init__(replace(card, min_size=least))
         generator = torch.Generator().manual_seed(zlib.crc32(b"ms-swd"))
-        drawn = torch.randn(num_scale, num_proj, 3, _PATCH, _PATCH, generator=generator)
-        norms = drawn.flatten(2).norm(dim=2)[..., None, None, None]
-        self.register_buffer("projections", drawn / norms, persistent=False)
+        drawn = torch.randn(num_scale * num_proj, 3, _PATCH, _PATCH, generator=generator)
+        norms = drawn.flatten(1).norm(dim=1)[:, None, None, None]
+        self.register_buffer("projections", drawn / norms, persistent=False)  # four places, for channels_last
+        self.scales = num_scale
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        scales = len(self.projections)
-        pairs = zip(pyramid(x, scales), pyramid(given(y), scales), self.projections, strict=True)
-        return torch.stack([self._distance(a, b, directions) for a, b, directions in pairs]).mean(0)
+        directions = self.projections.chunk(self.scales)
+        pairs = zip(pyramid(x, self.scales), pyramid(given(y), self.scales), directions, strict=True)
+        return torch.stack([self._distance(a, b, d) for a, b, d in pairs]).mean(0)
 
     @staticmethod
     def _distance(x: Tensor, y: Tensor, directions: Tensor) -> Tensor:

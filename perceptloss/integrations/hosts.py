@@ -73,6 +73,8 @@ class HostLoss(Hidden):
         critics: Terms, as for `CriticLoss`; not given if the class stands for one critic.
         loss_weight: Factor of the whole loss. Where the host weighs, it is only stored and may
             be negative, which such hosts give a meaning of their own.
+        warmup_iter: Iterations in which traiNNer-redux, which reads it from the loss, lets the weight grow; only
+            where the host weighs.
         options: Options of `CriticLoss`; for the class of one critic also its term's keys
             (shape, tolerance, start, ramp, crop, precision, weights). A `share` is one of an L1 loss of weight
             `pixel_weight` in another slot, times `loss_weight`. A host that only calls its losses lets no critic
@@ -90,9 +92,9 @@ class HostLoss(Hidden):
     weighs: ClassVar[Weighs] = "loss"
     returns: ClassVar[Returns] = "tensor"
 
-    def __init__(self, critics: Any = None, loss_weight: float = 1.0, **options: Any) -> None:
+    def __init__(self, critics: Any = None, loss_weight: float = 1.0, *, warmup_iter: int = -1, **options: Any) -> None:
         super().__init__()
-        self.loss_weight = loss_weight
+        self.loss_weight, self.warmup_iter = loss_weight, warmup_iter
         self.step: int | None = None
         self._is_proven = False
         terms, options, problems = self._read(critics, options)
@@ -100,6 +102,10 @@ class HostLoss(Hidden):
         sign = "" if self.weighs == "host" else "positive "
         if not (is_number and math.isfinite(loss_weight) and (loss_weight if sign else abs(loss_weight)) > 0):
             problems.append(f"loss_weight must be a {sign}number other than 0, got {loss_weight!r}")
+        if not isinstance(warmup_iter, int):
+            problems.append(f"warmup_iter must be a whole number, got {warmup_iter!r}")
+        elif warmup_iter > 0 and self.weighs == "loss":
+            problems.append(f"warmup_iter: the host does not weigh here: give the terms ramp: {warmup_iter}")
         problems += _unattended(terms, options)
         try:
             if problems:  # then the rest is only read: weights may be missing

@@ -47,7 +47,7 @@ class ClipLoss(CriticLoss):
 
     Args:
         critics: As for `CriticLoss`.
-        temporal: Weight of `flicker`; 0 leaves it out.
+        temporal: Weight of `flicker`, in units of [0, 1] whatever `input_range` is; 0 leaves it out.
         options: As for `CriticLoss`.
 
     Raises:
@@ -79,7 +79,7 @@ class ClipLoss(CriticLoss):
         """
         self._check_clips(x, y)
         loss = super().forward(frames(x), None if y is None else frames(y), step=step)
-        return loss + self.temporal * flicker(x, y.detach()) if self.temporal and y is not None else loss
+        return loss + self._flicker(x, y.detach()) if self.temporal and y is not None else loss
 
     def value_and_gradient(
         self, x: Tensor, y: Tensor | None = None, *, step: int | None = None
@@ -92,7 +92,7 @@ class ClipLoss(CriticLoss):
             return value, gradient
         with torch.inference_mode(False), torch.enable_grad():
             leaf = x.detach().clone().requires_grad_()
-            extra = self.temporal * flicker(leaf, y.detach().clone())
+            extra = self._flicker(leaf, y.detach().clone())
             (slope,) = torch.autograd.grad(extra, leaf)
         return value + extra.detach(), gradient + slope
 
@@ -106,6 +106,13 @@ class ClipLoss(CriticLoss):
     ) -> dict[str, dict[str, float]]:
         """Let joint critics learn from the frames; see `CriticLoss.learn`."""
         return super().learn(frames(x), frames(y), step=step, anchors=anchors)
+
+    def _flicker(self, x: Tensor, y: Tensor) -> Tensor:
+        """Weighted; nothing where a pixel is not finite, as critics pass over such batches."""
+        low, high = self.input_range
+        is_finite = x.isfinite().all() & y.isfinite().all()
+        x, y = torch.where(is_finite, x, 0), torch.where(is_finite, y, 0)
+        return self.temporal / (high - low) * flicker(x, y)
 
     def _check_clips(self, x: Tensor, y: Tensor | None) -> None:
         for name, clip in (("x", x), ("y", y)):

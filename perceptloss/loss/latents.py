@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from perceptloss.errors import ConfigError, InputError
+from perceptloss.errors import ConfigError, GradientError, InputError
 from perceptloss.inputs import described
 from perceptloss.loss.critic_loss import CriticLoss
 from perceptloss.loss.terms import Terms
@@ -82,7 +82,12 @@ class LatentLoss(CriticLoss):
 
         Raises:
             InputError: if latents, references or decoded images have other shapes.
+            GradientError: if the decoder sends none to the latents.
         """
+        return super().forward(*self._seen(x, y, step), step=step)
+
+    def _seen(self, x: Tensor, y: Tensor | None, step: int | None) -> tuple[Tensor, Tensor | None]:
+        """What the critics see of latents, decoded, and of the references."""
         self._check_latents(x, y)
         inner, whole = self._place(x, step)
         images = self._decoded(x[..., whole[0], whole[1]])
@@ -92,7 +97,7 @@ class LatentLoss(CriticLoss):
         if y is not None:
             rows, columns = (slice(i.start * self.scale, i.stop * self.scale) for i in inner)
             y = y[..., rows, columns]
-        return super().forward(images, y, step=step)
+        return images, y
 
     def value_and_gradient(
         self, x: Tensor, y: Tensor | None = None, *, step: int | None = None
@@ -104,6 +109,20 @@ class LatentLoss(CriticLoss):
             (gradient,) = torch.autograd.grad(value, leaf)
         return value.detach(), gradient
 
+    def learn(
+        self,
+        x: Tensor,
+        y: Tensor,
+        *,
+        step: int | None = None,
+        anchors: Mapping[str, tuple[Tensor, Tensor | None, Tensor]] | None = None,
+    ) -> dict[str, dict[str, float]]:
+        """Let joint critics learn from a crop of the decoded latents; see `CriticLoss.learn`."""
+        with torch.no_grad():
+            images, references = self._seen(x.detach(), y, step)
+        assert references is not None
+        return super().learn(images, references, step=step, anchors=anchors)
+
     def _decoded(self, latents: Tensor) -> Tensor:
         (decode,) = self._decoder
         is_recomputed = self.checkpointed and latents.requires_grad and torch.is_grad_enabled()
@@ -113,6 +132,11 @@ class LatentLoss(CriticLoss):
             raise InputError(
                 f"decode must turn latents {tuple(latents.shape)} into images {wanted} (scale {self.scale}), got "
                 f"{described(images)}."
+            )
+        if latents.requires_grad and torch.is_grad_enabled() and not images.requires_grad:
+            raise GradientError(
+                "decode gave images without a gradient: call the decoder itself, not under torch.no_grad or "
+                "inference_mode, and do not detach what it gives."
             )
         return images
 
@@ -133,7 +157,7 @@ class LatentLoss(CriticLoss):
         if self.crop is not None and self.crop > min(x.shape[-2:]):
             raise InputError(f"LatentLoss crops {self.crop}x{self.crop} latents, but there are {tuple(x.shape[-2:])}.")
         wanted = (len(x), *(side * self.scale for side in x.shape[-2:]))
-        if y is not None and (y.ndim != 4 or (len(y), *y.shape[-2:]) != wanted):
+        if y is not None and (not isinstance(y, Tensor) or y.ndim != 4 or (len(y), *y.shape[-2:]) != wanted):
             raise InputError(
                 f"LatentLoss needs references of {wanted[1]}x{wanted[2]} pixels for latents {tuple(x.shape)}, got "
                 f"{described(y)}."

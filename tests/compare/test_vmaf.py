@@ -43,6 +43,27 @@ def test_an_ffmpeg_without_the_filter_is_refused(tmp_path):
         find_ffmpeg(script(tmp_path / "ffmpeg", "print(' .. scale  V->V')"))
 
 
+def test_a_file_that_does_not_run_is_named(tmp_path):
+    (tmp_path / "ffmpeg").write_bytes(b"\x7fnothing")
+    (tmp_path / "ffmpeg").chmod(0o755)
+    with pytest.raises(PerceptlossError, match=r"ffmpeg does not run here: .*; give another as --ffmpeg"):
+        find_ffmpeg(str(tmp_path / "ffmpeg"))
+
+
+def test_a_relative_path_is_found_from_anywhere(tmp_path, monkeypatch):
+    script(tmp_path / "ffmpeg", "print(' .. libvmaf  VV->V')")
+    monkeypatch.chdir(tmp_path)
+    assert find_ffmpeg("./ffmpeg") == str(tmp_path / "ffmpeg")
+
+
+@pytest.mark.parametrize("log", ["no json", '{"frames": []}', '{"pooled_metrics": {"vmaf": {"mean": null}}}'])
+def test_an_unreadable_log_is_named(tmp_path, log):
+    ffmpeg = script(tmp_path / "ffmpeg", f"open('vmaf.json', 'w').write({log!r})")
+    x = photographs(32)[0]
+    with pytest.raises(PerceptlossError, match=r"wrote a log that does not say pooled_metrics\.vmaf\.mean"):
+        vmaf(x, x, ffmpeg)
+
+
 def test_what_ffmpeg_complains_of_is_passed_on(tmp_path):
     ffmpeg = script(tmp_path / "ffmpeg", "import sys; print('no such model', file=sys.stderr); sys.exit(3)")
     x = photographs(32)[0]

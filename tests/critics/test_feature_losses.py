@@ -104,6 +104,32 @@ class TestFDL:
         # rounding decides there between pi and -pi for coefficients without an imaginary part
         torch.testing.assert_close(critic(x, y), wanted, rtol=1e-2, atol=0)
 
+    def test_of_dino_is_that_of_normed_tokens_of_mirrored_images(self):
+        """As neosr pads: on both sides; and as DINOv2 gives its layers: behind the last norm."""
+        timm = pytest.importorskip("timm")
+        critic = build_small("fdl-dino")
+        model = timm.create_model("vit_base_patch14_dinov2", pretrained=False, dynamic_img_size=True, **TOKENS).eval()
+        with torch.no_grad():
+            critic.trunk.model.norm.weight.mul_(torch.linspace(0.5, 1.5, 32))
+        model.load_state_dict(critic.trunk.model.state_dict(), strict=False)
+        x, y = pair(1, 50, 61)
+        layers = [
+            model.get_intermediate_layers(F.pad(image, (4, 5, 3, 3), mode="reflect"), n=[0, 2], reshape=True, norm=True)
+            for image in (x, y)
+        ]
+        wanted = 0.0
+        for tap, scale, fx, fy in zip(critic.taps, (1.0, 0.5), *layers, strict=True):
+            directions = getattr(critic, f"projections_{tap}")
+            for part, fields in zip((scale, 1.0), zip(*map(amplitude_and_phase, (fx, fy)), strict=True), strict=True):
+                sets = [F.conv2d(field, directions).flatten(2).sort().values for field in fields]
+                wanted += part * (sets[0] - sets[1]).abs().mean()
+        assert critic(x, y).item() == pytest.approx(wanted.item(), rel=1e-4)
+
+    def test_depths_and_their_scales_go_together(self):
+        options = {"depths": [2, 1], "scales": [1.0]}
+        with pytest.raises(ConfigError, match=r"(?s)scales must be 2 numbers.*depths must be numbers from 0, rising"):
+            create_critic("fdl-dino", weights=None, options=options)
+
     def test_phase_turns_with_a_shift_and_the_amplitude_stays(self):
         f = random(1, 2, 8, 8)
         (amplitude, phase), (same, turned) = (amplitude_and_phase(g) for g in (f, f.roll(1, -1)))

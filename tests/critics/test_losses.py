@@ -251,3 +251,40 @@ class TestColour:
         rise = lab_of_light(light(greys[1])) - lab_of_light(light(greys[0]))
         sums = critic.projections[0].sum((2, 3)) @ rise[0, :, 0, 0]
         torch.testing.assert_close(critic(greys[1], greys[0]), sums.abs().mean()[None])
+
+
+class TestCorrelation:
+    def test_gain_and_offset_cost_nothing_and_negatives_everything(self):
+        y = photographs(32)
+        critic = create_critic("ncc")
+        assert critic(0.2 + 0.5 * y, y).tolist() == pytest.approx([0.0] * len(y), abs=1e-5)
+        assert critic(1 - y, y).tolist() == pytest.approx([1.0] * len(y), abs=1e-5)
+
+    def test_flat_channels(self):
+        flat, y = torch.full((1, 3, 16, 16), 0.5), photographs(16)[:1]
+        critic = create_critic("ncc")
+        assert critic(0 * flat, flat).item() == 0, "as alike as flat channels are"
+        assert critic(flat, y).item() == pytest.approx(0.5, abs=1e-2), "no correlation"
+
+
+def test_divergence_of_channels_is_blind_to_grey_and_adds_up():
+    x, y = pair(2, 8, 12)
+    critic = create_critic("channel-kl")
+    assert critic(0.5 * y + 0.2, 0.5 * y).tolist() == pytest.approx([0, 0], abs=1e-6)
+    whole = create_critic("channel-kl", options={"total": True})
+    torch.testing.assert_close(whole(x, y), 96 * critic(x, y))
+    assert whole.card.tiling == "never"
+
+
+def test_gradient_weighted_error_of_a_step():
+    """Off by 0.1 on the right half: Sobel's difference is 0.4 beside the step and the border, the weight 2.6."""
+    y = torch.zeros(1, 3, 5, 8)
+    x = y.clone()
+    x[..., 4:] = 0.1
+    right = create_critic("gradient-weighted", options={"corner": False}).quality_map(x, y)[0, 0, 2]
+    torch.testing.assert_close(right, torch.tensor([0, 0, 0, 0, 0.26, 0.1, 0.1, 0.26]))
+    corners = create_critic("gradient-weighted").quality_map(x, y)[0, 0, 2]
+    torch.testing.assert_close(corners[4:6], torch.tensor([0.1 * 2.6**2, 0.1]))
+    for name, options in (("gradient-weighted", {"corner": 1}), ("channel-kl", {"total": "yes"})):
+        with pytest.raises(ConfigError, match="must be true or false"):
+            create_critic(name, options=options)

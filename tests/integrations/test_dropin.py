@@ -12,7 +12,7 @@ from test_hosts import Registry
 from torch import nn
 
 from perceptloss import create_critic
-from perceptloss.errors import ConfigError
+from perceptloss.errors import ConfigError, InputError
 from perceptloss.integrations.dropin import drop_in_loss, known_names, meaning_of, register_drop_ins
 from perceptloss.networks.artefacts import artefact_map
 
@@ -30,6 +30,7 @@ TRAINNER = [
     {"type": "hsluvloss", "criterion": "charbonnier", "loss_weight": 1.0},
     {"type": "hsluvloss", "hue_weight": 0.5, "downscale_factor": 2, "loss_weight": 1.0},
     {"type": "cosimloss", "loss_weight": 1.0},
+    {"type": "nccloss", "loss_weight": 1.0},
     {"type": "distsloss", "loss_weight": 0.3, **VGG},
     {"type": "distsloss", "loss_weight": 0.3, "use_input_norm": False, **VGG},
     {"type": "ldlloss", "loss_weight": 1.0},
@@ -58,8 +59,16 @@ NEOSR = [
     {"type": "vgg_perceptual_loss", "loss_weight": 0.5, "criterion": "chc", **VGG},
     {"type": "dists_loss", "loss_weight": 0.5, **VGG},
     {"type": "ldl_loss", "loss_weight": 1.0, "criterion": "huber"},
-    {"type": "ff_loss", "loss_weight": 0.5},
+    {"type": "ff_loss", "loss_weight": 0.35},
+    {"type": "gw_loss", "loss_weight": 0.2},
+    {"type": "gw_loss", "loss_weight": 0.2, "corner": False},
+    {"type": "ncc_loss", "loss_weight": 1.0},
+    {"type": "kl_loss", "loss_weight": 1.0},
+    {"type": "msswd_loss", "loss_weight": 1.0},
+    {"type": "consistency_loss", "loss_weight": 1.0, "saturation": 1.0, "brightness": 1.0},
+    {"type": "vgg_perceptual_loss", "loss_weight": 0.5, "criterion": "huber", "patch_weight": 1.0, **VGG},
     {"type": "fdl_loss", "loss_weight": 0.2, "model": "vgg", "num_proj": 4, **VGG},
+    {"type": "fdl_loss", "loss_weight": 0.75, "model": "dinov2", "dino_layers": [0], "dino_weights": [1.0], **VGG},
     {"type": "vgg_perceptual_loss", "loss_weight": 0.5, "criterion": "l1", "layer_weights": LAYERS, **VGG},
 ]
 USED = [("trainner", opt) for opt in TRAINNER] + [("neosr", opt) for opt in NEOSR]
@@ -137,6 +146,65 @@ def _msssim(x, y, padding=0, rgb=False):
     return 1 - product
 
 
+def _ncc(x, y):
+    """Of one image, whose channels both hosts take as rows."""
+    x, y = (image.reshape(3, -1) - image.reshape(3, -1).mean(1, keepdim=True) for image in (x, y))
+    like = (x * y).sum(1) / ((x**2).sum(1) * (y**2).sum(1)).sqrt()
+    return 1 - (like.mean() + 1) / 2
+
+
+def _gradient_weighted(x, y, corner=True):
+    """As in neosr, whose kernels for the diagonals are those for the sides."""
+    kernel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    grey = (x.mean(1, keepdim=True), y.mean(1, keepdim=True))
+    sides = [
+        (F.conv2d(grey[0], k, padding=1) - F.conv2d(grey[1], k, padding=1)).abs()
+        for k in (kernel[None, None], kernel.T[None, None])
+    ]
+    if not corner:
+        return ((1 + 4 * torch.cat(sides, 1).amax(1, keepdim=True)) * (x - y).abs()).mean()
+    return ((1 + 4 * sides[0]) * (1 + 4 * sides[1]) * (1 + 4 * sides[0]) * (1 + 4 * sides[1]) * (x - y).abs()).mean()
+
+
+def _kl(x, y):
+    p, q = (image.softmax(1) for image in (x, y))
+    return 0.03 * F.kl_div((p + 1e-8).log(), q, reduction="batchmean")
+
+
+def _light(image):
+    return torch.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
+
+
+def _consistency(x, y):
+    """As in neosr, of images without dark places."""
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    x, y = (image.clamp(1 / 255, 1) for image in (x, y))
+
+    def lightness(image):
+        luma = torch.einsum(
+            "c,nchw->nhw", torch.tensor([0.2126, 0.7152, 0.0722]), _light(v2.GaussianBlur(21, 3)(image))
+        )
+        assert luma.min() > 216 / 24389
+        return (1.16 * luma ** (1 / 3) - 0.16).clamp(0, 1)
+
+    def oklab(image):
+        cones = torch.tensor(
+            [
+                [0.4122214708, 0.5363325363, 0.0514459929],
+                [0.2119034982, 0.6806995451, 0.1073969566],
+                [0.0883024619, 0.2817188376, 0.6299787005],
+            ]
+        )
+        ab = torch.tensor([[1.9779984951, -2.428592205, 0.4505937099], [0.0259040371, 0.7827717662, -0.808675766]])
+        roots = torch.einsum("rc,nchw->nrhw", cones, _light(image)) ** (1 / 3)
+        return (0.5 + torch.einsum("rc,nchw->nrhw", ab, roots)).clamp(0, 1)
+
+    pairs = [(lightness(x), lightness(y)), (oklab(x), oklab(y))]
+    distance = sum(charbonnier(a - b) for a, b in pairs)
+    angle = sum(0.5 * (1 - F.cosine_similarity(a, b, dim=1, eps=1e-20).mean()) for a, b in pairs)
+    return distance + (angle if angle < 1e-3 else 0)
+
+
 FORMULAS = {
     "l1loss": lambda x, y: (x - y).abs().mean(),
     "mseloss": lambda x, y: (x - y).square().mean(),
@@ -148,6 +216,7 @@ FORMULAS = {
         5 * (1 - F.cosine_similarity(x.clamp_min(1e-12), y.clamp_min(1e-12), dim=1, eps=1e-20)).mean()
     ),
     "mssimloss": _msssim,
+    "nccloss": _ncc,
 }
 
 
@@ -156,6 +225,45 @@ def test_values_are_those_of_the_formulas(name):
     y = (255 * photographs(96)[:1]).round() / 255
     x = (0.9 * F.avg_pool2d(y, 3, 1, 1) + 0.03).clamp(0, 1)
     torch.testing.assert_close(drop_in_loss(name, "trainner")(x, y), FORMULAS[name](x, y), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "formula"),
+    [
+        ("ncc_loss", {}, _ncc),
+        ("gw_loss", {}, _gradient_weighted),
+        ("gw_loss", {"corner": False}, lambda x, y: _gradient_weighted(x, y, corner=False)),
+        ("kl_loss", {}, _kl),
+        ("consistency_loss", {}, _consistency),
+    ],
+)
+def test_values_and_slopes_are_those_of_neosr(name, options, formula):
+    y = 0.2 + 0.8 * photographs(64)[:1]
+    x = (0.9 * F.avg_pool2d(y, 3, 1, 1) + 0.03).clamp(0, 1)
+    found = []
+    for loss in (drop_in_loss(name, "neosr", **options), formula):
+        leaf = x.clone().requires_grad_()
+        value = loss(leaf, y)
+        found.append((value.detach(), torch.autograd.grad(value, leaf)[0]))
+    torch.testing.assert_close(*(value for value, _ in found), rtol=1e-3, atol=1e-7)
+    slopes = [slope.flatten() for _, slope in found]
+    assert torch.cosine_similarity(*slopes, dim=0) > 0.999
+    assert slopes[0].norm() == pytest.approx(slopes[1].norm().item(), rel=1e-2)
+
+
+def test_the_warm_up_of_trainner_moves_over():
+    """Of 2025 the host reads `warmup_iter` from every loss: weight x iteration / warmup_iter until then."""
+    x, y = pair(1, 32)
+    in_host = drop_in_loss("l1loss", "trainner", loss_weight=2.0, warmup_iter=10)
+    assert (in_host.loss_weight, in_host.warmup_iter) == (2.0, 10)
+    assert drop_in_loss("l1loss", "trainner", loss_weight=0).warmup_iter == -1
+    whole = in_host(x, y)
+    moved = drop_in_loss("l1loss", "trainner", loss_weight=2.0, warmup_iter=10, weighs="loss")
+    for step, share in ((0, 0.1), (4, 0.5), (9, 1.0), (50, 1.0)):
+        moved.step = step
+        torch.testing.assert_close(moved(x, y), share * 2 * whole)
+    with pytest.raises(ConfigError, match="no option 'warmup_iter'"):
+        drop_in_loss("L1Loss", "neosr", warmup_iter=10)
 
 
 def test_neosrs_similarity_is_padded_and_of_all_channels():
@@ -190,6 +298,13 @@ class TestLDL:
         assert (weights[worse] == 0).all(), "spared where the averaged weights do worse"
         assert (weights[~worse] > 0).any()
 
+    def test_images_that_do_not_fit_are_named(self):
+        x, y = pair(1, 32)
+        loss = drop_in_loss("ldlloss", "trainner")
+        for images in ((x, x[..., :30], y), (x[..., :3, :3], x[..., :3, :3], y[..., :3, :3]), ((255 * x).byte(), x, y)):
+            with pytest.raises(InputError, match="those of the averaged weights and the ground truth"):
+                loss(*images)
+
     def test_other_losses_take_no_third_image(self):
         x, y = pair(1, 32)
         with pytest.raises(ConfigError, match="restored images and the ground truth"):
@@ -212,9 +327,11 @@ def test_a_weight_of_nothing_switches_off_and_builds_nothing():
         ("mssimloss", "trainner", {"cosim": True}, "mssimloss has no option 'cosim'.*Known: channels, downsample"),
         ("perceptualloss", "trainner", {"criterion": "pd+l1"}, "'pd\\+l1' cannot mean the same here: pd and fd"),
         ("l1loss", "trainner", {"reduction": "sum"}, "'sum' cannot mean the same here: a loss is a mean"),
-        ("fdl_loss", "neosr", {}, "model: 'dinov2' cannot mean the same here"),
+        ("fdl_loss", "neosr", {"model": "resnet"}, "model: 'resnet' cannot mean the same here"),
         ("ganloss", "trainner", {}, "keep the host's own"),
-        ("kl_loss", "neosr", {}, "near it is the critic ms-swd"),
+        ("gan_loss", "neosr", {}, "keep the host's own"),
+        ("gw_loss", "neosr", {"criterion": "l1"}, "'l1' cannot mean the same here: it multiplies two means"),
+        ("ldl_loss", "neosr", {"criterion": "chc"}, "'chc' cannot mean the same here.*below chc's clip"),
         ("vgg_perceptual_loss", "neosr", {"criterion": "pdl"}, "'pdl' cannot mean the same here"),
         ("hsluvlos", "trainner", {}, "did you mean 'hsluvloss'"),
         ("hsluvloss", "basicsr", {}, "host must be one of trainner, neosr"),

@@ -69,6 +69,16 @@ def test_a_host_that_weighs_gets_the_weight_applied_once(images):
     torch.testing.assert_close(gradient(total, x), gradient(same, x))
 
 
+def test_a_host_that_weighs_reads_a_warm_up(images):
+    """traiNNer-redux of 2025: every loss has `warmup_iter`, -1 for none."""
+    assert loss_class("critic_gmsd", critic="gmsd", weighs="host")().warmup_iter == -1
+    assert loss_class(weighs="host")({"gmsd": 1.0}, warmup_iter=500).warmup_iter == 500
+    with pytest.raises(ConfigError, match="the host does not weigh here: give the terms ramp: 500"):
+        loss_class()({"gmsd": 1.0}, warmup_iter=500)
+    with pytest.raises(ConfigError, match="must be a whole number, got 'soon'"):
+        loss_class(weighs="host")({"gmsd": 1.0}, warmup_iter="soon")
+
+
 def test_a_host_that_leaves_weighing_to_the_loss(images):
     """neosr: every slot wants a weighted tensor, may run under autocast, in channels_last."""
     x, y = images

@@ -16,7 +16,6 @@ ABSENT: Final[dict[Dialect, dict[str, str]]] = {
         "multiscaleganloss": _HOSTS,
         "linedistillerloss": "near it is gradientvarianceloss",
         "msssiml1loss": "give mssimloss and l1loss, each with a weight",
-        "nccloss": "near it is cosimloss",
         "perceptualanimeloss": "its network is not here; near it is perceptualloss",
         "psnrloss": "the critic psnr is in decibels; near it is mseloss",
         "ssimloss": "the critics ssim and ssim-full judge RGB; near it is mssimloss",
@@ -24,8 +23,5 @@ ABSENT: Final[dict[Dialect, dict[str, str]]] = {
     },
     "neosr": {
         "gan_loss": _HOSTS,
-        "gw_loss": "near it is the critic gradient-variance",
-        "kl_loss": "near it is the critic ms-swd",
-        "ncc_loss": "near it is the critic cosim",
     },
 }

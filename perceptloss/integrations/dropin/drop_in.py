@@ -9,7 +9,7 @@ from typing import Any, Final
 from perceptloss.errors import ConfigError, near
 from perceptloss.loss.terms import TermOptions
 
-__all__ = ["LAYERS", "ON", "DropIn", "frequencies", "mean_only", "same"]
+__all__ = ["LAYERS", "ON", "DropIn", "Options", "frequencies", "mean_only", "same"]
 
 Options = Mapping[str, Any]
 LAYERS: Final = {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0, "conv4_4": 1.0, "conv5_4": 1.0}
@@ -20,7 +20,7 @@ class DropIn:
     """A loss of a host.
 
     Attributes:
-        critic: That stands for it.
+        critic: That stands for it, of its options where they decide.
         defaults: Its options as the host has them, with the host's defaults.
         carried: Options that go to the critic as they are, under another name where one is given.
         only: Options that can have no other value here, and why.
@@ -29,7 +29,7 @@ class DropIn:
         sees_average: Whether the host also gives it what the averaged weights restore.
     """
 
-    critic: str
+    critic: str | Callable[[Options], str]
     defaults: Options = field(default_factory=dict)
     carried: Mapping[str, str] = field(default_factory=dict)
     only: Mapping[str, tuple[tuple[Any, ...], str]] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class DropIn:
             raise ConfigError(problems, name)
         carried = {target: options[key] for key, target in self.carried.items()}
         return {
-            "critic": self.critic,
+            "critic": self.critic if isinstance(self.critic, str) else self.critic(options),
             "weight": self.factor(options),
             "options": {**carried, **self.made(options)},
         }

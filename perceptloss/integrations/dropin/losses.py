@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from perceptloss.errors import ConfigError
+from perceptloss.errors import ConfigError, InputError
+from perceptloss.inputs import described
 from perceptloss.integrations.dropin.absent import Dialect
 from perceptloss.integrations.dropin.drop_in import DropIn
 from perceptloss.integrations.dropin.meanings import known_names, meaning_of
@@ -27,6 +28,7 @@ class DropInLoss(HostLoss):
 
     Args:
         loss_weight: As the host has it; 0 switches the loss off, and its critic is not built.
+        warmup_iter: Of traiNNer-redux: iterations in which the weight grows from nothing.
         options: Those of the host's loss, `weights` of the critic's term, and those of `CriticLoss`.
 
     Raises:
@@ -37,16 +39,22 @@ class DropInLoss(HostLoss):
     meaning: ClassVar[DropIn]
 
     def __init__(self, loss_weight: float = 1.0, **options: Any) -> None:
+        warmup = options.pop("warmup_iter", -1) if self.dialect == "trainner" else -1
         ours = {key: options.pop(key) for key in LOSS_OPTIONS if key in options}
         term = {key: options.pop(key) for key in ("weights",) if key in options}
         term |= self.meaning.term(type(self).__name__, options)
         self.is_off = loss_weight == 0
         self.criterion_name: Criterion = term["options"].get("criterion", "l1")
-        super().__init__([term], loss_weight or 1.0, **ours) if not self.is_off else self._switch_off()
+        if self.is_off:
+            self._switch_off()
+            return
+        if self.weighs == "loss" and isinstance(warmup, int) and warmup > 0:
+            term["ramp"], warmup = warmup, -1
+        super().__init__([term], loss_weight, warmup_iter=warmup, **ours)
 
     def _switch_off(self) -> None:
         torch.nn.Module.__init__(self)
-        self.is_off, self.loss_weight, self.step = True, 0.0, None
+        self.is_off, self.loss_weight, self.warmup_iter, self.step = True, 0.0, -1, None
 
     def forward(self, x: Tensor, *references: Tensor | None) -> Tensor | tuple[Tensor, None]:
         """The loss of restored images.
@@ -67,6 +75,12 @@ class DropInLoss(HostLoss):
         return super().forward(x, *references)
 
     def _beside_average(self, x: Tensor, steady: Tensor, y: Tensor) -> Tensor:
+        is_fit = all(isinstance(image, Tensor) and image.ndim == 4 for image in (x, steady, y))
+        if not is_fit or not x.shape == steady.shape == y.shape or min(x.shape[-2:]) < 4 or not x.is_floating_point():
+            raise InputError(
+                f"{type(self).__name__} needs restored images, those of the averaged weights and the ground truth, all "
+                f"(N, 3, H, W) with sides of at least 4, got {', '.join(map(described, (x, steady, y)))}."
+            )
         with torch.autocast(x.device.type, enabled=False):
             x, steady, y = x.float(), steady.detach().float(), y.detach().float()
             weights = artefact_map(x, y, steady)
@@ -82,7 +96,7 @@ class DropInLoss(HostLoss):
 @cache
 def _drop_in_class(name: str, dialect: Dialect, weighs: Weighs) -> type[DropInLoss]:
     meaning = meaning_of(name, dialect)
-    doc = f"{name} of {dialect}: the critic {meaning.critic!r}; see DropInLoss."
+    doc = f"{name} of {dialect} by a critic of ours; see DropInLoss."
     facts = {"__doc__": doc, "__module__": __name__, "dialect": dialect, "meaning": meaning, "weighs": weighs}
     return type(name, (DropInLoss,), facts)
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Final
 
-from perceptloss.integrations.dropin.drop_in import LAYERS, ON, DropIn, frequencies, mean_only, same
+from perceptloss.integrations.dropin.drop_in import LAYERS, ON, DropIn, Options, frequencies, mean_only, same
 from perceptloss.integrations.dropin.trainner import TRAINNER
 
 __all__ = ["NEOSR"]
 
 _STATISTICS: Final = "statistics of windows have 11 taps of sigma 1.5 here, as published"
 _CHC: Final = {"chc": "clipped"}
+
+
+def _dino(o: Options) -> Options:
+    depths = tuple(o["dino_layers"] or range(8))
+    scales = o["dino_weights"] or (1.0, 0.5, 0.5, 1.0, 0.5, 0.5, 1.0, 0.1)
+    return {"depths": depths, "scales": scales, "normalise": o["dino_norm"]}
+
+
 NEOSR: Final[dict[str, DropIn]] = {
     "L1Loss": TRAINNER["l1loss"],
     "MSELoss": TRAINNER["mseloss"],
@@ -46,22 +54,29 @@ NEOSR: Final[dict[str, DropIn]] = {
         made=lambda o: {"normalise": False},
     ),
     "fdl_loss": DropIn(
-        "fdl",
+        lambda o: "fdl-dino" if o["model"] == "dinov2" else "fdl",
         {
             **{"patch_size": 4, "stride": 1, "num_proj": 24, "model": "dinov2", "vgg_weights": None},
             **{"dino_layers": None, "dino_weights": None, "dino_norm": False, "phase_weight": 1.0},
         },
         same("patch_size", "stride", "num_proj", "phase_weight"),
-        {"model": (("vgg", "VGG"), "its trunk is VGG19; the default there is DINOv2 ViT-B/14, so say model: vgg")},
-        lambda o: {"scales": o["vgg_weights"] or (0.5, 0.5, 1.0, 1.0, 1.0)},
-        lambda o: 0.01,
+        {"model": (("dinov2", "vgg", "VGG"), "known are dinov2 and vgg")},
+        lambda o: _dino(o) if o["model"] == "dinov2" else {"scales": o["vgg_weights"] or (0.5, 0.5, 1.0, 1.0, 1.0)},
+        lambda o: 1.0 if o["model"] == "dinov2" else 0.01,
     ),
     "ff_loss": frequencies(1.0),
+    "gw_loss": DropIn(
+        "gradient-weighted",
+        {"corner": True, "criterion": None},
+        same("corner"),
+        {"criterion": ((None,), "it multiplies two means there, so that no pixel weighs more")},
+    ),
+    "kl_loss": DropIn("channel-kl", made=lambda o: {"total": True}, factor=lambda o: 0.03),
     "ldl_loss": DropIn(
         "ldl",
         {"criterion": "l1", "ksize": 7},
         same("criterion", "ksize"),
-        {"criterion": (("huber", "l1", "l2"), "known are huber, l1 and l2; chc clips what is weighted, which is less")},
+        {"criterion": (("huber", "l1", "l2"), "known are huber, l1 and l2; weighted differences are below chc's clip")},
         lambda o: {"constant": False},
     ),
     "mssim_loss": DropIn(
@@ -78,6 +93,14 @@ NEOSR: Final[dict[str, DropIn]] = {
         },
         made=lambda o: {"color_space": "rgb", "luminance": True, "padded": True},
     ),
+    "msswd_loss": DropIn(
+        "ms-swd",
+        {"num_scale": 3, "num_proj": 24, "patch_size": 11, "stride": 1, "c": 3},
+        same("num_scale", "num_proj"),
+        TRAINNER["msswdloss"].only,
+        factor=lambda o: 0.1,
+    ),
+    "ncc_loss": TRAINNER["nccloss"],
     "vgg_perceptual_loss": DropIn(
         "perceptual",
         {

@@ -120,6 +120,7 @@ TRAINNER: Final[dict[str, DropIn]] = {
             "c": ((3,), "images have three channels"),
         },
     ),
+    "nccloss": DropIn("ncc"),
     "perceptualfp16loss": _PERCEPTUAL,
     "perceptualloss": _PERCEPTUAL,
 }

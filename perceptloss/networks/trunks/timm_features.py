@@ -25,6 +25,7 @@ class TimmFeatures(Trunk):
         name: timm's name.
         taps: Tap name to the number of the block (transformers) or stage whose result it is.
         normalise: See `Trunk`.
+        normed: Whether results pass the norm behind the last block, too, as DINOv2's own code has it.
         options: Further arguments of timm, such as `embed_dim`.
 
     Raises:
@@ -34,13 +35,21 @@ class TimmFeatures(Trunk):
     model: Any
 
     def __init__(
-        self, name: str, taps: Mapping[str, int], normalise: Normalisation | None = IMAGENET, **options: Any
+        self,
+        name: str,
+        taps: Mapping[str, int],
+        normalise: Normalisation | None = IMAGENET,
+        *,
+        normed: bool = False,
+        **options: Any,
     ) -> None:
-        arch = "-".join([name, *(f"{key}={value}" for key, value in sorted(options.items()))])
+        parts = [name, *(f"{key}={value}" for key, value in sorted(options.items())), *["normed"] * normed]
+        arch = "-".join(parts)
         super().__init__(arch, dict(taps), normalise)
+        self.normed = normed
         self.model = self._made(name, **options)
         try:
-            self.model.prune_intermediate_layers(sorted(taps.values()), prune_norm=True, prune_head=True)
+            self.model.prune_intermediate_layers(sorted(taps.values()), prune_norm=not normed, prune_head=True)
         except (AttributeError, AssertionError, IndexError, ValueError) as error:
             raise PerceptlossError(f"timm's {name!r} has no taps {sorted(taps.values())}: {error}") from error
         for module in self.model.modules():
@@ -80,7 +89,7 @@ class TimmFeatures(Trunk):
             with torch.autocast(h.device.type, dtype=dtype, enabled=dtype is not None):
                 return tuple(
                     self.model.forward_intermediates(
-                        h, indices=order, norm=False, stop_early=True, output_fmt="NCHW", intermediates_only=True
+                        h, indices=order, norm=self.normed, stop_early=True, output_fmt="NCHW", intermediates_only=True
                     )
                 )
 
