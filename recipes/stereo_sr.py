@@ -55,13 +55,16 @@ PHOTOGRAPHS = (
 LEARNING = {"lr": 7e-4, "penalty": 5e-5, "replay": 0.2, "every": 2}
 JOINT = {"weights": None, "start": 60, "ramp": 60, "joint": LEARNING}
 PATCH = {**JOINT, "options": {"width": 16}}
-VIEWS = {"lpips-squeeze": {"share": 0.5}, "grid": {"share": 0.1}, "patch": {"share": 0.15, **PATCH}}
+STEPS = {"critic": "grid", "share": 0.1, "options": {"of": "steps"}}
+VIEWS = {"lpips-squeeze": {"share": 0.5}, "grid": {"share": 0.05}, "steps": STEPS, "patch": {"share": 0.15, **PATCH}}
 CRITICS = {
-    "lpips-squeeze": {"share": 0.35},  # how each view looks
-    "grid": {"share": 0.1},  # prints no pattern
-    "patch": {"share": 0.12, **PATCH},  # learns what is not real in a view
-    "stereo-consistency": {"share": 0.22, "options": {"every": 2}},  # what is made up has a depth
-    "stereo-srqa": {"share": 0.03, **JOINT, "options": {"widths": [16, 24, 32], "matched": 16, "hidden": 32}},
+    "lpips-squeeze": {"share": 0.28},  # how each view looks
+    "grid": {"share": 0.05},  # prints no pattern
+    "steps": STEPS,  # nor stairs
+    "patch": {"share": 0.04, **PATCH},  # learns what is not real in a view
+    "stereo-consistency": {"share": 0.1, "options": {"every": 2}},  # what is made up has a depth
+    "stereo-matching": {"share": 0.25, "options": {"every": 3}},  # the views match as the ground truth's do
+    "stereo-srqa": {"share": 0.02, **JOINT, "options": {"widths": [16, 24, 32], "matched": 16, "hidden": 32}},
 }
 JUDGES = ("mini-stereo", "mini-fr", "haarpsi", "ms-gmsd", "mini-nr")
 GUESTS = ("lpips-alex", "niqe")

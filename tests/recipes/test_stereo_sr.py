@@ -25,6 +25,7 @@ from perceptloss.weights.search import find
 
 JOINT = "weights: null, start: 2, joint: {lr: 1.0e-3, replay: 0.5}"
 SRQA = f"stereo-srqa: {{share: 0.1, {JOINT}, options: {{widths: [4, 6, 8], matched: 4, hidden: 8}}}}"
+MATCHING = "stereo-matching: {share: 0.1, options: {every: 2}}"
 CRITICS = f"{{gmsd: {{share: 0.2}}, stereo-consistency: {{share: 0.2}}, {SRQA}}}"
 
 
