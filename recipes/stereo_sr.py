@@ -58,11 +58,11 @@ PATCH = {**JOINT, "options": {"width": 16}}
 STEPS = {"critic": "grid", "share": 0.1, "options": {"of": "steps"}}
 VIEWS = {"lpips-squeeze": {"share": 0.5}, "grid": {"share": 0.05}, "steps": STEPS, "patch": {"share": 0.15, **PATCH}}
 CRITICS = {
-    "lpips-squeeze": {"share": 0.28},  # how each view looks
+    "lpips-squeeze": {"share": 0.2},  # how each view looks
     "grid": {"share": 0.05},  # prints no pattern
     "steps": STEPS,  # nor stairs
     "patch": {"share": 0.04, **PATCH},  # learns what is not real in a view
-    "stereo-consistency": {"share": 0.1, "options": {"every": 2}},  # what is made up has a depth
+    "stereo-consistency": {"share": 0.12, "options": {"every": 2}},  # what is made up has a depth
     "stereo-matching": {"share": 0.25, "options": {"every": 3}},  # the views match as the ground truth's do
     "stereo-srqa": {"share": 0.02, **JOINT, "options": {"widths": [16, 24, 32], "matched": 16, "hidden": 32}},
 }
