@@ -16,13 +16,12 @@ from torch import Tensor
 
 from perceptloss.card import Card, distance_card
 from perceptloss.critic import Critic, Entry, given
-from perceptloss.critics.stereo_consistency import correspondence, signs
 from perceptloss.errors import ConfigError
+from perceptloss.networks.matching import WINDOW, correspondence, signs
 from perceptloss.networks.parallax import row_scores
 
 __all__ = ["ENTRIES", "StereoMatching"]
 
-_WINDOW = 7
 _FLOOR = 1e-3  # weight of places that are not sure, so that two views of nothing in common have a gradient, too
 _ROWS = 16  # matched at once: memory grows with the square of the width
 
@@ -69,7 +68,7 @@ class StereoMatching(Critic):
 
     def _strip(self, x: Tensor, y: Tensor, start: int) -> tuple[Tensor, Tensor]:
         """Of some rows: sums of weighted divergences and of weights, (2, N) each."""
-        half, stop = _WINDOW // 2, min(start + _ROWS * self.every, y.shape[2])
+        half, stop = WINDOW // 2, min(start + _ROWS * self.every, y.shape[2])
         first = max(0, start - half)
         inner = slice(start - first, stop - first, self.every)
         rows = slice(first, stop + half)
@@ -94,7 +93,7 @@ _CARD: Card = distance_card(
     summary="Whether each place of a view may lie in the other one where it does in the reference.",
     kind="stereo-fr",
     domains=frozenset({"stereo"}),
-    min_size=_WINDOW,
+    min_size=WINDOW,
     fidelity="after-paper",
     licence_code="Apache-2.0 (ours)",
     paper="after Wang et al., Learning Parallax Attention for Stereo Image Super-Resolution, CVPR 2019",

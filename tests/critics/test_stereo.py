@@ -11,9 +11,9 @@ from small import build_small
 
 from perceptloss import Critic, CriticLoss, create_critic
 from perceptloss.critics.multi_score_siqa import HEADS
-from perceptloss.critics.stereo_consistency import correspondence, signs
 from perceptloss.critics.stereo_srqa import agreement, match
 from perceptloss.errors import ConfigError
+from perceptloss.networks.matching import correspondence, signs
 from perceptloss.networks.parallax import shares, valid
 from perceptloss.teach.degradations.stereo import stereo_pair
 
