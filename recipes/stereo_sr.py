@@ -55,13 +55,16 @@ PHOTOGRAPHS = (
 LEARNING = {"lr": 7e-4, "penalty": 5e-5, "replay": 0.2, "every": 2}
 JOINT = {"weights": None, "start": 60, "ramp": 60, "joint": LEARNING}
 PATCH = {**JOINT, "options": {"width": 16}}
-VIEWS = {"lpips-squeeze": {"share": 0.5}, "grid": {"share": 0.1}, "patch": {"share": 0.15, **PATCH}}
+STEPS = {"critic": "grid", "share": 0.1, "options": {"of": "steps"}}
+VIEWS = {"lpips-squeeze": {"share": 0.5}, "grid": {"share": 0.05}, "steps": STEPS, "patch": {"share": 0.15, **PATCH}}
 CRITICS = {
-    "lpips-squeeze": {"share": 0.35},  # how each view looks
-    "grid": {"share": 0.1},  # prints no pattern
-    "patch": {"share": 0.12, **PATCH},  # learns what is not real in a view
-    "stereo-consistency": {"share": 0.22, "options": {"every": 2}},  # what is made up has a depth
-    "stereo-srqa": {"share": 0.03, **JOINT, "options": {"widths": [16, 24, 32], "matched": 16, "hidden": 32}},
+    "lpips-squeeze": {"share": 0.2},  # how each view looks
+    "grid": {"share": 0.05},  # prints no pattern
+    "steps": STEPS,  # nor stairs
+    "patch": {"share": 0.04, **PATCH},  # learns what is not real in a view
+    "stereo-consistency": {"share": 0.12, "options": {"every": 2}},  # what is made up has a depth
+    "stereo-matching": {"share": 0.25, "options": {"every": 3}},  # the views match as the ground truth's do
+    "stereo-srqa": {"share": 0.02, **JOINT, "options": {"widths": [16, 24, 32], "matched": 16, "hidden": 32}},
 }
 JUDGES = ("mini-stereo", "mini-fr", "haarpsi", "ms-gmsd", "mini-nr")
 GUESTS = ("lpips-alex", "niqe")
@@ -73,11 +76,14 @@ class PairData(Data):
 
     train: tuple[str, ...] = option((), "folders of stereo pairs to train on")
     train_lq: tuple[str, ...] = option((), "not used here: low-quality pairs are made")
-    val: tuple[str, ...] = option((), "folders of stereo pairs to validate on; none: the pair of scikit-image")
+    val: tuple[str, ...] = option(
+        (), "folders of stereo pairs to validate on; none, and no photographs: the pair of scikit-image"
+    )
     val_lq: tuple[str, ...] = option((), "not used here: low-quality pairs are made")
     photos: tuple[str, ...] = option(
         (), "folders of photographs that are given a depth; none, and no pairs: those of scikit-image"
     )
+    val_photos: tuple[str, ...] = option((), "folders of photographs that are given a depth, to validate on")
     patch: int = option(64, "rows of the ground-truth patches, pixels; a multiple of model.scale", at_least=8)
     columns: int = option(192, "columns of the patches, likewise; disparity needs width", at_least=8)
     disparity: float = option(48.0, "largest disparity of pairs that are made, pixels", at_least=0)
@@ -115,11 +121,12 @@ def find(config: Config, least: int, accelerator: Accelerator) -> Images:
         ConfigError: on all processes, listing everything that is wrong with them.
     """
     data, own = config.data, "--data.train and --data.val"
-    training, validation = installed(PHOTOGRAPHS, own) if not (data.train and data.val) else ([], [])
-    if data.train or data.photos:
+    has_training, has_validation = data.train or data.photos, data.val or data.val_photos
+    training, validation = ([], []) if has_training and has_validation else installed(PHOTOGRAPHS, own)
+    if has_training:
         training = [*find_scenes(data.train, "data.train"), *find_photographs(data.photos, "data.photos")]
-    if data.val:
-        validation = find_scenes(data.val, "data.val")
+    if has_validation:
+        validation = [*find_scenes(data.val, "data.val"), *find_photographs(data.val_photos, "data.val_photos")]
     seen = {path.resolve() for scene in training for path in scene.views}
     shared = [f"{s.left} is trained on and validated on" for s in validation if s.left.resolve() in seen]
     if shared:
@@ -129,9 +136,11 @@ def find(config: Config, least: int, accelerator: Accelerator) -> Images:
     share, found = slice(accelerator.process_index, None, accelerator.num_processes), []
     for name, scenes in (("data.train", training), ("data.val", validation)):
         found += [f"{name}: {p}" for p in check_scenes(scenes[share], sizes[name], decode=data.check)]
-    room = columns + int(data.disparity) + 1
-    alone = [scene for scene in training if scene.right is None]
-    found += [f"data.photos: {p}" for p in check_scenes(alone[share], (rows, room), decode=False)]
+    room = int(data.disparity) + 1
+    made = {"data.photos": (training, (rows, columns + room)), "data.val_photos": (validation, (least, least + room))}
+    for name, (scenes, size) in made.items():
+        alone = [scene for scene in scenes if scene.right is None]
+        found += [f"{name}: {p}" for p in check_scenes(alone[share], size, decode=False)]
     found = sorted(set(gather_object(found)))
     if found:
         raise ConfigError(found, "images; remove or repair them")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from perceptloss.errors import ConfigError, InputError
 from perceptloss.networks.restorers import IPASSR, NAFSSR, Compact, StereoCompact, load_sr
@@ -55,13 +56,18 @@ def test_before_the_attention_learns_each_view_is_on_its_own(kind):
         assert not torch.allclose(network(x)[:, :3], network(other)[:, :3])
 
 
-def test_stereo_compact_starts_as_the_compact_whose_weights_it_gets():
+def test_stereo_compact_adds_to_the_bicubic_enlargement_what_its_compact_adds_to_the_nearest():
     torch.manual_seed(3)
     alone, network = Compact(8, 4, 4).eval(), small(StereoCompact)
     assert not network.load_state_dict(alone.state_dict(), strict=False).unexpected_keys
     x = pair()
+    nearest, bicubic = (F.interpolate(x, scale_factor=4, mode=mode) for mode in ("nearest", "bicubic"))
     with torch.no_grad():
-        assert torch.equal(network(x), torch.cat([alone(x[:, :3]), alone(x[:, 3:])], 1))
+        added = torch.cat([alone(x[:, :3]), alone(x[:, 3:])], 1) - nearest
+        torch.testing.assert_close(network(x) - bicubic, added, atol=1e-5, rtol=0)
+    for parameter in network.body[-1].parameters():
+        torch.nn.init.zeros_(parameter)
+    assert torch.equal(network(x), bicubic), "without steps where there is nothing to add"
 
 
 def test_stochastic_depth_leaves_blocks_out_in_training_alone():

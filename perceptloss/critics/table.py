@@ -115,6 +115,7 @@ TABLE: Final = {
     "st-lpips-alex": "st_lpips",
     "st-lpips-vgg": "st_lpips",
     "stereo-consistency": "stereo_consistency",
+    "stereo-matching": "stereo_matching",
     "stereo-srqa": "stereo_srqa",
     "swt": "swt",
     "topiq-fr": "topiq",

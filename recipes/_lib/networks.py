@@ -43,11 +43,11 @@ __all__ = [
 NETWORK: Final = {"num_feat": 48, "num_conv": 12, "upscale": 4}
 """Arguments of Compact that the shipped start was made for."""
 STEREO_NETWORK: Final = {**NETWORK, "num_looks": 3}
-"""Arguments of StereoCompact, which starts as that network on each view."""
+"""Arguments of StereoCompact that the shipped start of pairs was made for."""
 ENHANCER: Final = {"width": 16, "grid_width": 48}
 """Arguments of AffineUNet that the shipped starts of enhancement were made for."""
 _FITTING: Final = "fitting:"  # before weights of which only what fits is taken
-_START: Final = (("Compact", NETWORK), ("StereoCompact", STEREO_NETWORK))  # what sr-start fits
+_STARTS: Final = {"Compact": ("sr-start", NETWORK), "StereoCompact": ("stereo-start", STEREO_NETWORK)}
 
 _OURS: Final[dict[str, type[nn.Module]]] = {
     kind.__name__: kind
@@ -130,7 +130,8 @@ def start_of(model: Model) -> str | None:
     """What a network starts from: with `auto` the shipped start if it was made for this network, else nothing."""
     if model.weights != "auto":
         return model.weights
-    return "sr-start" if (model.arch, model.options) in _START else None
+    name, options = _STARTS.get(model.arch, (None, None))
+    return name if model.options == options else None
 
 
 def _file_of(weights: str) -> Path:

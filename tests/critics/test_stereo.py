@@ -11,9 +11,9 @@ from small import build_small
 
 from perceptloss import Critic, CriticLoss, create_critic
 from perceptloss.critics.multi_score_siqa import HEADS
-from perceptloss.critics.stereo_consistency import correspondence, signs
 from perceptloss.critics.stereo_srqa import agreement, match
 from perceptloss.errors import ConfigError
+from perceptloss.networks.matching import correspondence, signs
 from perceptloss.networks.parallax import shares, valid
 from perceptloss.teach.degradations.stereo import stereo_pair
 
@@ -188,6 +188,47 @@ def test_each_nth_row_is_a_sample_of_all():
     assert rows[::3].all() and not rows[1::3].any()
     with pytest.raises(ConfigError, match="at least 1"):
         create_critic("stereo-consistency", options={"every": 0})
+
+
+# ---- stereo-matching
+
+
+def drawn(shift: float, locked: float = 0.0) -> torch.Tensor:
+    """A faintly textured pair of one disparity, with stripes of period 4 at the same columns of both views."""
+    coarse = torch.rand(1, 3, 10, 26, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    photo = 0.4 + 0.05 * torch.nn.functional.interpolate(coarse, scale_factor=4, mode="bicubic")
+    pair, _ = stereo_pair(photo, 0, 8.0, torch.full((1, 1, 40, 96), shift, dtype=torch.float64))
+    return pair + locked * (torch.arange(96) % 4 == 3).double()
+
+
+def test_what_locks_the_matches_costs_where_it_is_at_odds_with_the_depth():
+    """The same stripes change nothing about a disparity of a whole period, and draw another one to theirs."""
+    judge = create_critic("stereo-matching").double()
+    free, bound = (float(judge(drawn(shift, 0.02), drawn(shift))) for shift in (4.0, 6.0))
+    assert float(judge(drawn(6.0), drawn(6.0))) == 0
+    assert bound > 3 * free > 0
+
+
+def test_less_light_matches_alike_and_views_apart_do_not():
+    judge, y = create_critic("stereo-matching").double(), scene()
+    apart = torch.cat([y[:, :3], y[:, 3:].flip(3)], 1)
+    assert float(judge(0.7 * y, y)) < 1e-3 < 0.01 * float(judge(apart, y))
+
+
+def test_matching_strips_of_rows_are_one_image_and_each_nth_row_is_a_sample(monkeypatch):
+    from perceptloss.critics import stereo_matching
+
+    judge, x, y = create_critic("stereo-matching").double(), drawn(6.0, 0.02), drawn(6.0)
+    whole = judge(x, y)
+    third = create_critic("stereo-matching", options={"every": 3}).double()
+    assert float(third(x, y)) == pytest.approx(float(whole), rel=0.1)
+    monkeypatch.setattr(stereo_matching, "_ROWS", 7)
+    torch.testing.assert_close(judge(x, y), whole)
+
+
+def test_wrong_options_of_matching_are_told_at_once():
+    with pytest.raises(ConfigError, match=r"(?s)options.every must.*options.sharpness must.*got -1"):
+        create_critic("stereo-matching", options={"every": 0, "sharpness": -1})
 
 
 # ---- multi-score-siqa

@@ -12,16 +12,20 @@ import pytest
 import recipe_helpers
 import stereo_sr
 import torch
+from _lib.networks import start_of
 from _lib.stereo_data import Scene, whole_scene
 from _lib.stereo_report import anaglyph, coloured, depth_report
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from perceptloss.compare import load_results
 from perceptloss.errors import ConfigError
 from perceptloss.runs import config as options
+from perceptloss.weights.search import find
 
 JOINT = "weights: null, start: 2, joint: {lr: 1.0e-3, replay: 0.5}"
 SRQA = f"stereo-srqa: {{share: 0.1, {JOINT}, options: {{widths: [4, 6, 8], matched: 4, hidden: 8}}}}"
+MATCHING = "stereo-matching: {share: 0.1, options: {every: 2}}"
 CRITICS = f"{{gmsd: {{share: 0.2}}, stereo-consistency: {{share: 0.2}}, {SRQA}}}"
 
 
@@ -133,6 +137,35 @@ def test_a_pair_that_is_trained_on_and_validated_on_is_refused(folder: Path, tmp
     argv = arguments(folder, tmp_path / "run", "--data.train", str(folder / "pairs"))
     with pytest.raises(ConfigError, match="is trained on and validated on"):
         stereo_sr.main(argv)
+
+
+def test_photographs_are_given_a_depth_to_validate_on_too(folder: Path, tmp_path: Path) -> None:
+    recipe_helpers.photograph(tmp_path / "val" / "a.png", 9, 64, 80)
+    given = ["--data.photos", str(folder / "photos"), "--data.val_photos", str(tmp_path / "val")]
+    given += ["--data.patch", "40", "--data.columns", "64", "--data.disparity", "12"]
+    config = options.load(stereo_sr.Config, given)
+    _, validation = stereo_sr.find(config, 32, Accelerator())
+    assert [scene.name for scene in validation] == ["val/a"]
+    assert stereo_sr.whole(config, validation[0])[1].shape == (6, 64, 68)
+    with pytest.raises(ConfigError, match=r"data.val_photos: .*a.png: 64x80 pixels; at least 70x83 are needed"):
+        stereo_sr.find(config, 70, Accelerator())
+
+
+def test_the_demonstration_starts_from_what_ships() -> None:
+    config = stereo_sr.Config()
+    assert start_of(config.model) == "stereo-start" and start_of(replace(config.model, options={})) is None
+    state = load_file(find("stereo-start"))
+    network = stereo_sr.network(config).state_dict()
+    assert all(torch.equal(tensor, state[name].float()) for name, tensor in network.items())
+
+
+def test_the_configuration_of_that_start_trains_its_last_convolutions_alone() -> None:
+    path = recipe_helpers.RECIPES / "configs" / "stereo_start.yaml"
+    config = options.load(stereo_sr.Config, ["--config", str(path)])
+    assert not failure(config)
+    network = stereo_sr.network(config)
+    learns = {name.rpartition(".")[0] for name, p in network.named_parameters() if p.requires_grad}
+    assert learns == {"body.24", "body.25", "body.26"} and len(network.body) == 27
 
 
 def test_red_is_of_the_left_eye_and_unknown_depth_is_grey() -> None:

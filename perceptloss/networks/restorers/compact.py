@@ -69,8 +69,9 @@ class StereoCompact(Compact):
     """Compact for stereo pairs, (N, 6, H, W): both views go through it, and look at each other now and then.
 
     The looks are the cross attention of NAFSSR. Ours: they begin by comparing the features as they are, of which most
-    find their place in the other view, and add nothing of what they find: with the weights of a Compact it is, at
-    first, that Compact on each view.
+    find their place in the other view, and add nothing of what they find. It learns the difference to the bicubic
+    enlargement, not to the nearest one as Compact does, whose steps never quite vanish: they stand at the same places
+    of both views, and whoever matches the views holds on to them.
 
     Args:
         num_feat: Width.
@@ -100,7 +101,8 @@ class StereoCompact(Compact):
             features = layer(features)
             if number in after:
                 features = torch.cat(self.looks[after.index(number)](*features.chunk(2)))
-        out = F.pixel_shuffle(features, scale) + F.interpolate(views, scale_factor=scale, mode="nearest")
+        base = F.interpolate(views, scale_factor=scale, mode="bicubic", align_corners=False)
+        out = F.pixel_shuffle(features, scale) + base
         return torch.cat(out.chunk(2), 1)
 
     def _places(self) -> list[int]:
