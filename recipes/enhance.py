@@ -45,6 +45,7 @@ from perceptloss.runs.options import Log, Model, Train
 from perceptloss.runs.scenes import Scene
 
 TRAIN_PHOTOS = ("astronaut.png", "motorcycle_left.png", "motorcycle_right.png", "grass.png", "gravel.png", "brick.png")
+CALM_PHOTOS = ("astronaut.png", "motorcycle_left.png", "motorcycle_right.png", "coins.png", "ihc.png")
 VAL_PHOTOS = ("chelsea.png", "coffee.png", "rocket.jpg")
 COLOURS = ("look", "about", "to_maps", "maps")  # half a dozen photographs teach nothing about colours
 LEARNING = {"lr": 7e-4, "penalty": 5e-5, "replay": 0.2}
@@ -59,8 +60,12 @@ NIGHT: dict[str, Any] = {
     "output": "runs/night",
     "data.patch": 128,  # how dark it is shows in large parts only; critics of detail need less
     "data.batch": 2,
-    "train.steps": 400,
-    "loss.critics": {name: {**CRITICS[name], "crop": 64} for name in ("lpips-squeeze", "patch")},
+    "train.steps": 900,
+    "train.lr": 6e-4,
+    "loss.critics": {
+        "lpips-squeeze": {"share": 0.75},
+        "patch": {**CRITICS["patch"], "share": 0.12, "start": 200, "ramp": 200, "crop": 64},
+    },
     "loss.gate": "mini-nr",
     "val.judges": ("mini-fr", "haarpsi", "ms-gmsd", "mini-nr"),
 }
@@ -93,7 +98,8 @@ class Config(RestorerOptions):
 
 def find(config: Config, least: int, accelerator: Accelerator) -> Images:
     """Pictures to train on and to validate on: those of the folders, or of scikit-image."""
-    images = found_scenes(config.data, (TRAIN_PHOTOS, VAL_PHOTOS), least, accelerator)
+    photos = CALM_PHOTOS if config.domain == "night" else TRAIN_PHOTOS  # texture there teaches to keep the noise
+    images = found_scenes(config.data, (photos, VAL_PHOTOS), least, accelerator)
     if any(scene.reference is None for scene in images[0]) and (wrong := gate_problems(config.loss, config.val)):
         raise ConfigError([*wrong, "it chooses labels, as some pictures to train on have no reference"], "options")
     if config.loss.regions and all(scene.mask is None for scene in images[0]):
