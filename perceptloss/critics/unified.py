@@ -8,8 +8,8 @@ Nearest public relative: Yun and Lin, arXiv 2310.09560, whose code states no lic
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from perceptloss.card import Card, after_paper_card
 from perceptloss.critic import Entry
 from perceptloss.networks.attention import EncoderLayer, by_row_and_column
 from perceptloss.networks.layers import draw
-from perceptloss.networks.trunks import Features, ResNet, Trunk, TrunkCritic, resnet_rules
+from perceptloss.networks.trunks import Features, Stages, TrunkCritic, TrunkName, resnet_rules, staged
 
 __all__ = ["ENTRIES", "Unified", "UnifiedCritic", "UnifiedFR", "UnifiedNR"]
 
@@ -122,8 +122,9 @@ class UnifiedCritic(TrunkCritic):
 
     Args:
         card: What it is; its kind decides the mode.
-        trunk: To hold instead of a new ResNet-50.
-        net: To hold instead of a new network behind it; must fit the trunk's channels.
+        trunk: `resnet` or `lite0-smooth`, to make one; or one to hold.
+        widths: Of the four stages of a new ResNet-50 (a quarter of the channels that leave them).
+        net: Options of a new network behind it; or one to hold, which must fit the trunk's channels.
 
     Example:
         >>> critic = create_critic("unified-fr", weights=None)
@@ -132,13 +133,19 @@ class UnifiedCritic(TrunkCritic):
         >>> loss_fn(x, torch.rand(1, 3, 64, 64)).backward()
     """
 
-    taps = ("layer1", "layer2", "layer3", "layer4")
     rules = resnet_rules()
 
-    def __init__(self, card: Card, trunk: Trunk | None = None, net: Unified | None = None) -> None:
+    def __init__(
+        self,
+        card: Card,
+        trunk: TrunkName | Stages = "resnet",
+        net: Unified | Mapping[str, Any] | None = None,
+        *,
+        widths: Sequence[int] = (64, 128, 256, 512),
+    ) -> None:
         super().__init__(card)
-        self.trunk = trunk or ResNet(50)
-        self.net = net or Unified()
+        self.trunk, self.taps, channels = staged(trunk, 50, widths) if isinstance(trunk, str) else trunk
+        self.net = net if isinstance(net, Unified) else Unified(channels, **(net or {}))
         self.family: list[UnifiedCritic] = [self]
 
     def twin(self) -> UnifiedCritic:
@@ -151,7 +158,7 @@ class UnifiedCritic(TrunkCritic):
             if critic.card.kind != self.card.kind:
                 return critic
         kind, name = (UnifiedNR, "unified-nr") if self.card.needs_reference else (UnifiedFR, "unified-fr")
-        twin = kind(ENTRIES[name].card, self.trunk, self.net)
+        twin = kind(ENTRIES[name].card, Stages(self.trunk, self.taps, ()), self.net)
         twin.is_frozen, twin.weights_id, twin.precision = self.is_frozen, self.weights_id, self.precision
         twin.family = self.family
         self.family.append(twin)

@@ -19,6 +19,7 @@ from perceptloss.teach.objectives import comparison, correlation, listwise, regr
 from perceptloss.teach.objectives.anchors import class_proxies, level_similarity
 from perceptloss.teach.objectives.proxies import ProxyHead
 from perceptloss.teach.run.judged import Judged, Objective, own, plain
+from perceptloss.teach.run.papers import PAPERS
 from perceptloss.teach.run.sources import Source
 from perceptloss.teach.run.systems import SYSTEMS
 
@@ -256,4 +257,5 @@ OBJECTIVES: Mapping[str, Objective] = {
     "heads": own(to_dataset, "target", _dataset_head),
     "proxies": own(proxies, "kinds", _proxy_head, is_classification=True),
     **SYSTEMS,
+    **PAPERS,
 }

@@ -1,0 +1,274 @@
+"""Whether critics after papers learn: each is taught for minutes, and judges photographs and damage that it never saw.
+
+Every training is a run of `recipes/critic.py`, so that an interrupted proof goes on where it stopped. The targets are
+the consensus of full-reference critics; no person was asked.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from accelerate import Accelerator
+
+from benchmarks.lessons import EXAM, LESSONS, SUBJECTS, Lesson
+from perceptloss import get_card
+from perceptloss.errors import ConfigError
+from perceptloss.output.files import write_atomically
+from perceptloss.output.tables import markdown
+from perceptloss.runs.images import bundled, find_pairs
+from perceptloss.teach.exams.evaluate import examine
+from perceptloss.teach.run.critic import build_critic
+from perceptloss.teach.run.options import CriticOptions
+from perceptloss.teach.run.sources import Setting, open_sources, parse_entries
+
+__all__ = ["BLIND", "IN_ORDER", "SEEING", "Row", "School", "render"]
+
+SEEING: Final = 0.85
+"""SRCC that a critic must reach that sees the reference."""
+BLIND: Final = 0.6
+"""SRCC that one must reach that does not."""
+IN_ORDER: Final = 0.9
+"""Share of pairs of levels of one damage that must be in order."""
+_RECIPE: Final = Path(__file__).parents[1] / "recipes" / "critic.py"
+_PHOTOS: Final = {
+    "taught": ("astronaut.png", "brick.png", "coins.png", "grass.png", "gravel.png", "motorcycle_left.png"),
+    "exam": ("camera.png", "chelsea.png", "coffee.png", "rocket.jpg"),
+}
+_OWN: Final = "--train and --val"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of a critic.
+
+    Attributes:
+        critic: Name.
+        sees: Whether it sees the reference.
+        learned: Numbers that learned.
+        minutes: Of the training; None where another one made the weights.
+        images: In the exam.
+        before: SRCC of the untaught critic.
+        srcc: SRCC with the consensus, on photographs and damage that it never saw.
+        levels: Share of pairs of levels of one damage in order.
+    """
+
+    critic: str
+    sees: bool
+    learned: int
+    minutes: float | None
+    images: int
+    before: float
+    srcc: float
+    levels: float
+
+    @property
+    def aim(self) -> float:
+        """SRCC to reach."""
+        return SEEING if self.sees else BLIND
+
+    @property
+    def is_met(self) -> bool:
+        """Whether both aims are."""
+        return self.srcc >= self.aim and self.levels >= IN_ORDER
+
+
+@dataclass(frozen=True)
+class School:
+    """All lessons.
+
+    Attributes:
+        folder: Of sets and runs.
+        train: Folders of photographs to learn from; none: those of scikit-image.
+        val: Folders of other photographs; likewise.
+        side: Of the cuts, pixels.
+        cuts: Of all photographs to learn from, and of all others, about so many.
+        share: Of the steps of each lesson; for trying out.
+    """
+
+    folder: Path
+    train: Sequence[Path] = ()
+    val: Sequence[Path] = ()
+    side: int = 128
+    cuts: tuple[int, int] = (200, 29)
+    share: float = 1.0
+
+    @cached_property
+    def photos(self) -> Mapping[str, list[str]]:
+        """Folders of photographs to learn from and for the exam."""
+        given = {"taught": self.train, "exam": self.val}
+        return {part: [str(f) for f in folders] or [str(self._bundled(part))] for part, folders in given.items()}
+
+    def _bundled(self, part: str) -> Path:
+        home = self.folder / "photos" / part
+        home.mkdir(parents=True, exist_ok=True)
+        for pair in bundled(_PHOTOS[part], _OWN):
+            shutil.copyfile(pair.gt, home / pair.gt.name)
+        return home
+
+    def _count(self, part: str) -> int:
+        return len(find_pairs(self.photos[part], (), 1, _OWN))
+
+    def entry(self, lesson: Lesson, part: str) -> dict[str, Any]:
+        """The source that a lesson learns from (`taught`), or its exam."""
+        subject, is_taught = SUBJECTS[lesson.subject], part == "taught"
+        entry = dict(subject.taught if is_taught else subject.exam)
+        entry |= {"name": part if is_taught else EXAM, "photos": self.photos[part]}
+        entry["hold_out_families"] = list(subject.held_out)
+        if subject.is_set:
+            of_all = self.cuts[not is_taught]
+            entry |= {"folder": str(self.folder / "sets" / f"{lesson.subject}-{part}"), "crop": self.side}
+            entry |= {"crops_per_photo": -(-of_all // self._count(part)), "processes": 1}
+        if is_taught:
+            batch = {"contents": 8, "versions": 3} if subject.is_set else {"contents": 6, "versions": 1}
+            entry |= batch | {"turns": "none" if lesson.remembers else "mirror"} | dict(lesson.source)
+            entry["contents"] = min(entry["contents"], self._count(part))
+        return entry
+
+    def config(self, name: str) -> dict[str, Any]:
+        """Configuration of the recipe for a lesson."""
+        lesson = LESSONS[name]
+        more = [dict(entry) | {"photos": self.photos["taught"]} for entry in lesson.more]
+        for entry in more:
+            entry["contents"] = min(entry["contents"], self._count("taught"))
+        critic: dict[str, Any] = {"name": lesson.critic, "options": dict(lesson.options)}
+        if lesson.remembers:
+            critic |= {"remember": True, "fixed": ["trunk.*"]}
+        if lesson.start is not None and lesson.steps:
+            critic["weights"] = str(self.weights(lesson.start))
+        steps = max(1, round(self.share * lesson.steps))
+        config = {
+            "output": str(self.folder / name),
+            "threads": 1,
+            "critic": critic,
+            "data": [self.entry(lesson, "taught"), *more],
+            "objectives": dict(lesson.objectives),
+            "train": {
+                "steps": steps,
+                "lr": lesson.rate,
+                "lr_end": 1e-5,
+                "warmup": min(50, steps),
+                "weight_decay": 0.01,
+                "betas": [0.9, 0.98],
+                "clip": 1.0,
+                "ema": 0.98,
+            },
+            "val": {"every": 0, "rounds": 100, "sets": [self.entry(lesson, "exam")]},
+            "card": {"write": False},
+            "log": {"every": 50, "checkpoint_every": 100},
+        }
+        for key, value in lesson.config.items():
+            *above, last = key.split(".")
+            place: dict[str, Any] = config
+            for part in above:
+                place = place[part]
+            place[last] = value
+        return config
+
+    def weights(self, name: str) -> Path:
+        """What a lesson leaves."""
+        start = LESSONS[name].start
+        if not LESSONS[name].steps and start is not None:
+            return self.weights(start)
+        return self.folder / name / "models" / f"{LESSONS[name].critic}.safetensors"
+
+    def teach(self, name: str) -> Path:
+        """Hold a lesson, unless it was held as it is said now, and return the folder of its run.
+
+        Raises:
+            CalledProcessError: if the training fails.
+        """
+        lesson, home, file = LESSONS[name], self.folder / name, self.folder / f"{name}.yaml"
+        text = yaml.safe_dump(self.config(name), sort_keys=False)
+        is_same = file.is_file() and file.read_text(encoding="utf-8") == text
+        if lesson.start is not None:
+            made = self.teach(lesson.start) / "results.json"
+            is_same = is_same and (home / "results.json").is_file()
+            is_same = is_same and made.stat().st_mtime <= (home / "results.json").stat().st_mtime
+        if not is_same:
+            shutil.rmtree(home, ignore_errors=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, text)
+        if not (home / "results.json").is_file():
+            again = [] if lesson.steps else ["--evaluate_only", str(self.weights(name))]
+            subprocess.run([sys.executable, str(_RECIPE), "--config", str(file), *again], check=True)
+        return home
+
+    def row(self, name: str) -> Row:
+        """What a critic says after its lesson, and said before it."""
+        home, lesson = self.teach(name), LESSONS[name]
+        found = json.loads((home / "results.json").read_text(encoding="utf-8"))
+        figures = found["exams"][EXAM]["figures"][lesson.critic]["unseen"]
+        before, learned = self._untaught(name)
+        origin = found["origin"]
+        made = [LESSONS[n].start for n in (name,) if LESSONS[n].start and LESSONS[str(LESSONS[n].start)].is_step]
+        seconds = sum(
+            json.loads((self.folder / str(n) / "results.json").read_text(encoding="utf-8"))["origin"]["seconds"]
+            for n in made
+        )
+        return Row(
+            lesson.critic,
+            get_card(lesson.critic).needs_reference,
+            learned,
+            None if origin is None else (origin["seconds"] + seconds) / 60,
+            figures["srcc"]["count"],
+            before,
+            figures["srcc"]["value"],
+            figures["levels"]["value"],
+        )
+
+    def _untaught(self, name: str) -> tuple[float, int]:
+        """SRCC of the critic as it is built, and how many of its numbers learn."""
+        config = self.config(name)
+        given = {key: value for key, value in config["critic"].items() if key != "weights"}
+        critic = build_critic(CriticOptions(**given | {"fixed": tuple(given.get("fixed", ()))}), 0)
+        learned = sum(p.numel() for p in critic.parameters() if p.requires_grad)
+        setting = Setting(critic.card, 0, True, critic.card.needs_reference, lambda act: act())
+        [opened] = open_sources(parse_entries(config["val"]["sets"], "val.sets"), setting)
+        found = examine(Accelerator(cpu=True), critic.freeze(), opened.exams, limit=0, seed=0, rounds=0)
+        return found[EXAM]["unseen"]["srcc"]["value"], learned
+
+    def rows(self, names: Iterable[str] = ()) -> Iterator[Row]:
+        """Of these lessons, or all that are no mere steps, as they come.
+
+        Raises:
+            ConfigError: if a name is none.
+        """
+        chosen = [*names] or [name for name, lesson in LESSONS.items() if not lesson.is_step]
+        if unknown := [name for name in chosen if name not in LESSONS]:
+            raise ConfigError([f"no lesson is called {n!r}; there are {', '.join(LESSONS)}" for n in unknown], "learn")
+        yield from map(self.row, chosen)
+
+
+def render(rows: Sequence[Row]) -> str:
+    """The table, as markdown."""
+    head = ["critic", "sees the reference", "numbers learned", "minutes", "images", "SRCC untaught", "SRCC taught"]
+    head += ["levels in order", "aim", "met"]
+    lines = [
+        [
+            f"`{row.critic}`",
+            _said(is_so=row.sees),
+            f"{row.learned:,}",
+            "as above" if row.minutes is None else f"{row.minutes:.1f}",
+            str(row.images),
+            f"{row.before:.2f}",
+            f"{row.srcc:.3f}",
+            f"{row.levels:.3f}",
+            f"{row.aim:.2f}",
+            _said(is_so=row.is_met),
+        ]
+        for row in rows
+    ]
+    return markdown(head, lines)
+
+
+def _said(*, is_so: bool) -> str:
+    return "yes" if is_so else "no"
