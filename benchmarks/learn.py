@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,7 +43,7 @@ _PHOTOS: Final = {
     "taught": ("astronaut.png", "brick.png", "coins.png", "grass.png", "gravel.png", "motorcycle_left.png"),
     "exam": ("camera.png", "chelsea.png", "coffee.png", "rocket.jpg"),
 }
-_OWN: Final = "--train and --val"
+_OWN: Final = "--photos and --others"
 
 
 @dataclass(frozen=True)
@@ -87,24 +87,24 @@ class School:
 
     Attributes:
         folder: Of sets and runs.
-        train: Folders of photographs to learn from; none: those of scikit-image.
-        val: Folders of other photographs; likewise.
+        photos: Folders of photographs to learn from; none: those of scikit-image.
+        others: Folders of photographs for the exam; likewise.
         side: Of the cuts, pixels.
         cuts: Of all photographs to learn from, and of all others, about so many.
         share: Of the steps of each lesson; for trying out.
     """
 
     folder: Path
-    train: Sequence[Path] = ()
-    val: Sequence[Path] = ()
+    photos: Sequence[Path] = ()
+    others: Sequence[Path] = ()
     side: int = 128
     cuts: tuple[int, int] = (200, 29)
     share: float = 1.0
 
     @cached_property
-    def photos(self) -> Mapping[str, list[str]]:
-        """Folders of photographs to learn from and for the exam."""
-        given = {"taught": self.train, "exam": self.val}
+    def folders(self) -> Mapping[str, list[str]]:
+        """Folders of photographs to learn from (`taught`) and for the `exam`."""
+        given = {"taught": self.photos, "exam": self.others}
         return {part: [str(f) for f in folders] or [str(self._bundled(part))] for part, folders in given.items()}
 
     def _bundled(self, part: str) -> Path:
@@ -115,13 +115,13 @@ class School:
         return home
 
     def _count(self, part: str) -> int:
-        return len(find_pairs(self.photos[part], (), 1, _OWN))
+        return len(find_pairs(self.folders[part], (), 1, _OWN))
 
     def entry(self, lesson: Lesson, part: str) -> dict[str, Any]:
         """The source that a lesson learns from (`taught`), or its exam."""
         subject, is_taught = SUBJECTS[lesson.subject], part == "taught"
         entry = dict(subject.taught if is_taught else subject.exam)
-        entry |= {"name": part if is_taught else EXAM, "photos": self.photos[part]}
+        entry |= {"name": part if is_taught else EXAM, "photos": self.folders[part]}
         entry["hold_out_families"] = list(subject.held_out)
         if subject.is_set:
             of_all = self.cuts[not is_taught]
@@ -136,7 +136,7 @@ class School:
     def config(self, name: str) -> dict[str, Any]:
         """Configuration of the recipe for a lesson."""
         lesson = LESSONS[name]
-        more = [dict(entry) | {"photos": self.photos["taught"]} for entry in lesson.more]
+        more = [dict(entry) | {"photos": self.folders["taught"]} for entry in lesson.more]
         for entry in more:
             entry["contents"] = min(entry["contents"], self._count("taught"))
         critic: dict[str, Any] = {"name": lesson.critic, "options": dict(lesson.options)}
@@ -161,7 +161,7 @@ class School:
                 "clip": 1.0,
                 "ema": 0.98,
             },
-            "val": {"every": 0, "rounds": 100, "sets": [self.entry(lesson, "exam")]},
+            "val": {"every": 0, "limit": 1, "rounds": 10, "sets": [self.entry(lesson, "exam")]},
             "card": {"write": False},
             "log": {"every": 50, "checkpoint_every": 100},
         }
@@ -184,7 +184,7 @@ class School:
         """Hold a lesson, unless it was held as it is said now, and return the folder of its run.
 
         Raises:
-            CalledProcessError: if the training fails.
+            PerceptlossError: if the training fails.
         """
         lesson, home, file = LESSONS[name], self.folder / name, self.folder / f"{name}.yaml"
         text = yaml.safe_dump(self.config(name), sort_keys=False)
@@ -199,31 +199,37 @@ class School:
             write_atomically(file, text)
         if not (home / "results.json").is_file():
             again = [] if lesson.steps else ["--evaluate_only", str(self.weights(name))]
-            subprocess.run([sys.executable, str(_RECIPE), "--config", str(file), *again], check=True)
+            _recipe()(["--config", str(file), *again])
         return home
 
     def row(self, name: str) -> Row:
-        """What a critic says after its lesson, and said before it."""
-        home, lesson = self.teach(name), LESSONS[name]
-        found = json.loads((home / "results.json").read_text(encoding="utf-8"))
+        """What a critic says after its lesson, and said before it; kept with the run."""
+        home = self.teach(name)
+        kept = home / "row.json"
+        if not kept.is_file():
+            write_atomically(kept, json.dumps(asdict(self._examined(name))))
+        return Row(**json.loads(kept.read_text(encoding="utf-8")))
+
+    def _examined(self, name: str) -> Row:
+        lesson, found = LESSONS[name], self._results(name)
         figures = found["exams"][EXAM]["figures"][lesson.critic]["unseen"]
         before, learned = self._untaught(name)
-        origin = found["origin"]
-        made = [LESSONS[n].start for n in (name,) if LESSONS[n].start and LESSONS[str(LESSONS[n].start)].is_step]
-        seconds = sum(
-            json.loads((self.folder / str(n) / "results.json").read_text(encoding="utf-8"))["origin"]["seconds"]
-            for n in made
-        )
+        steps = [name, *([lesson.start] if lesson.start and LESSONS[lesson.start].is_step else [])]
+        seconds = [origin["seconds"] for step in steps if (origin := self._results(step)["origin"]) is not None]
         return Row(
-            lesson.critic,
-            get_card(lesson.critic).needs_reference,
-            learned,
-            None if origin is None else (origin["seconds"] + seconds) / 60,
-            figures["srcc"]["count"],
-            before,
-            figures["srcc"]["value"],
-            figures["levels"]["value"],
+            critic=lesson.critic,
+            sees=get_card(lesson.critic).needs_reference,
+            learned=learned,
+            minutes=sum(seconds) / 60 if seconds else None,
+            images=figures["srcc"]["count"],
+            before=before,
+            srcc=figures["srcc"]["value"],
+            levels=figures["levels"]["value"],
         )
+
+    def _results(self, name: str) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.folder / name / "results.json").read_text(encoding="utf-8"))
+        return content
 
     def _untaught(self, name: str) -> tuple[float, int]:
         """SRCC of the critic as it is built, and how many of its numbers learn."""
@@ -246,6 +252,18 @@ class School:
         if unknown := [name for name in chosen if name not in LESSONS]:
             raise ConfigError([f"no lesson is called {n!r}; there are {', '.join(LESSONS)}" for n in unknown], "learn")
         yield from map(self.row, chosen)
+
+
+@cache
+def _recipe() -> Callable[[Sequence[str]], None]:
+    """The recipe's `main`, in this process: what it imports takes longer than some lessons."""
+    spec = spec_from_file_location("critic_recipe", _RECIPE)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # where its dataclasses look for themselves
+    spec.loader.exec_module(module)
+    main: Callable[[Sequence[str]], None] = module.main
+    return main
 
 
 def render(rows: Sequence[Row]) -> str:

@@ -66,8 +66,8 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
             "teachers": _TEACHERS,
         },
         exam={
-            "singles": len(_RESTORED_KINDS),
-            "levels_each": 3,
+            "singles": len(_RESTORED_KINDS) // 2,
+            "levels_each": 2,
             "chains": 0,
             "degradations": list(_RESTORED_KINDS),
             "teachers": _TEACHERS,
@@ -84,7 +84,7 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
         },
         exam={
             "singles": len(_LIGHT_KINDS),
-            "levels_each": 3,
+            "levels_each": 2,
             "chains": 0,
             "degradations": list(_LIGHT_KINDS),
             "teachers": _TEACHERS,
@@ -125,7 +125,7 @@ class Lesson:
     options: Mapping[str, Any]
     objectives: Mapping[str, Any]
     subject: str = "restored"
-    steps: int = 1000
+    steps: int = 400
     rate: float = 2e-3
     start: str | None = None
     remembers: bool = True
@@ -148,25 +148,24 @@ LESSONS: Final[Mapping[str, Lesson]] = {
         "gsn",
         {**_SMALL, "width": 16, "fused": 32, "hidden": 32},
         {**_SQUARED, "kl": {"weight": 0.1, "temperature": 0.29}},
-        steps=400,
     ),
     "jspl": Lesson(
         "jspl",
         {"widths": [12, 16, 24, 32], "attention": 4, "hidden": 32},
-        {**_SQUARED, "jspl": 0.1},
-        steps=250,
+        {**_SQUARED, "jspl": {"weight": 0.1, "pseudo": 0.0}},
+        steps=200,
         remembers=False,
-        source={"contents": 6, "versions": 2, "crops": [96]},
+        source={"contents": 6, "versions": 1, "crops": [64]},
         more=(
             {
                 "kind": "ladders",
                 "name": "unlabelled",
-                "crop": 96,
+                "crop": 64,
                 "members": 2,
-                "contents": 4,
+                "contents": 3,
                 "versions": 1,
                 "exclude": [*_NOT_SEEN_ALONE, *_RESTORED, "chain"],
-                "objectives": {"jspl": 0.1, "order": {"weight": 0.5, "scale": 0.1}},
+                "objectives": {"jspl": {"weight": 0.1, "pseudo": 0.5}},
             },
         ),
     ),
@@ -181,7 +180,7 @@ LESSONS: Final[Mapping[str, Lesson]] = {
     ),
     "unified-fr": Lesson("unified-fr", _UNIFIED, {**_HUBER, "pearson": 0.1, "twin": {"weight": 1.0, "pearson": 0.1}}),
     "unified-nr": Lesson("unified-nr", _UNIFIED, {**_HUBER, "pearson": 0.1}, steps=0, start="unified-fr"),
-    "pmos": Lesson("pmos", _PMOS, {**_HUBER, "pairwise": {"weight": 0.5, "kind": "fidelity"}}, steps=400),
+    "pmos": Lesson("pmos", _PMOS, {**_HUBER, "pairwise": {"weight": 0.5, "kind": "fidelity"}}),
     "pmos-map": Lesson(
         "pmos-map",
         _PMOS,
@@ -189,7 +188,6 @@ LESSONS: Final[Mapping[str, Lesson]] = {
             "regression": {"weight": 1.0, "head": "exponential", "delta": 0.1},
             "pairwise": {"weight": 0.5, "kind": "bce"},
         },
-        steps=400,
         start="pmos",
     ),
     "reqa": Lesson(

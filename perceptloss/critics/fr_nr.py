@@ -97,8 +97,12 @@ class _Capped(torch.autograd.Function):
 
 
 def _pooled(f: Features, taps: Iterable[str]) -> Tensor:
-    """log(1 + spatial mean) of every channel, (N, channels of all taps), so that large features do not rule."""
-    return torch.log1p(torch.cat([f[tap].mean((2, 3)) for tap in taps], 1))
+    """Logarithm of 1 + the mean of every channel, (N, channels of all taps), so that large features do not rule.
+
+    Odd, for features that have known no ReLU: the mean of -m gives what that of m gives, with its sign.
+    """
+    mean = torch.cat([f[tap].mean((2, 3)) for tap in taps], 1)
+    return torch.log1p(mean.clamp_min(0)) - torch.log1p(F.relu(-mean))
 
 
 class FRNR(TrunkCritic):

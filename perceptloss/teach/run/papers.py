@@ -24,19 +24,22 @@ from perceptloss.teach.run.systems import of_images, of_kind
 
 __all__ = ["PAPERS"]
 
+_PSEUDO = 0.5  # weight of the labels that a critic gives itself
 _ENLARGED = "enlarge"  # family of what pretends to a resolution
 
 
 def _likeness(reader: Reads, x: Tensor, y: Tensor | None, options: Mapping[str, Any]) -> tuple[Tensor, ...]:
-    """Logit of the classifier, and the quality of the mirror images, (N,) each."""
+    """Logit of the classifier, and, if it is asked for, the quality of the mirror images, (N,) each."""
     critic, x = of_kind(JSPL, reader.critic, "jspl"), of_images(x, "jspl")
     assert y is not None  # the critic needs references
+    logits = critic.logit(x, y).float()
+    if not options.get("pseudo", _PSEUDO):
+        return (logits,)
     with torch.no_grad():
-        mirrored = reader.quality(x.flip(-1), y.flip(-1))
-    return critic.logit(x, y).float(), mirrored
+        return logits, reader.quality(x.flip(-1), y.flip(-1))
 
 
-def jspl(judged: Judged, pseudo: float = 0.5) -> Tensor:
+def jspl(judged: Judged, pseudo: float = _PSEUDO) -> Tensor:
     """JSPL's part without labels: which images are like the labelled ones, and these agree with their mirror images.
 
     Of a source with targets, the classifier alone learns: all its images are positive. Of a source without, nothing is
@@ -45,13 +48,15 @@ def jspl(judged: Judged, pseudo: float = 0.5) -> Tensor:
 
     Args:
         judged: The images, logits, and qualities of their mirror images.
-        pseudo: Weight of these labels.
+        pseudo: Weight of these labels; 0 saves a look at the mirror images.
     """
-    logits, mirrored = judged.looked
-    known = torch.isfinite(judged.target)
-    loss = positive_unlabelled(logits, known)
-    q, label = judged.q[~known], (judged.q + mirrored)[~known] / 2
-    return loss + pseudo * pseudo_labelled(q, label, logits[~known])
+    logits, *mirrored = judged.looked
+    others = ~torch.isfinite(judged.target)
+    loss = positive_unlabelled(logits, ~others)
+    for quality in mirrored:
+        label = (judged.q + quality)[others] / 2
+        loss = loss + pseudo * pseudo_labelled(judged.q[others], label, logits[others])
+    return loss
 
 
 def _logits(reader: Reads, x: Tensor, y: Tensor | None, options: Mapping[str, Any]) -> tuple[Tensor, ...]:
