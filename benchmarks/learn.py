@@ -128,7 +128,7 @@ class School:
             entry |= {"folder": str(self.folder / "sets" / f"{lesson.subject}-{part}"), "crop": self.side}
             entry |= {"crops_per_photo": -(-of_all // self._count(part)), "processes": 1}
         if is_taught:
-            batch = {"contents": 8, "versions": 3} if subject.is_set else {"contents": 6, "versions": 1}
+            batch = {"contents": 8, "versions": 2} if subject.is_set else {"contents": 6, "versions": 1}
             entry |= batch | {"turns": "none" if lesson.remembers else "mirror"} | dict(lesson.source)
             entry["contents"] = min(entry["contents"], self._count(part))
         return entry
@@ -155,7 +155,7 @@ class School:
                 "steps": steps,
                 "lr": lesson.rate,
                 "lr_end": 1e-5,
-                "warmup": min(50, steps),
+                "warmup": min(50, steps // 4),
                 "weight_decay": 0.01,
                 "betas": [0.9, 0.98],
                 "clip": 1.0,
@@ -199,6 +199,7 @@ class School:
             write_atomically(file, text)
         if not (home / "results.json").is_file():
             again = [] if lesson.steps else ["--evaluate_only", str(self.weights(name))]
+            home.mkdir(exist_ok=True)  # where weights are only examined, the recipe makes none
             _recipe()(["--config", str(file), *again])
         return home
 

@@ -125,7 +125,7 @@ class Lesson:
     options: Mapping[str, Any]
     objectives: Mapping[str, Any]
     subject: str = "restored"
-    steps: int = 400
+    steps: int = 250
     rate: float = 2e-3
     start: str | None = None
     remembers: bool = True
@@ -139,14 +139,14 @@ _SMALL: Final = {"trunk": "lite0-smooth"}
 _FIXED: Final = {"critic.fixed": ["trunk.*"]}
 _SQUARED: Final = {"regression": {"weight": 1.0, "error": "l2"}}
 _HUBER: Final = {"regression": {"weight": 1.0, "delta": 0.1}}
-_UNIFIED: Final = {**_SMALL, "net": {"width": 64, "inner": 128, "hidden": 32}}
-_PMOS: Final = {**_SMALL, "width": 32, "context": 64, "hidden": 32}
+_UNIFIED: Final = {**_SMALL, "net": {"width": 32, "grid": 4, "layers": 1, "inner": 64, "hidden": 16}}
+_PMOS: Final = {**_SMALL, "width": 16, "context": 32, "hidden": 16}
 _DDB: Final = {**_SMALL, "width": 16, "hidden": 64, "decomposition": 16}
 
 LESSONS: Final[Mapping[str, Lesson]] = {
     "gsn": Lesson(
         "gsn",
-        {**_SMALL, "width": 16, "fused": 32, "hidden": 32},
+        {**_SMALL, "width": 12, "fused": 24, "hidden": 24},
         {**_SQUARED, "kl": {"weight": 0.1, "temperature": 0.29}},
     ),
     "jspl": Lesson(
