@@ -76,7 +76,7 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
     ),
     "night": Subject(
         taught={
-            "singles": 3,
+            "singles": 2,
             "levels_each": 3,
             "chains": 0,
             "degradations": list(_NIGHT_KINDS),
@@ -153,7 +153,7 @@ LESSONS: Final[Mapping[str, Lesson]] = {
         "jspl",
         {"widths": [12, 16, 24, 32], "attention": 4, "hidden": 32},
         {**_SQUARED, "jspl": {"weight": 0.1, "pseudo": 0.0}},
-        steps=200,
+        steps=120,
         remembers=False,
         source={"contents": 6, "versions": 1, "crops": [64]},
         more=(
@@ -207,7 +207,7 @@ LESSONS: Final[Mapping[str, Lesson]] = {
         _DDB,
         {"retinex": 1.0},
         subject="night",
-        steps=150,
+        steps=80,
         remembers=False,
         source={"contents": 4, "versions": 2},
         config={"critic.fixed": ["trunk.reflectance.*", "trunk.illumination.*"]},
@@ -225,7 +225,7 @@ LESSONS: Final[Mapping[str, Lesson]] = {
         {**_SMALL, "matched": 32, "hidden": 64},
         {**_HUBER, "order": {"weight": 0.5, "scale": 0.1}, "pearson": 0.5},
         subject="pairs",
-        steps=200,
+        steps=150,
         remembers=False,
         config=_FIXED,
     ),
