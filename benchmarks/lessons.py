@@ -125,7 +125,7 @@ class Lesson:
     options: Mapping[str, Any]
     objectives: Mapping[str, Any]
     subject: str = "restored"
-    steps: int = 250
+    steps: int = 800
     rate: float = 2e-3
     start: str | None = None
     remembers: bool = True
@@ -148,6 +148,7 @@ LESSONS: Final[Mapping[str, Lesson]] = {
         "gsn",
         {**_SMALL, "width": 12, "fused": 24, "hidden": 24},
         {**_SQUARED, "kl": {"weight": 0.1, "temperature": 0.29}},
+        steps=300,
     ),
     "jspl": Lesson(
         "jspl",
@@ -173,14 +174,25 @@ LESSONS: Final[Mapping[str, Lesson]] = {
         "fr-nr",
         {**_SMALL, "width": 32, "hidden": 32},
         {**_SQUARED, "pairwise": {"weight": 0.1, "kind": "hinge", "scale": "gaps"}},
-        steps=250,
+        steps=150,
         remembers=False,
         source={"contents": 6, "versions": 2},
         config=_FIXED,
     ),
-    "unified-fr": Lesson("unified-fr", _UNIFIED, {**_HUBER, "pearson": 0.1, "twin": {"weight": 1.0, "pearson": 0.1}}),
+    "unified-fr": Lesson(
+        "unified-fr",
+        _UNIFIED,
+        {**_HUBER, "pearson": 0.1, "twin": {"weight": 1.0, "pearson": 0.1, "margin": 0.1}},
+    ),
     "unified-nr": Lesson("unified-nr", _UNIFIED, {**_HUBER, "pearson": 0.1}, steps=0, start="unified-fr"),
-    "pmos": Lesson("pmos", _PMOS, {**_HUBER, "pairwise": {"weight": 0.5, "kind": "fidelity"}}),
+    "pmos": Lesson(
+        "pmos",
+        _PMOS,
+        {"regression": {"weight": 1.0, "delta": 0.4, "onto": "card"}, "pairwise": {"weight": 0.5, "kind": "fidelity"}}
+        | {"order": {"weight": 0.5, "scale": 0.4}},
+        steps=300,
+        config={"train.weight_decay": 0.3},
+    ),
     "pmos-map": Lesson(
         "pmos-map",
         _PMOS,
@@ -188,19 +200,22 @@ LESSONS: Final[Mapping[str, Lesson]] = {
             "regression": {"weight": 1.0, "head": "exponential", "delta": 0.1},
             "pairwise": {"weight": 0.5, "kind": "bce"},
         },
+        steps=300,
         start="pmos",
     ),
     "reqa": Lesson(
         "reqa",
         {**_SMALL, "side": 128, "local": 16, "context": 64, "width": 64, "heads": 4, "inner": 64},
-        {"reqa": 1.0},
+        {"reqa": 1.0, "order": {"weight": 0.5, "scale": 0.1}},
+        steps=400,
         config={"critic.read": "linear"},
     ),
     "biqa4k": Lesson(
         "biqa4k",
         {**_SMALL, "side": 64, "width": 32, "hidden": 64},
         {"regression": {"weight": 1.0, "error": "l1"}, "pearson": 0.5, "native": 1.0},
-        config={"balance": "uncertainty"},
+        steps=300,
+        config={"balance": "uncertainty", "train.weight_decay": 0.3},
     ),
     "ddbnet-layers": Lesson(
         "ddbnet",
@@ -218,7 +233,9 @@ LESSONS: Final[Mapping[str, Lesson]] = {
         _DDB,
         {"regression": {"weight": 1.0, "error": "l1"}, "pearson": 0.5},
         subject="night",
+        steps=300,
         start="ddbnet-layers",
+        config={"train.weight_decay": 0.3},
     ),
     "stereo-srqa": Lesson(
         "stereo-srqa",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from perceptloss.teach.objectives.correlation import pearson_loss
 from perceptloss.teach.objectives.retinex import retinex_loss
 from perceptloss.teach.objectives.unlabelled import positive_unlabelled, pseudo_labelled
 from perceptloss.teach.run.judged import Judged, Objective, Reads, own
+from perceptloss.teach.run.pairs import order
 from perceptloss.teach.run.sources import Source
 from perceptloss.teach.run.systems import of_images, of_kind
 
@@ -107,17 +109,19 @@ def _twin(reader: Reads, x: Tensor, y: Tensor | None, options: Mapping[str, Any]
     return (reader.sign * reader.score_by(twin, x, y),)
 
 
-def twin(judged: Judged, delta: float = 0.1, pearson: float = 0.5) -> Tensor:
+def twin(judged: Judged, delta: float = 0.1, pearson: float = 0.5, margin: float | None = None) -> Tensor:
     """The same images judged in the other mode of a unified critic, by the same targets.
 
     Args:
         judged: The images, and the qualities in the other mode.
         delta: Of the Huber loss.
         pearson: Weight of the correlation.
+        margin: By which more of one damage must be worse, as in the objective `order`; nothing: no such part.
     """
     known = torch.isfinite(judged.target)
     q, target = judged.looked[0][known], judged.target[known]
-    return (F.huber_loss(q, target, delta=delta) if len(q) else q.sum()) + pearson * pearson_loss(q, target)
+    loss = (F.huber_loss(q, target, delta=delta) if len(q) else q.sum()) + pearson * pearson_loss(q, target)
+    return loss if margin is None else loss + order(replace(judged, q=judged.looked[0]), scale=margin)
 
 
 PAPERS: Mapping[str, Objective] = {
