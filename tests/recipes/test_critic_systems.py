@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from perceptloss.errors import ConfigError
 from perceptloss.teach.objectives.unlabelled import positive_unlabelled
 from perceptloss.teach.run.critic import Reader, settle
 from perceptloss.teach.run.judged import Judged
+from perceptloss.teach.run.objectives import OBJECTIVES
 from perceptloss.teach.run.papers import PAPERS
 from perceptloss.teach.run.sources import Batch, SourceOptions
 from perceptloss.teach.run.systems import SYSTEMS
@@ -88,7 +90,7 @@ def learned(critic: Critic, objectives: dict[str, Any], side: int, rate: float =
         ("monotonic", {"heads": 1.0}, 64),
         ("jspl", {"regression": 1.0, "jspl": 0.1}, 64),
         ("ddbnet", {"retinex": 1.0}, 64),
-        ("unified-fr", {"regression": 1.0, "twin": 1.0}, 64),
+        ("unified-fr", {"regression": 1.0, "twin": {"margin": 0.1}}, 64),
         ("biqa4k", {"regression": 1.0, "native": 1.0}, 64),
         ("mini-nr", {"elo": {"scale": 1.0}, "spearman": 1.0, "kendall": 1.0, "difference": 1.0}, 64),
     ],
@@ -148,3 +150,13 @@ def test_losses_that_look_at_images_refuse_what_is_remembered() -> None:
     look = PAPERS["jspl"].look
     with pytest.raises(ConfigError, match=r"jspl: looks at images: leave out critic\.remember"):
         look(reader, torch.zeros(2, 10), torch.zeros(2, 10), {})
+
+
+def test_targets_are_put_onto_the_bounds_that_a_score_cannot_leave() -> None:
+    objective = OBJECTIVES["regression"]
+    row = judged([0.0] * 2, [0.0, 1.0], [0, 1], 0.25)
+    pmos = replace(row, card=get_card("pmos"), q=torch.tensor([2.0, 5.0]))  # from 1 to 5
+    assert float(objective.loss(pmos, torch.nn.Identity(), {"error": "l1", "onto": "card"})) == pytest.approx(1.5)
+    for name in ("biqa4k", "pmos-map"):
+        with pytest.raises(ConfigError, match=f"'{name}' has"):
+            objective.loss(replace(row, card=get_card(name)), torch.nn.Identity(), {"onto": "card"})
