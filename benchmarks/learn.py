@@ -7,6 +7,7 @@ the consensus of full-reference critics; no person was asked.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -224,8 +225,8 @@ class School:
             minutes=sum(seconds) / 60 if seconds else None,
             images=figures["srcc"]["count"],
             before=before,
-            srcc=figures["srcc"]["value"],
-            levels=figures["levels"]["value"],
+            srcc=_known(figures["srcc"]),
+            levels=_known(figures["levels"]),
         )
 
     def _results(self, name: str) -> dict[str, Any]:
@@ -241,7 +242,7 @@ class School:
         setting = Setting(critic.card, 0, True, critic.card.needs_reference, lambda act: act())
         [opened] = open_sources(parse_entries(config["val"]["sets"], "val.sets"), setting)
         found = examine(Accelerator(cpu=True), critic.freeze(), opened.exams, limit=0, seed=0, rounds=0)
-        return found[EXAM]["unseen"]["srcc"]["value"], learned
+        return _known(found[EXAM]["unseen"]["srcc"]), learned
 
     def rows(self, names: Iterable[str] = ()) -> Iterator[Row]:
         """Of these lessons, or all that are no mere steps, as they come.
@@ -287,6 +288,11 @@ def render(rows: Sequence[Row]) -> str:
         for row in rows
     ]
     return markdown(head, lines)
+
+
+def _known(figure: Mapping[str, Any]) -> float:
+    """NaN where it is not defined: a critic says the same of all images."""
+    return math.nan if figure["value"] is None else float(figure["value"])
 
 
 def _said(*, is_so: bool) -> str:

@@ -153,7 +153,11 @@ LESSONS: Final[Mapping[str, Lesson]] = {
     "jspl": Lesson(
         "jspl",
         {"widths": [12, 16, 24, 32], "attention": 4, "hidden": 32},
-        {**_SQUARED, "jspl": {"weight": 0.1, "pseudo": 0.0}},
+        {
+            "regression": {"weight": 1.0, "error": "l2", "head": "exponential"},
+            "pairwise": {"weight": 0.5, "kind": "bce"},
+            "jspl": {"weight": 0.1, "pseudo": 0.0},
+        },
         steps=120,
         remembers=False,
         source={"contents": 6, "versions": 1, "crops": [64]},
