@@ -158,7 +158,7 @@ LESSONS: Final[Mapping[str, Lesson]] = {
             "pairwise": {"weight": 0.5, "kind": "bce"},
             "jspl": {"weight": 0.1, "pseudo": 0.0},
         },
-        steps=120,
+        steps=80,
         remembers=False,
         source={"contents": 6, "versions": 1, "crops": [64]},
         more=(
