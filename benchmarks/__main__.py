@@ -54,13 +54,23 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--train", type=Path, metavar="FOLDER", help="for `quality`: to train on; the recipe's if left out"
     )
     parser.add_argument(
-        "--runs", type=Path, default=Path("runs/quality"), help="for `quality`: folder of the trainings"
+        "--runs", type=Path, help="for `quality` and `learn`: folder of the trainings; runs/WHAT if left out"
+    )
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        action="append",
+        metavar="FOLDER",
+        help="for `learn`: photographs to learn from; repeatable",
+    )
+    parser.add_argument(
+        "--others", type=Path, action="append", metavar="FOLDER", help="for `learn`: those of the exam; repeatable"
     )
     parser.add_argument("--steps", type=int, default=700, help="for `quality`: of each training")
     parser.add_argument("--seed", type=int, action="append", help="for `quality`: repeatable; 0, 1 and 2 if left out")
     parser.add_argument("--loss", action="append", help="for `quality`: repeatable; all if left out, l1 first")
     parser.add_argument(
-        "--critic", action="append", help="for `critics`, `peers` and `steps`: repeatable; all if left out"
+        "--critic", action="append", help="for `critics`, `learn`, `peers` and `steps`: repeatable; all if left out"
     )
     parser.add_argument("--case", action="append", choices=sorted(CASES), help="repeatable; all if left out")
     parser.add_argument(
@@ -78,6 +88,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("reference needs --pictures FOLDER; docs/reference-scores.md says what belongs into it")
     if options.what == "trunks" and not (options.set and options.exam):
         parser.error("trunks needs --set FOLDER and --exam FOLDER; docs/own-critics.md says which")
+    if options.what == "learn" and bool(options.photos) != bool(options.others):
+        parser.error("learn needs both --photos FOLDER and --others FOLDER, or none, for photographs of scikit-image")
+    options.runs = options.runs or Path("runs") / options.what
     if options.what == "quality" and not (options.val and options.val.is_dir()):
         parser.error("quality needs --val FOLDER of photographs")
     if options.json is not None and (why := unwritable(options.json)):
@@ -218,9 +231,18 @@ def _quality(options: argparse.Namespace) -> dict[str, Any]:
     return {"results": json.loads(results.to_json())}
 
 
+def _learn(options: argparse.Namespace) -> dict[str, Any]:
+    from benchmarks.learn import School, render  # needs accelerate
+
+    school = School(options.runs, options.photos or (), options.others or ())
+    rows = list(school.rows(options.critic or ()))
+    print(render(rows))
+    return {"learn": [asdict(row) for row in rows]}
+
+
 _DO = {
-    "costs": _costs, "critics": _critics, "latents": _latents, "libraries": _libraries, "peers": _peers,
-    "precision": _precision, "quality": _quality, "reference": _reference, "steps": _steps,
+    "costs": _costs, "critics": _critics, "latents": _latents, "learn": _learn, "libraries": _libraries,
+    "peers": _peers, "precision": _precision, "quality": _quality, "reference": _reference, "steps": _steps,
     "trunks": _trunks,
 }  # fmt: skip
 

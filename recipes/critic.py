@@ -53,6 +53,7 @@ from perceptloss.teach.exams.evaluate import default_best, exam_problems, examin
 from perceptloss.teach.run.checks import option_problems
 from perceptloss.teach.run.critic import Place, Reader, build_critic, parameter_groups, settle
 from perceptloss.teach.run.export import STARTING, conclude, figures_table, origin_in, origin_of
+from perceptloss.teach.run.kept import shapes_of
 from perceptloss.teach.run.options import CardText, CriticOptions, Val
 from perceptloss.teach.run.peers import build_peers, size_problems
 from perceptloss.teach.run.remember import remembered
@@ -113,7 +114,7 @@ def build_trainee(config: Config, folder: Path, critic: Critic, material: Materi
     streams = material.streams(train.seed, accelerator.process_index, accelerator.num_processes)
     critic.to(place.device).to(memory_format=place.memory_format)
     looks = looks_of(config.objectives, [s.options for s in material.sources])
-    reader = Reader(critic, config.critic.read, config.critic.tap, looks)
+    reader = Reader(critic, config.critic.read, config.critic.tap, looks, shapes_of(material.sources))
     width, idle = settle(reader, [place.pair(stream[0]) for stream in streams])
     if idle:
         accelerator.print(f"no score depends on {len(idle)} parameters, which stay fixed: {', '.join(idle[:5])}")

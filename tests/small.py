@@ -119,12 +119,10 @@ def _gsn() -> Critic:
 
 
 def _unified(name: str) -> Critic:
-    from perceptloss.critics.unified import Unified, UnifiedFR, UnifiedNR
-    from perceptloss.networks.trunks import ResNet
+    from perceptloss.critics.unified import UnifiedFR, UnifiedNR
 
     form = {"unified-fr": UnifiedFR, "unified-nr": UnifiedNR}[name]
-    net = Unified((32, 40, 48, 64), width=16, heads=2, inner=32, hidden=8)
-    return form(get_card(name), ResNet(50, widths=(8, 10, 12, 16)), net)
+    return form(get_card(name), net={"width": 16, "heads": 2, "inner": 32, "hidden": 8}, widths=(8, 10, 12, 16))
 
 
 def _jspl() -> Critic:

@@ -19,27 +19,44 @@ from perceptloss.card import Card, after_paper_card
 from perceptloss.critic import Entry
 from perceptloss.networks.layers import unit_norm
 from perceptloss.networks.lean import conv
-from perceptloss.networks.trunks import Features, JoinedTrunk, Keep, ResNet, Trunk, TrunkCritic, resnet_rules
+from perceptloss.networks.trunks import (
+    Features,
+    JoinedTrunk,
+    Keep,
+    Trunk,
+    TrunkCritic,
+    TrunkName,
+    resnet_rules,
+    staged,
+)
 
 __all__ = ["ENTRIES", "DDBNet", "RetinexTrunk", "outer_product", "signed_root"]
 
-_STAGES = ("layer2", "layer3", "layer4")
 _DEPTH = 5
 _EPS = 1e-4
 
 
 class RetinexTrunk(JoinedTrunk):
-    """Splits an image into reflectance and illumination, and encodes each by a ResNet-18 of its own.
+    """Splits an image into reflectance and illumination, and encodes each by an encoder of its own.
 
     Taps `reflectance.layer2`, `illumination.layer2`, ... The illumination enters its encoder as a grey image.
 
     Args:
-        widths: Channels of the four stages of an encoder.
+        widths: Channels of the four stages of an encoder, a ResNet-18.
         hidden: Channels of the decomposition.
+        encoder: `resnet` or `lite0-smooth`.
+
+    Attributes:
+        stages: Taps of an encoder that are read.
+        channels: Of these.
     """
 
-    def __init__(self, widths: Sequence[int] = (64, 128, 256, 512), hidden: int = 64) -> None:
-        super().__init__(reflectance=ResNet(18, widths=widths), illumination=ResNet(18, widths=widths))
+    def __init__(
+        self, widths: Sequence[int] = (64, 128, 256, 512), hidden: int = 64, encoder: TrunkName = "resnet"
+    ) -> None:
+        first, second = (staged(encoder, 18, widths) for _ in range(2))
+        super().__init__(reflectance=first.trunk, illumination=second.trunk)
+        self.stages, self.channels = first.taps[1:], first.channels[1:]
         self.arch = f"retinex-{hidden}-{self.arch}"
         plan = [(4, hidden, 9), *[(hidden, hidden, 3)] * _DEPTH, (hidden, 4, 3)]
         self.decomposition = nn.ModuleList(nn.Conv2d(wide, out, k, padding=k // 2) for wide, out, k in plan)
@@ -92,6 +109,7 @@ class DDBNet(TrunkCritic):
     Args:
         card: What it is.
         widths: Channels of the four stages of an encoder.
+        trunk: Of both encoders: `resnet` or `lite0-smooth`.
         width: Channels of a map before the outer product.
         hidden: Units of the regression.
         decomposition: Channels of the decomposition.
@@ -103,7 +121,6 @@ class DDBNet(TrunkCritic):
     """
 
     trunk: RetinexTrunk
-    taps = tuple(f"{layer}.{stage}" for layer in ("reflectance", "illumination") for stage in _STAGES)
     rules = tuple(
         # torchvision's file starts both encoders
         rule if rule.target is None else replace(rule, target=(r"trunk.reflectance.\1", r"trunk.illumination.\1"))
@@ -114,18 +131,21 @@ class DDBNet(TrunkCritic):
         self,
         card: Card,
         *,
+        trunk: TrunkName = "resnet",
         widths: Sequence[int] = (64, 128, 256, 512),
         width: int = 64,
         hidden: int = 256,
         decomposition: int = 64,
     ) -> None:
         super().__init__(card)
-        self.trunk = RetinexTrunk(widths, decomposition)
+        self.trunk = RetinexTrunk(widths, decomposition, trunk)
+        stages = self.trunk.stages
+        self.taps = tuple(f"{layer}.{stage}" for layer in ("reflectance", "illumination") for stage in stages)
         self.reflectance, self.illumination = (
-            nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in widths[1:]) for _ in range(2)
+            nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in self.trunk.channels) for _ in range(2)
         )
         self.head = nn.Sequential(
-            nn.Dropout(0.5), nn.Linear(len(_STAGES) * width**2, hidden), nn.ReLU(), nn.Linear(hidden, 1), nn.Flatten(0)
+            nn.Dropout(0.5), nn.Linear(len(stages) * width**2, hidden), nn.ReLU(), nn.Linear(hidden, 1), nn.Flatten(0)
         )
         self._initialise(hidden)
 
@@ -142,7 +162,7 @@ class DDBNet(TrunkCritic):
     def pooled(self, f: Features) -> Tensor:
         """What reflectance and illumination do to each other at each stage: unit vectors, (N, stages, width ** 2)."""
         vectors = []
-        for stage, of_r, of_i in zip(_STAGES, self.reflectance, self.illumination, strict=True):
+        for stage, of_r, of_i in zip(self.trunk.stages, self.reflectance, self.illumination, strict=True):
             product = outer_product(of_r(f[f"reflectance.{stage}"]), of_i(f[f"illumination.{stage}"]))
             vectors.append(unit_norm(signed_root(unit_norm(product.flatten(1)))))
         return torch.stack(vectors, 1)

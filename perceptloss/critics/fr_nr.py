@@ -9,6 +9,7 @@ trunks, the pooling, the regression, and the additive form, in which the no-refe
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, Final
 
 import torch
@@ -20,14 +21,24 @@ from perceptloss.critic import Entry
 from perceptloss.errors import ConfigError
 from perceptloss.networks.distances import VGG16_CHANNELS
 from perceptloss.networks.layers import unit_distance
-from perceptloss.networks.trunks import Features, JoinedTrunk, Keep, ResNet, Trunk, TrunkCritic, resnet_rules, vgg16
+from perceptloss.networks.trunks import (
+    Features,
+    JoinedTrunk,
+    Keep,
+    Trunk,
+    TrunkCritic,
+    TrunkName,
+    resnet_rules,
+    squeezenet,
+    staged,
+    vgg16,
+)
 from perceptloss.weights.rules import LPIPS_HEADS, Rule
 
 __all__ = ["ENTRIES", "FRNR", "FRNRAdditive"]
 
-_FR = tuple(f"fr.{tap}" for tap in VGG16_CHANNELS)
-_NR = tuple(f"nr.layer{stage}" for stage in range(1, 5))
-_NR_CHANNELS: Final = {18: 960, 34: 960, 50: 3840}  # all stages of a ResNet together
+_SQUEEZE: Final = {"relu1": 64, "fire3": 128, "fire5": 256, "fire7": 384, "fire9": 512}
+_WIDTHS = (64, 128, 256, 512)
 
 _TRUNK_RULES = (
     Rule(r"features\.(.+)", r"trunk.fr.features.\1"),
@@ -37,11 +48,26 @@ _TRUNK_RULES = (
 
 
 class _TwoTrunks(JoinedTrunk):
-    """VGG16 as `fr` and a ResNet as `nr`; `cap` is the largest share that `nr` may have of an image's gradient."""
+    """One trunk as `fr` and one as `nr`: VGG16 and a ResNet, or SqueezeNet 1.1 and lite0-smooth, which ship.
 
-    def __init__(self, depth: int, cap: float | None = None) -> None:
-        super().__init__(fr=vgg16(), nr=ResNet(depth))
+    Args:
+        depth: Of the ResNet.
+        cap: Largest share that `nr` may have of an image's gradient.
+        name: `resnet` or `lite0-smooth`.
+
+    Attributes:
+        fr_taps: Taps that are read, with their channels.
+        nr_taps: Likewise.
+    """
+
+    def __init__(self, depth: int, cap: float | None = None, name: TrunkName = "resnet") -> None:
+        second = staged(name, depth, _WIDTHS)
+        first, taps = (vgg16(), VGG16_CHANNELS) if name == "resnet" else (squeezenet(), _SQUEEZE)
+        first.ships = None if name == "resnet" else "squeezenet1_1"
+        super().__init__(fr=first, nr=second.trunk)
         self.cap = cap
+        self.fr_taps = {f"fr.{tap}": channels for tap, channels in taps.items()}
+        self.nr_taps = {f"nr.{tap}": channels for tap, channels in zip(second.taps, second.channels, strict=True)}
 
     def shown(self, image: Tensor, keep: Keep) -> dict[str, Tensor]:
         if self.cap is None or not image.requires_grad:
@@ -70,9 +96,13 @@ class _Capped(torch.autograd.Function):
         return grads[0] + factor * grads[1], None
 
 
-def _pooled(f: Features, taps: tuple[str, ...]) -> Tensor:
-    """log(1 + spatial mean) of every channel, (N, channels of all taps), so that large features do not rule."""
-    return torch.log1p(torch.cat([f[tap].mean((2, 3)) for tap in taps], 1))
+def _pooled(f: Features, taps: Iterable[str]) -> Tensor:
+    """Logarithm of 1 + the mean of every channel, (N, channels of all taps), so that large features do not rule.
+
+    Odd, for features that have known no ReLU: the mean of -m gives what that of m gives, with its sign.
+    """
+    mean = torch.cat([f[tap].mean((2, 3)) for tap in taps], 1)
+    return torch.log1p(mean.clamp_min(0)) - torch.log1p(F.relu(-mean))
 
 
 class FRNR(TrunkCritic):
@@ -85,6 +115,7 @@ class FRNR(TrunkCritic):
 
     Args:
         card: What it is.
+        trunk: `resnet`, or `lite0-smooth` for N, and SqueezeNet 1.1 for F.
         depth: Of the ResNet: 18, 34 or 50.
         width: To which each of the three vectors is reduced.
         hidden: Units of the regression.
@@ -96,22 +127,26 @@ class FRNR(TrunkCritic):
     """
 
     rules = _TRUNK_RULES
-    taps = (*_FR, *_NR)
+    trunk: _TwoTrunks
 
-    def __init__(self, card: Card, *, depth: int = 50, width: int = 128, hidden: int = 128) -> None:
+    def __init__(
+        self, card: Card, *, trunk: TrunkName = "resnet", depth: int = 50, width: int = 128, hidden: int = 128
+    ) -> None:
         super().__init__(card)
-        self.trunk = _TwoTrunks(depth)
-        total = sum(VGG16_CHANNELS.values())
+        self.trunk = _TwoTrunks(depth, None, trunk)
+        self.taps = (*self.trunk.fr_taps, *self.trunk.nr_taps)
+        total = sum(self.trunk.fr_taps.values())
         self.difference, self.reference = nn.Linear(total, width), nn.Linear(total, width)
-        self.alone = nn.Linear(_NR_CHANNELS[depth], width)
+        self.alone = nn.Linear(sum(self.trunk.nr_taps.values()), width)
         self.regressor = nn.Sequential(
             nn.ReLU(), nn.Linear(3 * width, hidden), nn.ReLU(), nn.Linear(hidden, 1), nn.Flatten(0)
         )
 
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
-        difference = {tap: (fx[tap] - fy[tap]).abs() for tap in _FR}
-        lost, content = self.difference(_pooled(difference, _FR)), self.reference(_pooled(fy, _FR))
-        return self.regressor(torch.cat([lost, content, self.alone(_pooled(fx, _NR))], 1))
+        seen = self.trunk.fr_taps
+        difference = {tap: (fx[tap] - fy[tap]).abs() for tap in seen}
+        lost, content = self.difference(_pooled(difference, seen)), self.reference(_pooled(fy, seen))
+        return self.regressor(torch.cat([lost, content, self.alone(_pooled(fx, self.trunk.nr_taps))], 1))
 
 
 class FRNRAdditive(TrunkCritic):
@@ -143,6 +178,7 @@ class FRNRAdditive(TrunkCritic):
     """
 
     rules = (*_TRUNK_RULES, LPIPS_HEADS)
+    trunk: _TwoTrunks
 
     def __init__(
         self, card: Card, *, depth: int = 50, hidden: int = 128, nr_weight: float = 0.05, nr_cap: float | None = None
@@ -153,10 +189,11 @@ class FRNRAdditive(TrunkCritic):
             raise ConfigError([f"expected {expected}, got {nr_weight!r} and {nr_cap!r}"], card.name)
         self.nr_weight = nr_weight
         self.trunk = _TwoTrunks(depth, nr_cap)
-        self.taps = (*_FR, *_NR) if nr_weight else _FR
+        self.taps = (*self.trunk.fr_taps, *(self.trunk.nr_taps if nr_weight else ()))
         self.heads = nn.ParameterList([torch.rand(channels) / channels for channels in VGG16_CHANNELS.values()])
+        total = sum(self.trunk.nr_taps.values())
         self.quality = nn.Sequential(
-            nn.Linear(_NR_CHANNELS[depth], hidden), nn.ReLU(), nn.Linear(hidden, 1), nn.Sigmoid(), nn.Flatten(0)
+            nn.Linear(total, hidden), nn.ReLU(), nn.Linear(hidden, 1), nn.Sigmoid(), nn.Flatten(0)
         )
 
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
@@ -164,11 +201,11 @@ class FRNRAdditive(TrunkCritic):
         return distance + penalty
 
     def _parts(self, fx: Features, fy: Features) -> tuple[Tensor, Tensor]:
-        pairs = zip(_FR, self.heads, strict=True)
+        pairs = zip(self.trunk.fr_taps, self.heads, strict=True)
         distance = torch.stack([unit_distance(fx[tap], fy[tap], head) for tap, head in pairs]).sum(0)
         if not self.nr_weight:
             return distance, torch.zeros_like(distance)
-        qx, qy = (self.quality(_pooled(f, _NR)) for f in (fx, fy))
+        qx, qy = (self.quality(_pooled(f, self.trunk.nr_taps)) for f in (fx, fy))
         return distance, self.nr_weight * F.relu(qy - qx)
 
     def parts(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,8 @@ from perceptloss.card import Card, after_paper_card
 from perceptloss.critic import Entry, given
 from perceptloss.networks.functional import weighted_mean
 from perceptloss.networks.layers import draw
-from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, resnet_rules
+from perceptloss.networks.lean import central_difference
+from perceptloss.networks.trunks import Features, TrunkCritic, TrunkName, resnet_rules, staged
 
 __all__ = ["ENTRIES", "GSN"]
 
@@ -38,7 +39,9 @@ class GSN(TrunkCritic):
 
     Args:
         card: What it is.
-        theta: Share of the central difference in each stage of the trunk.
+        trunk: `resnet`, or `lite0-smooth`, whose convolutions take no central differences: those of the levels, which
+            are 3x3 then, take them instead.
+        theta: Share of the central difference in each stage of the trunk, or at each level.
         widths: Of the four stages of the trunk (a quarter of the channels that leave them).
         width: Channels of a level.
         fused: Channels of the joined levels.
@@ -50,13 +53,13 @@ class GSN(TrunkCritic):
         >>> critic(x, torch.rand(1, 3, 64, 64)).sum().backward()
     """
 
-    taps = ("layer1", "layer2", "layer3", "layer4")
     rules = resnet_rules()
 
     def __init__(
         self,
         card: Card,
         *,
+        trunk: TrunkName = "resnet",
         theta: tuple[float, float, float, float] = (0.7, 0.7, 0.0, 0.0),
         widths: Sequence[int] = (64, 128, 256, 512),
         width: int = 128,
@@ -64,11 +67,12 @@ class GSN(TrunkCritic):
         hidden: int = 128,
     ) -> None:
         super().__init__(card)
-        self.trunk = ResNet(50, theta=theta, widths=widths)
-        self.pair = nn.ModuleList(nn.Conv2d(3 * 4 * w, width, 1) for w in widths)
-        self.attention = nn.ModuleList(nn.Conv2d(2, 1, 7, padding=3) for _ in widths)
+        self.trunk, self.taps, channels = staged(trunk, 50, widths, theta=theta)
+        self.theta, side = theta, 1 if trunk == "resnet" else 3
+        self.pair = nn.ModuleList(nn.Conv2d(3 * c, width, side, padding=side // 2) for c in channels)
+        self.attention = nn.ModuleList(nn.Conv2d(2, 1, 7, padding=3) for _ in channels)
         self.fusion = nn.Sequential(
-            nn.Conv2d(len(widths) * width, fused, 1), nn.GELU(), nn.Conv2d(fused, fused, 3, padding=1), nn.GELU()
+            nn.Conv2d(len(channels) * width, fused, 1), nn.GELU(), nn.Conv2d(fused, fused, 3, padding=1), nn.GELU()
         )
         self.value, self.weight = (
             nn.Sequential(nn.Conv2d(fused, hidden, 1), nn.GELU(), nn.Conv2d(hidden, 1, 1)) for _ in range(2)
@@ -87,11 +91,14 @@ class GSN(TrunkCritic):
     def pairs(self, fx: Features, fy: Features) -> list[Tensor]:
         """What the two images make of each level, (N, width, h, w), where the reference attends to it."""
         maps = []
-        for tap, conv, attention in zip(self.taps, self.pair, self.attentions(fy), strict=True):
+        levels = zip(self.taps, self.pair, self.theta, self.attentions(fy), strict=True)
+        for tap, conv, theta, attention in levels:
+            weight, bias = conv.get_parameter("weight"), conv.get_parameter("bias")
+            around = weight.shape[-1] // 2
             # one convolution of [reference, image, reference - image], without joining them
-            of_y, of_x, of_difference = conv.get_parameter("weight").chunk(3, 1)
-            from_x = F.conv2d(fx[tap], of_x - of_difference, conv.get_parameter("bias"))
-            maps.append(F.gelu(from_x + F.conv2d(fy[tap], of_y + of_difference)) * attention)
+            of_y, of_x, of_difference = (central_difference(weight, theta) if around else weight).chunk(3, 1)
+            from_x = F.conv2d(fx[tap], of_x - of_difference, bias, padding=around)
+            maps.append(F.gelu(from_x + F.conv2d(fy[tap], of_y + of_difference, padding=around)) * attention)
         return maps
 
     def attentions(self, fy: Features) -> list[Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from perceptloss.card import Card, after_paper_card
 from perceptloss.critic import Entry, given
 from perceptloss.networks.layers import draw
-from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, resnet_rules
+from perceptloss.networks.trunks import Features, TrunkCritic, TrunkName, resnet_rules, staged
 
 __all__ = ["ENTRIES", "PMOS", "PMOSMap", "opinion"]
 
@@ -72,6 +72,7 @@ class PMOS(TrunkCritic):
 
     Args:
         card: What it is.
+        trunk: `resnet` or `lite0-smooth`.
         widths: Of the four stages of the trunk (a quarter of the channels that leave them).
         width: Of the decoder's maps.
         context: Units of the description of the whole image.
@@ -83,21 +84,21 @@ class PMOS(TrunkCritic):
         >>> critic(x).sum().backward()
     """
 
-    taps = ("layer1", "layer2", "layer3", "layer4")
     rules = resnet_rules()
 
     def __init__(
         self,
         card: Card,
         *,
+        trunk: TrunkName = "resnet",
         widths: Sequence[int] = (64, 128, 256, 512),
         width: int = 128,
         context: int = 256,
         hidden: int = 64,
     ) -> None:
         super().__init__(card)
-        self.trunk = ResNet(50, widths=widths)
-        self.decoder = Decoder([4 * w for w in widths], width, context)
+        self.trunk, self.taps, channels = staged(trunk, 50, widths)
+        self.decoder = Decoder(channels, width, context)
         self.value = nn.Sequential(nn.Conv2d(width, hidden, 3, padding=1), nn.GELU(), nn.Conv2d(hidden, 1, 1))
         # a softmax does not see a constant, so the last layer of the weights has none
         self.weight = nn.Sequential(nn.Conv2d(width, hidden, 1), nn.GELU(), nn.Conv2d(hidden, 1, 1, bias=False))

@@ -22,7 +22,7 @@ from perceptloss.networks.attention import EncoderLayer
 from perceptloss.networks.batchnorm import BatchStats
 from perceptloss.networks.layers import draw
 from perceptloss.networks.patches import CropCritic, crops_note
-from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, resnet_rules
+from perceptloss.networks.trunks import Features, TrunkCritic, TrunkName, resnet_rules, staged
 
 __all__ = ["ENTRIES", "REQA", "Feedback", "GlobalContext"]
 
@@ -99,6 +99,7 @@ class REQA(CropCritic, TrunkCritic):
     Args:
         card: What it is; `side` becomes its `min_size`.
         side: Of the squares, a multiple of 32.
+        trunk: `resnet` or `lite0-smooth`.
         widths: Of the four stages of the trunk (a quarter of the channels that leave them).
         hidden: Channels of the three states.
         local: Numbers that each state is reduced to.
@@ -114,7 +115,6 @@ class REQA(CropCritic, TrunkCritic):
         >>> critic.linear(x).sum().backward()
     """
 
-    taps = ("layer1", "layer2", "layer3", "layer4")
     rules = resnet_rules()
 
     def __init__(
@@ -122,6 +122,7 @@ class REQA(CropCritic, TrunkCritic):
         card: Card,
         *,
         side: int = 224,
+        trunk: TrunkName = "resnet",
         widths: Sequence[int] = (64, 128, 256, 512),
         hidden: Sequence[int] = (16, 32, 64),
         local: int = 32,
@@ -133,11 +134,11 @@ class REQA(CropCritic, TrunkCritic):
     ) -> None:
         super().__init__(card, side)
         self.iterations = iterations
-        self.trunk = ResNet(50, widths=widths)
-        self.feedback = nn.ModuleList(Feedback(4 * w, h) for w, h in zip(widths[:3], hidden, strict=True))
+        self.trunk, self.taps, channels = staged(trunk, 50, widths)
+        self.feedback = nn.ModuleList(Feedback(c, h) for c, h in zip(channels[:3], hidden, strict=True))
         sides = [_SHRINK // 4 >> level for level in range(3)]  # of the states once averaged: 8, 4, 2
         self.reduce = nn.ModuleList(nn.Linear(h * s * s, local) for h, s in zip(hidden, sides, strict=True))
-        self.context = GlobalContext(4 * widths[3], (side // _SHRINK) ** 2, width, heads, inner, context)
+        self.context = GlobalContext(channels[3], (side // _SHRINK) ** 2, width, heads, inner, context)
         fused = 3 * local + context
         plan = [fused, fused // 2, fused // 4, fused // 8, fused // 16, 1]
         self.head = nn.ModuleList(nn.Linear(*sizes) for sizes in pairwise(plan))
@@ -160,8 +161,12 @@ class REQA(CropCritic, TrunkCritic):
         self.refreeze()
         x, _ = self.admit(x)
         with torch.autocast(x.device.type, enabled=False):
-            found = torch.stack([self._read(fused, x) for fused in self._fused(self.look(x))], 1)
+            found = self.refined(self.look(x), x)
             return found if linear else self.squash(found)
+
+    def refined(self, fx: Features, x: Tensor) -> Tensor:
+        """Linear read-outs after each iteration, (N, iterations), from the taps of N images `x`."""
+        return torch.stack([self._read(fused, x) for fused in self._fused(fx)], 1)
 
     def _fused(self, fx: Features) -> Iterator[Tensor]:
         """What the head reads after each iteration, (patches, 3 * local + context)."""

@@ -21,7 +21,7 @@ from perceptloss.card import Card, after_paper_card
 from perceptloss.critic import Entry
 from perceptloss.networks.layers import draw, unit_norm
 from perceptloss.networks.parallax import carry, row_scores, shares, valid
-from perceptloss.networks.trunks import Features, ResNet, TrunkCritic, resnet_rules
+from perceptloss.networks.trunks import Features, TrunkCritic, TrunkName, resnet_rules, staged
 
 __all__ = ["ENTRIES", "Parts", "StereoSRQA", "agreement", "match"]
 
@@ -80,6 +80,7 @@ class StereoSRQA(TrunkCritic):
 
     Args:
         card: What it is.
+        trunk: `resnet` or `lite0-smooth`.
         depth: Of the ResNet: 18 or 34.
         widths: Of its three stages.
         matched: Channels by which places are matched.
@@ -91,22 +92,21 @@ class StereoSRQA(TrunkCritic):
         >>> (-critic(x)).sum().backward()
     """
 
-    taps = ("layer2", "layer3")
     rules = resnet_rules(stages=3)
-    trunk: ResNet
 
     def __init__(
         self,
         card: Card,
         *,
+        trunk: TrunkName = "resnet",
         depth: int = 18,
         widths: Sequence[int] = (64, 128, 256),
         matched: int = 64,
         hidden: int = 128,
     ) -> None:
         super().__init__(card)
-        self.trunk = ResNet(depth, stages=3, widths=widths)
-        _, near, far = widths
+        self.trunk, taps, (_, near, far) = staged(trunk, depth, widths)
+        self.taps = taps[1:]
         self.view = nn.Sequential(nn.Linear(far, hidden), nn.ReLU(), nn.Linear(hidden, 1))
         self.key = nn.Conv2d(near, matched, 1)
         self.between = nn.Sequential(nn.Conv2d(2 * near, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, 1, 1))
@@ -119,7 +119,7 @@ class StereoSRQA(TrunkCritic):
 
     def parts(self, fx: Features) -> Parts:
         """Scores of the views, their weights, and the score of what is between them."""
-        near, far = fx["layer2"], fx["layer3"]
+        near, far = (fx[tap] for tap in self.taps)
         views = self.view(far.mean((2, 3))).view(2, -1)
         energy = far.flatten(1).std(1).view(2, -1)
         weights = torch.softmax(self.rivalry * torch.log(energy + 1e-6), 0)

@@ -8,8 +8,8 @@ Nearest public relative: Yun and Lin, arXiv 2310.09560, whose code states no lic
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from perceptloss.card import Card, after_paper_card
 from perceptloss.critic import Entry
 from perceptloss.networks.attention import EncoderLayer, by_row_and_column
 from perceptloss.networks.layers import draw
-from perceptloss.networks.trunks import Features, ResNet, Trunk, TrunkCritic, resnet_rules
+from perceptloss.networks.trunks import Features, Stages, TrunkCritic, TrunkName, resnet_rules, staged
 
 __all__ = ["ENTRIES", "Unified", "UnifiedCritic", "UnifiedFR", "UnifiedNR"]
 
@@ -37,10 +37,11 @@ def sine_positions(grid: int, width: int) -> Tensor:
 class Unified(nn.Module):
     """The network behind the trunk: maps of an image, and of its reference if there is one, to a score.
 
-    Every map is averaged to `grid` x `grid` cells and projected to tokens t. Beside each t stands e: its
-    difference from the reference's token, or a learned null token where there is no reference. The
-    pair becomes one token, told its place and level; a quality token reads them all in the encoder and is
-    read out. Labels of the two kinds of data have two scales, hence two gains and offsets at the end.
+    Every map is averaged to `grid` x `grid` cells and projected to tokens t. Beside each t stands e: the
+    absolute difference from the reference's map, averaged and projected likewise, or a learned null token where there
+    is no reference. (Differences of averages, which the paper does not rule out, do not see what averages out in a
+    cell: noise, for one.) The pair becomes one token, told its place and level; a quality token reads them all in the
+    encoder and is read out. Labels of the two kinds of data have two scales, hence two gains and offsets at the end.
 
     Args:
         channels: Of the maps.
@@ -86,12 +87,17 @@ class Unified(nn.Module):
     def tokens(self, maps: Sequence[Tensor]) -> Tensor:
         """Tokens of one image's maps, level by level, row by row: (N, levels * grid * grid, width)."""
         # averaging before the projection, which commutes with it, leaves little to project
-        cells = [rearrange(F.adaptive_avg_pool2d(m, self.grid), "n c h w -> n (h w) c") for m in maps]
-        return torch.cat([project(c) for project, c in zip(self.project, cells, strict=True)], 1)
+        cells = zip(self.project, self._cells(maps), strict=True)
+        return torch.cat([project(cell) for project, cell in cells], 1)
 
-    def differences(self, t: Tensor, reference: Sequence[Tensor] | None) -> Tensor:
-        """The e beside each t: exactly 0 where image and reference agree."""
-        return self.null.expand_as(t) if reference is None else t - self.tokens(reference)
+    def differences(self, maps: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
+        """The e beside each t, of one shape: exactly 0 where image and reference agree."""
+        found = self._cells([(m - r).abs() for m, r in zip(maps, reference, strict=True)])
+        cells = zip(self.project, found, strict=True)
+        return torch.cat([F.linear(cell, project.get_parameter("weight")) for project, cell in cells], 1)
+
+    def _cells(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        return [rearrange(F.adaptive_avg_pool2d(m, self.grid), "n c h w -> n (h w) c") for m in maps]
 
     def forward(
         self, maps: Sequence[Tensor], reference: Sequence[Tensor] | None = None, scale: Scale | None = None
@@ -106,7 +112,8 @@ class Unified(nn.Module):
         """
         t = self.tokens(maps)
         places = (self.level[:, None] + self.positions).flatten(0, 1)
-        mixed = self.mix(torch.cat([t, self.differences(t, reference)], 2)) + places
+        e = self.null.expand_as(t) if reference is None else self.differences(maps, reference)
+        mixed = self.mix(torch.cat([t, e], 2)) + places
         h = self.encoder(torch.cat([self.quality.expand(len(t), 1, -1), mixed], 1))
         read = self.head(self.norm(h[:, 0])).squeeze(1)
         gain, offset = self.affine[scale or ("nr" if reference is None else "fr")]
@@ -122,8 +129,9 @@ class UnifiedCritic(TrunkCritic):
 
     Args:
         card: What it is; its kind decides the mode.
-        trunk: To hold instead of a new ResNet-50.
-        net: To hold instead of a new network behind it; must fit the trunk's channels.
+        trunk: `resnet` or `lite0-smooth`, to make one; or one to hold.
+        widths: Of the four stages of a new ResNet-50 (a quarter of the channels that leave them).
+        net: Options of a new network behind it; or one to hold, which must fit the trunk's channels.
 
     Example:
         >>> critic = create_critic("unified-fr", weights=None)
@@ -132,13 +140,19 @@ class UnifiedCritic(TrunkCritic):
         >>> loss_fn(x, torch.rand(1, 3, 64, 64)).backward()
     """
 
-    taps = ("layer1", "layer2", "layer3", "layer4")
     rules = resnet_rules()
 
-    def __init__(self, card: Card, trunk: Trunk | None = None, net: Unified | None = None) -> None:
+    def __init__(
+        self,
+        card: Card,
+        trunk: TrunkName | Stages = "resnet",
+        net: Unified | Mapping[str, Any] | None = None,
+        *,
+        widths: Sequence[int] = (64, 128, 256, 512),
+    ) -> None:
         super().__init__(card)
-        self.trunk = trunk or ResNet(50)
-        self.net = net or Unified()
+        self.trunk, self.taps, channels = staged(trunk, 50, widths) if isinstance(trunk, str) else trunk
+        self.net = net if isinstance(net, Unified) else Unified(channels, **(net or {}))
         self.family: list[UnifiedCritic] = [self]
 
     def twin(self) -> UnifiedCritic:
@@ -151,7 +165,7 @@ class UnifiedCritic(TrunkCritic):
             if critic.card.kind != self.card.kind:
                 return critic
         kind, name = (UnifiedNR, "unified-nr") if self.card.needs_reference else (UnifiedFR, "unified-fr")
-        twin = kind(ENTRIES[name].card, self.trunk, self.net)
+        twin = kind(ENTRIES[name].card, Stages(self.trunk, self.taps, ()), self.net)
         twin.is_frozen, twin.weights_id, twin.precision = self.is_frozen, self.weights_id, self.precision
         twin.family = self.family
         self.family.append(twin)

@@ -83,11 +83,20 @@ class TestNetwork:
         torch.testing.assert_close(fr.net.tokens(maps), torch.cat(expected, 1))
 
     def test_differences_vanish_at_the_reference(self, fr, images):
-        x, y = images
-        t = fr.net.tokens(levels(fr, y))
-        assert not fr.net.differences(t, levels(fr, y.clone())).any()
-        assert fr.net.differences(t, levels(fr, x)).any()
-        assert torch.equal(fr.net.differences(t, None), fr.net.null.expand(2, 4 * 49, -1))
+        of_x, of_y = (levels(fr, image) for image in images)
+        assert not fr.net.differences(of_y, levels(fr, images[1].clone())).any()
+        expected = []
+        for project, a, b in zip(fr.net.project, of_x, of_y, strict=True):
+            projected = F.conv2d((a - b).abs(), project.weight[..., None, None])
+            expected.append(F.adaptive_avg_pool2d(projected, 7).flatten(2).transpose(1, 2))
+        torch.testing.assert_close(fr.net.differences(of_x, of_y), torch.cat(expected, 1))
+
+    def test_what_averages_out_in_a_cell_is_seen_beside_the_reference(self, fr, images):
+        maps = levels(fr, images[0])
+        whole = [F.interpolate(m, scale_factor=7 * 2, mode="nearest") for m in maps]  # cells of an even width
+        noisy = [m + 0.5 * (-1.0) ** torch.arange(m.shape[3]) for m in whole]
+        torch.testing.assert_close(fr.net.tokens(noisy), fr.net.tokens(whole), rtol=1e-4, atol=1e-4)
+        assert (fr.net(noisy, whole) - fr.net(whole, whole)).abs().min() > 1e-4
 
     def test_without_differences_the_modes_differ_by_their_scale(self, fr, images):
         """A null token of zeros is what equal images give."""

@@ -23,6 +23,7 @@ from perceptloss.critics.mini.stereo import dominance
 from perceptloss.errors import ConfigError
 from perceptloss.runs import config as configuration
 from perceptloss.teach.data.pictures import TAUGHT
+from perceptloss.teach.exams.evaluate import figures
 from perceptloss.teach.run import mixtures, stereo, views
 from perceptloss.teach.run.checks import option_problems
 from perceptloss.teach.run.sources import Batch, parse_entries
@@ -156,7 +157,9 @@ def test_layouts_damage_the_views_that_they_name() -> None:
 
 
 def test_exams_take_the_centre_of_real_pairs_and_all_sorts_of_damage(folder: Path) -> None:
-    options = given(folder, photos=(), pairs=(str(folder / "stereo"),), exam_kinds=4, stereo_share=0.25, members=2)
+    options = given(
+        folder, photos=(), pairs=(str(folder / "stereo"),), exam_kinds=4, stereo_share=0.25, members=2, teacher={}
+    )
     opened = stereo.open_source(options, setting("mini-stereo", is_exam=True))
     assert opened.source is None and opened.taught_on is None and opened.held_out is not None
     assert len(opened.held_out.names) == 2 * PAIRS and not any("disparity" in n for n in opened.held_out.names)
@@ -174,6 +177,22 @@ def test_exams_take_the_centre_of_real_pairs_and_all_sorts_of_damage(folder: Pat
     assert (x[exam.level > 0] != y[exam.level > 0]).flatten(1).any(1).all()
     again = stereo.open_source(options, setting("mini-stereo", is_exam=True)).exams[0]
     assert torch.equal(again.images(np.array([5, 2]))[0], x[[5, 2]])
+
+
+def test_an_exam_with_a_teacher_asks_it_of_the_damage_that_views_show(folder: Path) -> None:
+    options = given(folder, exam_kinds=5, stereo_share=0.4, members=2)
+    [exam] = stereo.open_source(options, setting("mini-stereo", is_exam=True)).exams
+    x, y = exam.images(np.arange(len(exam.target)))
+    assert y is not None
+    judge, wanted = views.ViewTeacher(create_critic("gmsd")), []
+    for i in range(len(x)):
+        wanted.append(float(judge(x[i : i + 1], y[i : i + 1])))
+    known = np.isfinite(exam.target)
+    assert known.any() and (~known).any() and known[exam.level == 0].all()
+    assert set(exam.family[~known]) == {"stereo"}
+    np.testing.assert_allclose(exam.target[known], np.array(wanted)[known], atol=1e-5)
+    told = figures(exam, np.arange(len(x)), -exam.level, 0)["all"]
+    assert told["srcc"]["count"] == known.sum() and told["levels"]["count"] > known.sum() - (exam.level == 0).sum()
 
 
 def test_held_out_pairs_and_families_are_not_taught_on(folder: Path) -> None:

@@ -15,6 +15,7 @@ from critic_helpers import PLAN, make_set, tiny
 from perceptloss import create_critic
 from perceptloss.errors import ConfigError
 from perceptloss.teach.run.critic import Place, Reader, build_critic
+from perceptloss.teach.run.kept import shapes_of
 from perceptloss.teach.run.options import CriticOptions
 from perceptloss.teach.run.remember import Remembered, remembered
 from perceptloss.teach.run.saving import export
@@ -74,6 +75,35 @@ def test_what_is_remembered_is_judged_as_the_images(folder, name):
     assert (again.readings == source.readings).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("fr-nr", {"width": 4, "hidden": 4}),
+        ("biqa4k", {"side": 16, "width": 4, "hidden": 4}),
+        ("ddbnet", {"width": 4, "hidden": 8, "decomposition": 4}),
+    ],
+)
+def test_taps_of_a_fixed_trunk_stand_for_the_images(folder, name, sizes):
+    options = options_of(name, options={"trunk": "lite0-smooth", **sizes})
+    judge, material = material_of(folder, options)
+    inner = material.sources[0]
+    kept = remembered(material, judge, options, CPU)
+    batch = kept.sources[0].batch([0, 1], torch.Generator().manual_seed(0))
+    images = inner.batch([0, 1], torch.Generator().manual_seed(0))
+    assert batch.x.ndim == 2 and (batch.y is None) is not judge.card.needs_reference
+    judge.eval()
+    place, reader = Place(CPU, False), Reader(judge, shapes=shapes_of(kept.sources))
+    with torch.no_grad():
+        found, wanted = (reader([place.pair(b)])[0].q for b in (batch, images))
+    torch.testing.assert_close(found, wanted, rtol=2e-2, atol=5e-3)  # taps are kept in halves
+    assert wanted.std() > 0
+    torch.testing.assert_close(batch.columns(), images.columns(), equal_nan=True)
+    files = list((folder / "set").glob("taps-*.npy"))
+    stamps = [file.stat().st_mtime_ns for file in files]
+    remembered(material, judge, options, CPU)
+    assert stamps and [file.stat().st_mtime_ns for file in files] == stamps
+
+
 def test_attacked_images_are_read_beside_their_references(folder, tmp_path):
     attacker = tmp_path / "attacker.safetensors"
     judge, _ = material_of(folder, options_of("mini-fr"))
@@ -114,7 +144,11 @@ def test_wrong_uses_are_refused(folder):
     judge.trunk.requires_grad_(True)
     with pytest.raises(ConfigError, match=r'the trunk learns; give `critic.fixed: \["trunk'):
         remembered(material, judge, options, CPU)
-    with pytest.raises(ConfigError, match="'ssim' has no row of numbers"):
+    attacked = options_of("fr-nr", options={"trunk": "lite0-smooth"}, attackers=("a.safetensors",))
+    judge, material = material_of(folder, attacked)
+    with pytest.raises(ConfigError, match="only critics of our own remember attacks, not 'fr-nr'"):
+        remembered(material, judge, attacked, CPU)
+    with pytest.raises(ConfigError, match="'ssim' has no trunk"):
         remembered(material, create_critic("ssim"), options, CPU)
 
 

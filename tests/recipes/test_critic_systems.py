@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +13,13 @@ from critic_helpers import CRITIC
 from small import SMALL, build_small
 from torch import Tensor
 
-from perceptloss import Critic, create_critic
+from perceptloss import Critic, create_critic, get_card
 from perceptloss.errors import ConfigError
+from perceptloss.teach.objectives.unlabelled import positive_unlabelled
 from perceptloss.teach.run.critic import Reader, settle
+from perceptloss.teach.run.judged import Judged
+from perceptloss.teach.run.objectives import OBJECTIVES
+from perceptloss.teach.run.papers import PAPERS
 from perceptloss.teach.run.sources import Batch, SourceOptions
 from perceptloss.teach.run.systems import SYSTEMS
 from perceptloss.teach.run.terms import Terms, ask_references, looks_of
@@ -24,7 +30,7 @@ COUNT = 6
 class Rows:
     """A source that knows everything."""
 
-    kinds = ("clean", "damage")
+    kinds = ("clean", "enlarge-bicubic")
     gives = frozenset({"target", "levels", "clean", "kinds", "references"})
 
     def __init__(self, **changed: Any) -> None:
@@ -82,6 +88,10 @@ def learned(critic: Critic, objectives: dict[str, Any], side: int, rate: float =
         ("asna", {"asna": {"mse": 0.2, "rank": 0.1}}, 64),
         ("gsn", {"kl": 1.0, "relative_kl": 1.0}, 64),
         ("monotonic", {"heads": 1.0}, 64),
+        ("jspl", {"regression": 1.0, "jspl": 0.1}, 64),
+        ("ddbnet", {"retinex": 1.0}, 64),
+        ("unified-fr", {"regression": 1.0, "twin": {"margin": 0.1}}, 64),
+        ("biqa4k", {"regression": 1.0, "native": 1.0}, 64),
         ("mini-nr", {"elo": {"scale": 1.0}, "spearman": 1.0, "kendall": 1.0, "difference": 1.0}, 64),
     ],
 )
@@ -89,7 +99,7 @@ def test_a_system_is_taught_with_its_own_losses(name: str, objectives: dict[str,
     critic = build_small(name) if name in SMALL else create_critic(name, weights=None)
     losses, idle = learned(critic, objectives, side, 5e-5 if name == "ranker" else 2e-3)
     assert min(losses[-3:]) < 0.95 * losses[0], losses
-    if name == "fpr":  # the branch that sees the reference learns too
+    if name in ("fpr", "unified-fr"):  # what the score does not read learns too
         assert not idle
 
 
@@ -103,4 +113,50 @@ def test_looks_see_the_images_of_their_source_and_need_their_critic() -> None:
     torch.testing.assert_close(looked["tres"][0], mirror.quality(x.flip(-1), y.flip(-1)))
     assert not torch.equal(looked["tres"][0], q)
     assert set(SYSTEMS) == {"tres", "reqa", "dfss", "fpr", "prefer", "steady"}
+    assert set(PAPERS) == {"jspl", "native", "retinex", "twin"}
     assert ask_references({"fpr": 1.0}, [SourceOptions()]) and not ask_references({"tres": 1.0}, [SourceOptions()])
+
+
+def judged(logits: list[float], level: list[float], kind: list[int], target: float = 0.5) -> Judged:
+    count = len(logits)
+    places, q = torch.arange(count), torch.zeros(count)
+    columns = (places, places, places, torch.tensor(level), torch.tensor(kind))
+    looked = (torch.tensor(logits), torch.ones(count))
+    return Judged(q, None, torch.full((count,), target), *columns, get_card("biqa4k"), looked)
+
+
+def test_native_resolution_is_told_from_enlargement_alone() -> None:
+    source = Rows()
+    source.kinds = ("clean", "enlarge-bicubic", "jpeg", "chain-mixed")
+    part = PAPERS["native"].part({}, source, 0)
+    rows = judged([2.0, -1.0, 9.0, 9.0], [0.0, 3.0, 3.0, math.nan], [0, 1, 2, 3])
+    wanted = (math.log1p(math.exp(-2)) + math.log1p(math.exp(-1))) / 2
+    assert float(PAPERS["native"].loss(rows, part, {})) == pytest.approx(wanted)
+    source.kinds = ("clean", "jpeg")
+    with pytest.raises(ConfigError, match="no damage of the family enlarge is taught"):
+        PAPERS["native"].part({}, source, 0)
+
+
+def test_images_without_labels_are_taught_what_they_and_their_mirror_images_say() -> None:
+    loss = PAPERS["jspl"].loss
+    labelled, others = judged([0.0, 0.0], [0.0, 1.0], [0, 1]), judged([3.0, -3.0], [0.0, 1.0], [0, 1], math.nan)
+    assert float(loss(labelled, None, {"pseudo": 8.0})) == pytest.approx(math.log(2))
+    alone = positive_unlabelled(others.looked[0], torch.zeros(2, dtype=torch.bool))
+    assert float(loss(others, None, {"pseudo": 8.0}) - alone) == pytest.approx(8 * 0.5**2 / 2)
+
+
+def test_losses_that_look_at_images_refuse_what_is_remembered() -> None:
+    reader = Reader(build_small("jspl"), looks=looks_of({"jspl": 1.0}, [SourceOptions(name="a")]), shapes={})
+    look = PAPERS["jspl"].look
+    with pytest.raises(ConfigError, match=r"jspl: looks at images: leave out critic\.remember"):
+        look(reader, torch.zeros(2, 10), torch.zeros(2, 10), {})
+
+
+def test_targets_are_put_onto_the_bounds_that_a_score_cannot_leave() -> None:
+    objective = OBJECTIVES["regression"]
+    row = judged([0.0] * 2, [0.0, 1.0], [0, 1], 0.25)
+    pmos = replace(row, card=get_card("pmos"), q=torch.tensor([2.0, 5.0]))  # from 1 to 5
+    assert float(objective.loss(pmos, torch.nn.Identity(), {"error": "l1", "onto": "card"})) == pytest.approx(1.5)
+    for name in ("biqa4k", "pmos-map"):
+        with pytest.raises(ConfigError, match=f"'{name}' has"):
+            objective.loss(replace(row, card=get_card(name)), torch.nn.Identity(), {"onto": "card"})

@@ -23,7 +23,7 @@ from perceptloss.errors import ConfigError, InputError
 from perceptloss.networks.functional import root
 from perceptloss.networks.layers import draw
 from perceptloss.networks.patches import per_image
-from perceptloss.networks.trunks import Features, ResNet, Trunk, TrunkCritic, features, resnet_rules
+from perceptloss.networks.trunks import Features, Trunk, TrunkCritic, TrunkName, features, resnet_rules, staged
 
 __all__ = ["BIQA4K", "BIQA4KFR", "ENTRIES", "BIQA4KCritic", "crops"]
 
@@ -53,12 +53,13 @@ class BIQA4KCritic(Critic):
     joined; one head for the quality, one for native against upscaled. An image has the mean of its patches.
 
     Args:
-        card: What it is.
+        card: What it is; `side` becomes its `min_size`.
         side: Of the patches, which are cells of a grid without overlap.
         patches: Of an image, fewer only where the grid has fewer cells.
         levels: Grey levels of the texture.
         statistic: Measure of the texture, one of `perceptloss.critics.biqa4k.texture.STATISTICS`.
         pick: `most`: the most textured cells; `spread`: those at 90, 50 and 10 percent of all cells.
+        trunk: `resnet` or `lite0-smooth`.
         widths: Of the four stages of the trunk (a quarter of the channels that leave them).
         width: Numbers of a stage.
         hidden: Units of each head.
@@ -78,20 +79,21 @@ class BIQA4KCritic(Critic):
         levels: int = 16,
         statistic: Statistic = "contrast",
         pick: Pick = "most",
+        trunk: TrunkName = "resnet",
         widths: Sequence[int] = (64, 128, 256, 512),
         width: int = 128,
         hidden: int = 128,
     ) -> None:
-        super().__init__(card)
+        super().__init__(replace(card, min_size=side))
         problems = [f"unknown statistic {statistic!r}; known: {', '.join(STATISTICS)}"] * (statistic not in STATISTICS)
         problems += [f"pick must be 'most' or 'spread', got {pick!r}"] * (pick not in ("most", "spread"))
         problems += [f"'spread' picks {len(_SPREAD)} patches, got {patches}"] * (pick == "spread" and patches != 3)
         if problems:
             raise ConfigError(problems, card.name)
         self.side, self.patches, self.levels, self.statistic, self.pick = side, patches, levels, statistic, pick
-        self.trunk = ResNet(50, widths=widths)
-        self.project = nn.ModuleList(nn.Linear(2 * 4 * w, width) for w in widths)
-        joined = width * len(widths)
+        self.trunk, self.taps, channels = staged(trunk, 50, widths)
+        self.project = nn.ModuleList(nn.Linear(2 * c, width) for c in channels)
+        joined = width * len(channels)
         self.quality = nn.Sequential(nn.Linear(joined, hidden), nn.GELU(), nn.Linear(hidden, 1))
         self.native = nn.Sequential(nn.Linear(joined, hidden), nn.GELU(), nn.Linear(hidden, 2))
         draw(self.project, self.quality, self.native, slope=None)
@@ -156,8 +158,12 @@ class BIQA4KCritic(Critic):
         self.refreeze()
         x, _ = self.admit(x, x if self.card.needs_reference else None)
         with torch.autocast(x.device.type, enabled=False):
-            upscaled, native = self.native(self._vectors_at(x, self.select(x) if boxes is None else boxes)).unbind(1)
-            return per_image(native - upscaled, len(x)).mean(1)
+            return self.logit_of(self._vectors_at(x, self.select(x) if boxes is None else boxes), len(x))
+
+    def logit_of(self, vectors: Tensor, images: int) -> Tensor:
+        """`native_logit` of so many images, (N,), from the vectors of all their patches."""
+        upscaled, native = self.native(vectors).unbind(1)
+        return per_image(native - upscaled, images).mean(1)
 
 
 class BIQA4K(BIQA4KCritic, TrunkCritic):

@@ -161,6 +161,8 @@ class Lite(Trunk):
     view shows. The last of each stage are `LITE_TAPS`.
     """
 
+    ships = "lite0-smooth"
+
     def __init__(self) -> None:
         count = sum(repeats for _, repeats, *_ in _STAGES)
         taps = {f"{view}.block{k}": k + 1 for view in _VIEWS for k in range(count)}

@@ -35,6 +35,8 @@ class Trunk(nn.Module):
 
     mean: Tensor
     std: Tensor
+    ships: str | None = None
+    """Name of the file of ours that it starts from where a critic is taught."""
 
     def __init__(self, arch: str, taps: dict[str, int], normalise: Normalisation | None) -> None:
         super().__init__()

@@ -63,7 +63,7 @@ def figures(exam: Exam, rows: Array, predicted: Array, rounds: int, *, by_family
 
 def _part(exam: Exam, rows: Array, predicted: Array, rounds: int) -> dict[str, Any]:
     content, target = exam.content[rows], exam.target[rows]
-    whole = np.ones(len(rows), dtype=bool)
+    whole = np.isfinite(target)
     asked: dict[str, tuple[Callable[..., float], Array, Array]] = {}
     if exam.has_targets:
         asked = {

@@ -19,7 +19,7 @@ class Exam:
 
     Attributes:
         name: Of the exam.
-        target: What good scores agree with, (M,), higher is better; NaN throughout if there are none.
+        target: What good scores agree with, (M,), higher is better; NaN where there is none.
         content: Photograph, (M,).
         reference: Cut of a photograph, (M,).
         group: As in `Batch`, (M,).

@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from perceptloss import Critic, create_critic
 from perceptloss.critics.mini.viewing import LiteCritic
 from perceptloss.errors import ConfigError, near
-from perceptloss.networks.trunks import Features, TrunkCritic
+from perceptloss.networks.trunks import Features, Trunk, TrunkCritic
 from perceptloss.registry import find_entry, option_problems, set_precision
+from perceptloss.teach.run.kept import Shapes, taps_in
 from perceptloss.teach.run.options import CriticOptions
 from perceptloss.teach.run.sources import Batch
 from perceptloss.teach.run.terms import Terms
-from perceptloss.weights.checkpoints import read_facts
+from perceptloss.weights.checkpoints import read_facts, read_state
 from perceptloss.weights.loading import load
+from perceptloss.weights.search import find
 
 __all__ = [
     "Place",
@@ -57,17 +59,20 @@ class Place:
         moved = image.to(self.device, non_blocking=True).float().div_(255)
         return moved.contiguous(memory_format=self.memory_format)
 
+    def numbers(self, rows: Tensor) -> Tensor:
+        """What is no image stays as it is."""
+        return rows.to(self.device, non_blocking=True)
+
     def pair(self, batch: Batch) -> Pair:
-        """Images and references of a batch; or readings, which are no images."""
-        if batch.x.is_floating_point():
-            return batch.x.to(self.device, non_blocking=True), None
-        return self.image(batch.x), None if batch.y is None else self.image(batch.y)
+        """Images and references of a batch, or what is remembered of them."""
+        moved = self.numbers if batch.x.is_floating_point() else self.image
+        return moved(batch.x), None if batch.y is None else moved(batch.y)
 
 
 def build_critic(options: CriticOptions, seed: int) -> Critic:
     """The critic, learning, on the CPU; random weights follow from the seed, but for trunks, which always start alike.
 
-    The trunk that our own critics share starts as it ships.
+    Trunks of which we ship the weights start as they ship.
 
     Raises:
         ConfigError: listing unknown constructor options and patterns that fit no parameter.
@@ -86,11 +91,20 @@ def build_critic(options: CriticOptions, seed: int) -> Critic:
             critic.start(options.weights)
         elif options.weights is not None:
             load(critic, [options.weights])
+        else:
+            _start_trunks(critic)
     set_precision(critic, options.precision)
     critic.unfreeze()
     _fix(critic, options.fixed)
     critic.train()
     return critic
+
+
+def _start_trunks(critic: Critic) -> None:
+    for module in critic.modules():
+        if isinstance(module, Trunk) and module.ships is not None:
+            state = read_state(find(module.ships)).items()
+            module.load_state_dict({key.removeprefix("trunk."): tensor.float() for key, tensor in state})
 
 
 def _is_of_kin(options: CriticOptions) -> bool:
@@ -135,13 +149,19 @@ class Reader(nn.Module):
         read: `score` or `linear`.
         tap: Name of the submodule whose output is the features; empty for none.
         looks: For each source, what its objectives ask besides, by their labels.
+        shapes: Of the taps, where these are remembered.
     """
 
     def __init__(
-        self, critic: Critic, read: str = "score", tap: str = "", looks: Sequence[Mapping[str, BoundLook]] = ()
+        self,
+        critic: Critic,
+        read: str = "score",
+        tap: str = "",
+        looks: Sequence[Mapping[str, BoundLook]] = (),
+        shapes: Shapes | None = None,
     ) -> None:
         super().__init__()
-        self.critic, self.read, self.tap, self.looks = critic, read, tap, looks
+        self.critic, self.read, self.tap, self.looks, self.shapes = critic, read, tap, looks, shapes or {}
         self.sign = sign(critic)
         self._seen: Tensor | None = None
         modules = dict(critic.named_modules())
@@ -173,10 +193,25 @@ class Reader(nn.Module):
 
     def quality(self, x: Tensor, y: Tensor | None) -> Tensor:
         """What the losses read, (N,) in fp32, higher is better; of readings (N, K, numbers), by the first of each."""
+        return self.sign * self.score_by(self.critic, x, y)
+
+    def score_by(self, critic: Critic, x: Tensor, y: Tensor | None) -> Tensor:
+        """Scores, or read-outs, (N,) in fp32, of a critic that may be another one on the same trunk."""
+        y = y if critic.card.needs_reference else None
         if x.ndim == 3:
-            assert isinstance(self.critic, LiteCritic)
-            return self.sign * self.critic.judge(x[:, 0]).float()
-        return self.sign * getattr(self.critic, self.read)(x, y if self.critic.card.needs_reference else None).float()
+            assert isinstance(critic, LiteCritic)
+            return critic.judge(x[:, 0]).float()
+        if x.ndim == 2:
+            assert isinstance(critic, TrunkCritic)
+            fy = {} if y is None else self.taps(y)
+            return critic.read_taps(x, y, self.taps(x), fy)[self.read == "linear"].float()
+        found: Tensor = getattr(critic, self.read)(x, y)
+        return found.float()
+
+    def taps(self, image: Tensor) -> Features:
+        """Taps of images, or those that are remembered of them."""
+        assert isinstance(self.critic, TrunkCritic)
+        return taps_in(image, self.shapes) if image.ndim == 2 else self.critic.look(image)
 
     def forward(self, pairs: Sequence[Pair]) -> list[Reading]:
         """Per batch, qualities, features and what the looks give; images as floats in [0, 1]."""

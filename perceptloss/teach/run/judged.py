@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from perceptloss import Card, Critic
+from perceptloss.networks.trunks import Features
 from perceptloss.teach.run.sources import Source
 
 __all__ = ["Judged", "Look", "Objective", "Reads", "own", "plain"]
@@ -46,13 +47,17 @@ class Judged:
 
 
 class Reads(Protocol):
-    """What a look may ask: the critic, and qualities (N,) of images and references."""
+    """What a look may ask: the critic, qualities (N,) of images and references, scores of another critic, and taps."""
 
     critic: Critic
     read: str
     sign: int
 
     def quality(self, x: Tensor, y: Tensor | None) -> Tensor: ...
+
+    def score_by(self, critic: Critic, x: Tensor, y: Tensor | None) -> Tensor: ...
+
+    def taps(self, image: Tensor) -> Features: ...
 
 
 Loss = Callable[[Judged, nn.Module | None, Mapping[str, Any]], Tensor]

@@ -6,6 +6,7 @@ those that pair images by photograph or by damage, or that have parameters, are 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -13,94 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perceptloss import Card
 from perceptloss.errors import ConfigError
 from perceptloss.networks.monotone import MonotoneHead
 from perceptloss.teach.objectives import comparison, correlation, listwise, regression
 from perceptloss.teach.objectives.anchors import class_proxies, level_similarity
 from perceptloss.teach.objectives.proxies import ProxyHead
 from perceptloss.teach.run.judged import Judged, Objective, own, plain
+from perceptloss.teach.run.pairs import order, pairwise
+from perceptloss.teach.run.papers import PAPERS
 from perceptloss.teach.run.sources import Source
 from perceptloss.teach.run.systems import SYSTEMS
 
 __all__ = ["OBJECTIVES"]
 
 _LEVELS = 5
-_CHAIN = 6.0  # for images whose damage has no level: worse than clean is all that is used of it
-
-
-# --- pairs --------------------------------------------------------------------------------------
-
-_PAIRS: Mapping[str, Callable[..., Tensor]] = {
-    "hinge": comparison.rank_hinge,
-    "bce": comparison.pairwise_bce,
-    "fidelity": comparison.fidelity_loss,
-}
-_MARGIN = {"hinge": "margin", "bce": "temperature"}
-
-
-def _compare(
-    q: Tensor, labels: Tensor, mask: Tensor | None, kind: str, scale: float | str | None, **hinge: Any
-) -> Tensor:
-    problems = [] if kind in _PAIRS else [f"kind: one of {', '.join(_PAIRS)}, got {kind!r}"]
-    if problems or (scale is not None and kind not in _MARGIN) or (scale == "gaps" and kind != "hinge"):
-        raise ConfigError(problems or [f"scale: {kind} has none such, got {scale!r}"], "objectives")
-    given: dict[str, Any] = {name: value for name, value in hinge.items() if kind == "hinge"}
-    if scale is not None:
-        given[_MARGIN[kind]] = comparison.gaps(labels) if scale == "gaps" else scale
-    return _PAIRS[kind](q, labels, mask=mask, **given)
-
-
-def pairwise(
-    judged: Judged,
-    kind: Literal["bce", "hinge", "fidelity"] = "bce",
-    within: Literal["all", "content", "reference"] = "all",
-    scale: float | Literal["gaps"] | None = None,
-    max_gap: float | None = None,
-    over: Literal["active", "all"] = "active",
-    clamp: float | None = None,
-) -> Tensor:
-    """Which of two images is better, by their targets.
-
-    Args:
-        judged: The images.
-        kind: Of comparison.
-        within: Which pairs count: all, those of one photograph, or those of one cut of it.
-        scale: Margin of the hinge (`gaps`: what their targets differ by), temperature of the cross entropy.
-        max_gap: Pairs whose targets differ by as much or more are left out, as CenseoQoE does.
-        over: Of the hinge; see `rank_hinge`.
-        clamp: Of the hinge; URanker and the ranker of RankSRGAN have 5, with a scale of 0.5.
-    """
-    q, target, known = judged.labelled()
-    key = {"all": None, "content": judged.content, "reference": judged.reference}.get(within, ...)
-    if key is ...:
-        raise ConfigError([f"within: one of all, content, reference, got {within!r}"], "objectives")
-    mask = None if key is None else key[known][:, None] == key[known]
-    if max_gap is not None:
-        near = comparison.gaps(target) < max_gap
-        mask = near if mask is None else mask & near
-    return _compare(q, target, mask, kind, scale, over=over, clamp=clamp)
-
-
-def order(
-    judged: Judged,
-    kind: Literal["hinge", "bce", "fidelity"] = "hinge",
-    scale: float | None = None,
-    clamp: float | None = None,
-) -> Tensor:
-    """More of one damage is worse, and any damage is worse than none: pairs of a group, and clean against damaged.
-
-    Args:
-        judged: The images.
-        kind: Of comparison.
-        scale: Margin of the hinge, temperature of the cross entropy.
-        clamp: Of the hinge; see `rank_hinge`.
-    """
-    level = torch.where(torch.isnan(judged.level), _CHAIN, judged.level)
-    in_group = (judged.group[:, None] == judged.group) & (judged.group >= 0)
-    is_clean = level == 0
-    at_one_place = judged.reference[:, None] == judged.reference
-    mask = (in_group | (at_one_place & (is_clean[:, None] | is_clean))) & (level[:, None] != level)
-    return _compare(judged.q, -level.to(judged.q), mask, kind, scale, clamp=clamp)
 
 
 # --- single images ------------------------------------------------------------------------------
@@ -149,12 +77,30 @@ def regress(
     head: nn.Module,
     error: Literal["huber", "l1", "l2"] = "huber",
     delta: float = 0.1,
+    onto: Literal["targets", "card"] = "targets",
 ) -> Tensor:
-    """Distance of mapped qualities to targets; `head` maps: none, affine or monotone (both learned per source), or
-    exponential (a distance d has the quality exp(-d)).
+    """Distance of mapped qualities to targets.
+
+    Args:
+        judged: The images.
+        head: Maps qualities: none, affine or monotone (both learned per source), or exponential (a distance d has the
+            quality exp(-d)).
+        error: Kind of distance.
+        delta: Of the Huber loss.
+        onto: `card`: targets from 0 to 1 are put onto the bounds of the card, which a score cannot leave.
     """
     q, target, _ = judged.labelled()
+    if onto != "targets":
+        target = _onto(judged.card, target, onto)
     return _ERRORS[error](head(q), target, delta) if len(q) else judged.q.sum() * 0
+
+
+def _onto(card: Card, target: Tensor, onto: str) -> Tensor:
+    low, high = card.bounds
+    if onto != "card" or card.better != "higher" or not math.isfinite(low + high):
+        wanted = f"`card` for a critic of finite bounds, higher is better; {card.name!r} has {card.bounds}"
+        raise ConfigError([f"regression: onto: `targets`, or {wanted}, got {onto!r}"], "objectives")
+    return low + (high - low) * target
 
 
 def identity(judged: Judged, value: float | None = None, error: Literal["l1", "l2"] = "l1") -> Tensor:
@@ -233,7 +179,7 @@ def proxies(
 OBJECTIVES: Mapping[str, Objective] = {
     "regression": Objective(
         lambda judged, head, given: regress(judged, head, **{k: v for k, v in given.items() if k != "head"}),  # type: ignore[arg-type]
-        ("error", "delta", "head"),
+        ("error", "delta", "onto", "head"),
         part=_head,
     ),
     "pearson": plain(correlation.pearson_loss),
@@ -256,4 +202,5 @@ OBJECTIVES: Mapping[str, Objective] = {
     "heads": own(to_dataset, "target", _dataset_head),
     "proxies": own(proxies, "kinds", _proxy_head, is_classification=True),
     **SYSTEMS,
+    **PAPERS,
 }

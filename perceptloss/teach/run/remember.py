@@ -1,7 +1,8 @@
 """Scored sets of which only the readings are kept: where the trunk is fixed, it needs to look at an image but once.
 
 A critic whose learned parts stand behind a row of numbers (`reading`, `judge`) learns from these rows a hundred times
-faster than from the images. Images are then neither cut nor turned.
+faster than from the images; any other on a trunk, from its taps (`perceptloss.teach.run.kept`). Images are then
+neither cut nor turned.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from perceptloss import Critic, create_critic
 from perceptloss.critics.mini.viewing import LiteCritic
 from perceptloss.errors import ConfigError
 from perceptloss.honesty.attacks import pgd
+from perceptloss.networks.trunks import TrunkCritic
 from perceptloss.output.files import replacing
 from perceptloss.output.progress import bar
 from perceptloss.teach.run.critic import quality_of
+from perceptloss.teach.run.kept import KeptTaps
 from perceptloss.teach.run.options import CriticOptions
 from perceptloss.teach.run.setup import Material
 from perceptloss.teach.run.sources import Batch, Source, SourceOptions
@@ -77,16 +80,16 @@ class Remembered:
 
 
 def remembered(material: Material, critic: Critic, options: CriticOptions, device: torch.device) -> Material:
-    """The same material, of whose scored sets only readings are kept if `critic.remember` says so.
+    """The same material, of whose scored sets only readings or taps are kept if `critic.remember` says so.
 
     Raises:
-        ConfigError: if the critic has no readings, its trunk learns, or a source has other images.
+        ConfigError: if the critic has no trunk, its trunk learns, or a source has other images.
     """
     if not options.remember:
         return material
     problems = []
-    if not isinstance(critic, LiteCritic):
-        problems.append(f"critic {critic.card.name!r} has no row of numbers that its learned parts read")
+    if not isinstance(critic, TrunkCritic):
+        problems.append(f"critic {critic.card.name!r} has no trunk of which anything could be kept")
     elif any(p.requires_grad for p in critic.trunk.parameters()):
         problems.append('the trunk learns; give `critic.fixed: ["trunk.*"]`')
     problems += [
@@ -95,9 +98,17 @@ def remembered(material: Material, critic: Critic, options: CriticOptions, devic
         if not isinstance(s, Ladders)
     ]
     problems += [f"{s.options.label}: crops: readings are of whole images" for s in material.sources if s.options.crops]
+    sides = {s.taught.images.shape[2:] for s in material.sources if isinstance(s, Ladders)}
+    problems += ["data: sets of several sizes cannot be remembered together"] * (len(sides) > 1)
+    if options.attackers and not isinstance(critic, LiteCritic):
+        problems.append(f"critic.attackers: only critics of our own remember attacks, not {critic.card.name!r}")
     if problems:
         raise ConfigError(problems, "critic.remember")
-    sources: list[Source] = [Remembered(s, critic, options, device) for s in material.sources]  # type: ignore[arg-type]
+    sources: list[Source] = []
+    for source in material.sources:
+        assert isinstance(source, Ladders) and isinstance(critic, TrunkCritic)
+        own = isinstance(critic, LiteCritic)
+        sources.append(Remembered(source, critic, options, device) if own else KeptTaps(source, critic, device))  # type: ignore[arg-type]
     return replace(material, sources=sources)
 
 

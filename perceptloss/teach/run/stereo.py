@@ -11,9 +11,11 @@ damage is that the views disagree, no view shows it alone, and only the order of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,6 +48,8 @@ from perceptloss.teach.run.views import (
 
 __all__ = ["Options", "Pairs", "open_source"]
 
+_AT_ONCE = 16
+
 
 @dataclass(frozen=True)
 class Options(FreshOptions):
@@ -64,7 +68,9 @@ class Options(FreshOptions):
     exclude: tuple[str, ...] = option(("underwater", "screen", "spatial"), "names or families that are not used")
     stereo_share: float = option(0.4, "share of degradations of pairs; the others are of single images", at_least=0)
     teacher: dict[str, Any] = option(  # noqa: RUF009
-        {}, "full-reference critic of the views: {name, weights}; no weights: those of its card; none: order alone"
+        {},
+        "full-reference critic of the views: {name, weights}; no weights: those of its card; none: order alone, and "
+        "the targets of an exam are the levels",
     )
     exam_kinds: int = option(8, "kinds of damage of each pair of the exam", at_least=1)
 
@@ -127,6 +133,7 @@ def _exam(
     options: Options,
     setting: Setting,
     unseen: frozenset[str],
+    teacher: ViewTeacher | None,
 ) -> Exam:
     """Every pair has both sorts of damage, where there are both."""
     scenes = Scenes(pairs, options.size, options.disparity, 0)
@@ -140,15 +147,26 @@ def _exam(
                 seed = int(torch.randint(NAMES, (), generator=generator))
                 rungs.append((content, part[k], [0.0, *stratified(options.members, generator)], seed))
 
+    @cache
     def make() -> tuple[Tensor, Tensor]:
         clean = torch.stack([scenes.draw(c, dice(setting, c), central=True) for c in range(len(pairs))])
         return torch.cat([damaged(clean[c], damage, levels, seed) for c, damage, levels, seed in rungs]), clean
 
     real = sum(pair.lq is not None for pair in pairs)
     about = f"damaged versions of {len(pairs)} stereo pairs, {real} of them real, the others photographs with a "
-    about += "made-up depth; targets are the levels of damage, which two kinds share only roughly."
+    said = "the levels of damage, which two kinds share only roughly"
+    said = said if teacher is None else f"what {teacher.critic.card.name} says of the views, where they show the damage"
+    about += f"made-up depth; targets are {said}."
     ladders = [(content, get_degradation(damage.name).family, levels) for content, damage, levels, _ in rungs]
-    return ladder_exam(options, setting, ladders, make, about, unseen=unseen, batch=8)
+    exam = ladder_exam(options, setting, ladders, make, about, unseen=unseen, batch=8)
+    if teacher is None:
+        return exam
+    shown = np.array([damage.is_shown or level == 0 for _, damage, levels, _ in rungs for level in levels])
+    x, clean = make()
+    target = np.full(len(shown), np.nan)
+    for rows in np.split(np.flatnonzero(shown), range(_AT_ONCE, int(shown.sum()), _AT_ONCE)):
+        target[rows] = teacher(x[rows], clean[exam.content[rows]])
+    return replace(exam, target=target)
 
 
 def open_source(options: Options, setting: Setting) -> Opened:
@@ -162,9 +180,7 @@ def open_source(options: Options, setting: Setting) -> Opened:
     pairs: list[Pair] = attempt(problems, lambda: find_scenes(o.photos, o.pairs, o.size, o.disparity, o.label), [])
     unseen = attempt(problems, lambda: families(o.hold_out_families), frozenset())
     damages = attempt(problems, lambda: find_damages(o.degradations, o.exclude, (), o.label), ([], []))
-    teacher = None
-    if not setting.is_exam:
-        teacher = attempt(problems, lambda: find_teacher(o.teacher, o.size, o.label), None)
+    teacher = attempt(problems, lambda: find_teacher(o.teacher, o.size, o.label), None)
     if problems:
         raise ConfigError(problems, o.label)
     shown, kept = divided(pairs, o, setting)
@@ -174,4 +190,5 @@ def open_source(options: Options, setting: Setting) -> Opened:
         source = Pairs(shown, taught, o, teacher, with_reference=setting.with_reference)
     files = [[f for pair in part for f in (pair.gt, pair.lq) if f is not None] for part in (shown, kept)]
     teachers = () if teacher is None else (teacher.critic.card.name,)
-    return opened(source, lambda: _exam(kept, damages, o, setting, unseen), files, teachers)
+    judge = teacher if setting.is_exam else None  # what is held out of a source keeps its levels
+    return opened(source, lambda: _exam(kept, damages, o, setting, unseen, judge), files, teachers)

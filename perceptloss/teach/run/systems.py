@@ -23,20 +23,37 @@ from perceptloss.teach.objectives.listwise import tres_loss
 from perceptloss.teach.objectives.regression import reqa_loss, triplet_margin
 from perceptloss.teach.run.judged import Judged, Objective, Reads, own
 
-__all__ = ["SYSTEMS"]
+__all__ = ["SYSTEMS", "of_images", "of_kind"]
 
 C = TypeVar("C", bound=Critic)
 
 
-def _of(kind: type[C], critic: Critic, objective: str) -> C:
+def of_kind(kind: type[C], critic: Critic, objective: str) -> C:
+    """The critic, which an objective knows.
+
+    Raises:
+        ConfigError: if it is of another kind.
+    """
     if not isinstance(critic, kind):
         raise ConfigError([f"{objective}: is for critics {kind.__name__}, not {critic.card.name!r}"], "objectives")
     return critic
 
 
+def of_images(x: Tensor, objective: str) -> Tensor:
+    """Images, of which an objective needs more than what a trunk says.
+
+    Raises:
+        ConfigError: if only that is remembered.
+    """
+    if x.ndim != 4:
+        raise ConfigError([f"{objective}: looks at images: leave out critic.remember"], "objectives")
+    return x
+
+
 def _mirrored(reader: Reads, x: Tensor, y: Tensor | None, options: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    x = of_images(x, "tres")
     quality = reader.quality(x.flip(-1), None if y is None else y.flip(-1))
-    return (quality, _of(TReS, reader.critic, "tres").consistency(x)) if options.get("consistency") else (quality,)
+    return (quality, of_kind(TReS, reader.critic, "tres").consistency(x)) if options.get("consistency") else (quality,)
 
 
 def tres(judged: Judged, ranking: float = 0.05, agreement: float = 0.5, consistency: float = 0.0) -> Tensor:
@@ -55,8 +72,9 @@ def tres(judged: Judged, ranking: float = 0.05, agreement: float = 0.5, consiste
 
 
 def _stages(reader: Reads, x: Tensor, y: Tensor | None, options: Mapping[str, Any]) -> tuple[Tensor, ...]:
-    critic = _of(REQA, reader.critic, "reqa")
-    return (reader.sign * critic.predictions(x, linear=reader.read == "linear").float(),)
+    critic = of_kind(REQA, reader.critic, "reqa")
+    linear = critic.refined(reader.taps(x), x)
+    return (reader.sign * (linear if reader.read == "linear" else critic.squash(linear)).float(),)
 
 
 def reqa(
@@ -68,7 +86,7 @@ def reqa(
 
 
 def _contents(reader: Reads, x: Tensor, y: Tensor | None, options: Mapping[str, Any]) -> tuple[Tensor, ...]:
-    critic = _of(DFSS, reader.critic, "dfss")
+    critic, x = of_kind(DFSS, reader.critic, "dfss"), of_images(x, "dfss")
     return tuple(critic.vectors(critic.patches(image))[0].mean(1) for image in (x, y) if image is not None)
 
 
@@ -83,7 +101,7 @@ def dfss(judged: Judged, margin: float = 1.0) -> Tensor:
 
 def _branches(reader: Reads, x: Tensor, y: Tensor | None, options: Mapping[str, Any]) -> tuple[Tensor, ...]:
     """Qualities by the branch that sees the reference, real and hallucinated, and the mean triplet, (N,) each."""
-    critic = _of(FPR, reader.critic, "fpr")
+    critic, x = of_kind(FPR, reader.critic, "fpr"), of_images(x, "fpr")
     assert y is not None  # the objective needs references
     distorted = critic.patches(x)
     real = critic.encode_reference(critic.patches(y)), critic.encode_reference(distorted)
@@ -104,7 +122,7 @@ def fpr(judged: Judged, triplets: float = 20.0) -> Tensor:
 
 def _utilities(reader: Reads, x: Tensor, y: Tensor | None, options: Mapping[str, Any]) -> tuple[Tensor, ...]:
     """Of each image beside its reference, and beside what stands in for it, (N,) each."""
-    critic = _of(MiniFR, reader.critic, "prefer")
+    critic = of_kind(MiniFR, reader.critic, "prefer")
     if x.ndim != 3:
         raise ConfigError(["prefer: learns from readings alone: set critic.remember"], "objectives")
     return tuple(critic.utility(reading).float() for reading in x[:, :2].unbind(1))
@@ -132,7 +150,7 @@ def prefer(judged: Judged, scale: float = 0.15) -> Tensor:
 
 def _after_attacks(reader: Reads, x: Tensor, y: Tensor | None, options: Mapping[str, Any]) -> tuple[Tensor, ...]:
     """Qualities after each of the attacks, (N,); NaN of images that were not attacked."""
-    critic = _of(LiteCritic, reader.critic, "steady")
+    critic = of_kind(LiteCritic, reader.critic, "steady")
     attacks = x[:, readings_of(critic) :].unbind(1) if x.ndim == 3 else ()
     if not attacks:
         raise ConfigError(["steady: nothing is attacked: set critic.remember and critic.attackers"], "objectives")
