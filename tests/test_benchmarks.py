@@ -259,6 +259,7 @@ class TestSteps:
         monkeypatch.setattr(steps, "BACKEND", "eager")
         monkeypatch.setattr(rivals, "LIBRARIES", ("lpips",))
 
+    @pytest.mark.thorough
     def test_ours_in_every_precision_beside_others(self):
         rows = list(steps.measure(["lpips-alex", "ssim-full"], [(1, 64, 64)], CPU, 1, published=False))
         found = {(row.critic, row.by, row.way): row for row in rows}

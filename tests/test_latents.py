@@ -123,6 +123,7 @@ def test_joint_critics_learn_from_decoded_crops():
     assert z.grad is None
 
 
+@pytest.mark.thorough
 def test_the_benchmark_counts_what_is_held():
     rows = {row.label: row for row in latents.measure((1, 128, 128), torch.device("cpu"))}
     kept, whole, half, quarter = (rows[label] for label in latents.WAYS)

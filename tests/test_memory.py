@@ -72,7 +72,10 @@ def test_peak_of_one_by_one_does_not_grow_with_the_batch():
     assert peaks[4] <= 1.02 * peaks[1]
 
 
-@pytest.mark.parametrize("name", ["haarpsi", "mini-nr"], ids=["exact", "approximate"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("haarpsi", id="exact"), pytest.param("mini-nr", id="approximate", marks=pytest.mark.thorough)],
+)
 def test_peak_of_tiles_does_not_grow_with_the_image(name):
     peaks = {}
     for side in (128, 384):

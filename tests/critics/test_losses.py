@@ -249,7 +249,7 @@ class TestColour:
         critic = create_critic("ms-swd", options={"num_proj": 8, "num_scale": 1}).double()
         greys = [torch.full((1, 3, 24, 24), level, dtype=torch.float64) for level in (0.5, 0.6)]
         rise = lab_of_light(light(greys[1])) - lab_of_light(light(greys[0]))
-        sums = critic.projections[0].sum((2, 3)) @ rise[0, :, 0, 0]
+        sums = critic.projections.sum((2, 3)) @ rise[0, :, 0, 0]
         torch.testing.assert_close(critic(greys[1], greys[0]), sums.abs().mean()[None])
 
 

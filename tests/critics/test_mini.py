@@ -151,7 +151,7 @@ def test_trunk_reads_every_pixel_equally_often():
     assert inner.max() / inner.min() < 1 + 1e-9
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("number", [0, 1, pytest.param(2, marks=pytest.mark.thorough)])
 def test_block_has_the_gradients_of_its_plain_form(number):
     torch.manual_seed(0)
     block = Lite().double().blocks[number]

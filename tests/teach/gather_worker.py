@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 import torch
@@ -72,3 +73,4 @@ def run(rank: int, world: int, folder: str) -> None:
             found["errors"].append(str(error))
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
+    os._exit(0)  # a thread of torch can abort a process that ends in order
