@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,9 @@ def start(home: Path, *more: str) -> subprocess.Popen[bytes]:
     words += [part for name in CRITICS for part in ("-c", name)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PERCEPTLOSS_OFFLINE": "1"}
     command = [sys.executable, "-m", "perceptloss", *words]
-    return subprocess.Popen(command, cwd=home, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # shells let what runs in the background ignore it
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=home, env=environment, preexec_fn=heard, **quiet)
 
 
 def kept(home: Path) -> int:
