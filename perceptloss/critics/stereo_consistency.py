@@ -9,19 +9,15 @@ has no depth.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from perceptloss.card import Card, distance_card
-from perceptloss.critic import Critic, Entry, given
-from perceptloss.errors import ConfigError
-from perceptloss.networks.matching import WINDOW, correspondence, signs
+from perceptloss.critic import Entry
+from perceptloss.networks.matching import WINDOW, MatchingCritic, Rows
 
 __all__ = ["ENTRIES", "StereoConsistency"]
 
-_FLOOR = 1e-3  # weight of places that are not sure, so that two views of nothing in common have a gradient, too
 _LEVEL = 1 / 255
-_ROWS = 16  # matched at once: memory grows with the square of the width
 
 
 def _smooth(difference: Tensor) -> Tensor:
@@ -29,7 +25,7 @@ def _smooth(difference: Tensor) -> Tensor:
     return (difference.square() + _LEVEL**2).sqrt() - _LEVEL
 
 
-class StereoConsistency(Critic):
+class StereoConsistency(MatchingCritic):
     r"""Mean difference between the errors of two views at places that belong together, >= 0, lower is better.
 
     .. math:: d = \tfrac12 \sum_v \frac{\sum_p c_v(p)\,|e_v(p) - e_{\bar v}(q_v(p))|}{\sum_p c_v(p)}, \quad e = x - y
@@ -51,33 +47,10 @@ class StereoConsistency(Critic):
         >>> critic(x, torch.rand(2, 6, 64, 96)).sum().backward()
     """
 
-    def __init__(self, card: Card, *, every: int = 1) -> None:
-        super().__init__(card)
-        if not isinstance(every, int) or every < 1:
-            raise ConfigError([f"options.every must be a whole number of at least 1, got {every!r}"], card.name)
-        self.every = every
-
-    def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        y = given(y)
-        strips = [self._strip(x - y, y, start) for start in range(0, x.shape[2], _ROWS * self.every)]
-        apart, sure = (torch.stack(sums).sum(0) for sums in zip(*strips, strict=True))
-        return (apart / sure).mean(0)
-
-    def _strip(self, error: Tensor, y: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """Of some rows: sums of weighted differences and of weights, (2, N) each."""
-        half, stop = WINDOW // 2, min(start + _ROWS * self.every, y.shape[2])
-        first = max(0, start - half)
-        inner = slice(start - first, stop - first, self.every)
-        with torch.no_grad():
-            views = y[:, :, first : stop + half].chunk(2, 1)
-            in_right, in_left, *sure = correspondence(*(signs(view)[:, :, inner] for view in views))
-            weights = [_FLOOR + (1 - _FLOOR) * part for part in sure]
-        left, right = error[:, :, start : stop : self.every].chunk(2, 1)
-        apart = [
-            (weight[:, None] * _smooth(own - _at(other, place))).sum((1, 2, 3)) / 3
-            for weight, own, other, place in ((weights[0], left, right, in_right), (weights[1], right, left, in_left))
-        ]
-        return torch.stack(apart), torch.stack([weight.sum((1, 2)) for weight in weights])
+    def apart(self, x: Tensor, y: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+        left, right = (x[:, :, rows.own] - y[:, :, rows.own]).chunk(2, 1)
+        in_right, in_left = rows.places
+        return _smooth(left - _at(right, in_right)).mean(1), _smooth(right - _at(left, in_left)).mean(1)
 
 
 def _at(image: Tensor, columns: Tensor) -> Tensor:

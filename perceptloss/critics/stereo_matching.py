@@ -11,22 +11,16 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from perceptloss.card import Card, distance_card
-from perceptloss.critic import Critic, Entry, given
-from perceptloss.errors import ConfigError
-from perceptloss.networks.matching import WINDOW, correspondence, signs
-from perceptloss.networks.parallax import row_scores
+from perceptloss.critic import Entry
+from perceptloss.networks.matching import WINDOW, MatchingCritic, Rows
 
 __all__ = ["ENTRIES", "StereoMatching"]
 
-_FLOOR = 1e-3  # weight of places that are not sure, so that two views of nothing in common have a gradient, too
-_ROWS = 16  # matched at once: memory grows with the square of the width
 
-
-class StereoMatching(Critic):
+class StereoMatching(MatchingCritic):
     r"""Divergence of where places may lie, in the pair and in its reference, >= 0, lower is better.
 
     .. math:: d = \tfrac12 \sum_v \frac{\sum_p c_v(p)\, \mathrm{KL}(P^y_v(p) \,\|\, P^x_v(p))}{\sum_p c_v(p)}
@@ -50,42 +44,19 @@ class StereoMatching(Critic):
     """
 
     def __init__(self, card: Card, *, every: int = 1, sharpness: float = 30.0) -> None:
-        super().__init__(card)
-        problems = []
-        if not isinstance(every, int) or every < 1:
-            problems.append(f"options.every must be a whole number of at least 1, got {every!r}")
-        if not isinstance(sharpness, (int, float)) or not 0 < sharpness < math.inf:
-            problems.append(f"options.sharpness must be a number above 0, got {sharpness!r}")
-        if problems:
-            raise ConfigError(problems, card.name)
-        self.every, self.sharpness = every, sharpness
+        is_wrong = not isinstance(sharpness, (int, float)) or not 0 < sharpness < math.inf
+        wrong = (f"options.sharpness must be a number above 0, got {sharpness!r}",) if is_wrong else ()
+        super().__init__(card, every=every, problems=wrong)
+        self.sharpness = sharpness
 
-    def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        y = given(y)
-        strips = [self._strip(x, y, start) for start in range(0, x.shape[2], _ROWS * self.every)]
-        apart, sure = (torch.stack(sums).sum(0) for sums in zip(*strips, strict=True))
-        return (apart / sure).mean(0)
+    def apart(self, x: Tensor, y: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+        wanted, found = (self.sharpness * scores for scores in (rows.scores, self.scores_in(x, rows)))
+        return _divergence(wanted, found), _divergence(wanted.mT, found.mT)
 
-    def _strip(self, x: Tensor, y: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """Of some rows: sums of weighted divergences and of weights, (2, N) each."""
-        half, stop = WINDOW // 2, min(start + _ROWS * self.every, y.shape[2])
-        first = max(0, start - half)
-        inner = slice(start - first, stop - first, self.every)
-        rows = slice(first, stop + half)
 
-        def seen(pair: Tensor) -> list[Tensor]:
-            return [signs(view)[:, :, inner] for view in pair[:, :, rows].chunk(2, 1)]
-
-        with torch.no_grad():
-            views = seen(y)
-            sure = [_FLOOR + (1 - _FLOOR) * part for part in correspondence(*views)[2:]]
-            wanted = self.sharpness * row_scores(*views)
-        found = self.sharpness * row_scores(*seen(x))
-        apart = []
-        for weight, want, have in ((sure[0], wanted, found), (sure[1], wanted.mT, found.mT)):
-            said = want.log_softmax(-1)
-            apart.append((weight * (said.exp() * (said - have.log_softmax(-1))).sum(-1)).sum((1, 2)))
-        return torch.stack(apart), torch.stack([weight.sum((1, 2)) for weight in sure])
+def _divergence(wanted: Tensor, found: Tensor) -> Tensor:
+    said = wanted.log_softmax(-1)
+    return (said.exp() * (said - found.log_softmax(-1))).sum(-1)
 
 
 _CARD: Card = distance_card(

@@ -13,8 +13,9 @@ from perceptloss import Critic, CriticLoss, create_critic
 from perceptloss.critics.multi_score_siqa import HEADS
 from perceptloss.critics.stereo_srqa import agreement, match
 from perceptloss.errors import ConfigError
+from perceptloss.networks import matching
 from perceptloss.networks.matching import correspondence, signs
-from perceptloss.networks.parallax import shares, valid
+from perceptloss.networks.parallax import row_scores, shares, valid
 from perceptloss.teach.degradations.stereo import stereo_pair
 
 SHIFT = 5
@@ -146,7 +147,7 @@ def test_errors_that_have_the_depth_of_the_scene_cost_nothing_and_others_do():
 
 
 def test_a_place_comes_back_to_itself_only_where_both_views_show_it():
-    in_right, in_left, at_left, at_right = correspondence(*map(signs, scene().chunk(2, 1)))
+    in_right, in_left, at_left, at_right = correspondence(row_scores(*map(signs, scene().chunk(2, 1))))
     assert at_left[..., 9:].mean() > 0.99 and at_left[..., :3].mean() < 0.3
     assert at_right[..., :-9].mean() > 0.99 and at_right[..., -3:].mean() < 0.3
     torch.testing.assert_close(in_right[..., 9:-3], torch.arange(3.0, 55).expand(1, 40, 52).double(), atol=0.1, rtol=0)
@@ -157,24 +158,18 @@ def test_places_are_found_between_pixels():
     coarse = torch.rand(1, 3, 10, 26, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     photo = torch.nn.functional.interpolate(coarse, scale_factor=4, mode="bicubic").clamp(0, 1)
     pair, _ = stereo_pair(photo, 0, 8.0, torch.full((1, 1, 40, 96), 5.5, dtype=torch.float64))
-    in_right, _, at_left, _ = correspondence(*map(signs, pair.chunk(2, 1)))
+    in_right, _, at_left, _ = correspondence(row_scores(*map(signs, pair.chunk(2, 1))))
     shift = (torch.arange(96) - in_right)[at_left > 0]
     assert float(shift.median()) == pytest.approx(5.5, abs=0.1) and at_left[..., 10:].mean() > 0.9
 
 
-def test_strips_of_rows_are_one_image():
+@pytest.mark.parametrize("name", ["stereo-consistency", "stereo-matching"])
+def test_strips_of_rows_are_one_image(name, monkeypatch):
     """The rows that are matched at once make no difference."""
-    from perceptloss.critics import stereo_consistency
-
-    judge, y = create_critic("stereo-consistency").double(), scene()
-    x = (y + 0.1).clamp(0, 1)
+    judge, x, y = create_critic(name).double(), drawn(6.0, 0.02), drawn(6.0)
     whole = judge(x, y)
-    was = stereo_consistency._ROWS
-    try:
-        stereo_consistency._ROWS = 7
-        torch.testing.assert_close(judge(x, y), whole)
-    finally:
-        stereo_consistency._ROWS = was
+    monkeypatch.setattr(matching, "_ROWS", 7)
+    torch.testing.assert_close(judge(x, y), whole)
 
 
 def test_each_nth_row_is_a_sample_of_all():
@@ -215,15 +210,11 @@ def test_less_light_matches_alike_and_views_apart_do_not():
     assert float(judge(0.7 * y, y)) < 1e-3 < 0.01 * float(judge(apart, y))
 
 
-def test_matching_strips_of_rows_are_one_image_and_each_nth_row_is_a_sample(monkeypatch):
-    from perceptloss.critics import stereo_matching
-
+def test_each_nth_row_of_matches_is_a_sample_of_all():
     judge, x, y = create_critic("stereo-matching").double(), drawn(6.0, 0.02), drawn(6.0)
     whole = judge(x, y)
     third = create_critic("stereo-matching", options={"every": 3}).double()
     assert float(third(x, y)) == pytest.approx(float(whole), rel=0.1)
-    monkeypatch.setattr(stereo_matching, "_ROWS", 7)
-    torch.testing.assert_close(judge(x, y), whole)
 
 
 def test_wrong_options_of_matching_are_told_at_once():
