@@ -7,11 +7,9 @@ neither cut nor turned.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,23 +20,20 @@ from perceptloss.critics.mini.viewing import LiteCritic
 from perceptloss.errors import ConfigError
 from perceptloss.honesty.attacks import pgd
 from perceptloss.networks.trunks import TrunkCritic
-from perceptloss.output.files import replacing
-from perceptloss.output.progress import bar
 from perceptloss.teach.run.critic import quality_of
-from perceptloss.teach.run.kept import KeptTaps
+from perceptloss.teach.run.kept import AT_ONCE, Kept, KeptTaps, in_halves, looked_at
 from perceptloss.teach.run.options import CriticOptions
 from perceptloss.teach.run.setup import Material
-from perceptloss.teach.run.sources import Batch, Source, SourceOptions
+from perceptloss.teach.run.sources import Batch, Source
 from perceptloss.teach.run.teachers import Ladders, images
 
 __all__ = ["Remembered", "remembered"]
 
-_AT_ONCE = 16
 _STEPS = (1, 5)  # of an attack: the first is FGSM two and a half times as strong, cut to its bound
 _STAND_IN = 0.6  # quality of versions that may stand in for the reference
 
 
-class Remembered:
+class Remembered(Kept):
     """What is taught of a scored set, as readings; else as `Ladders`.
 
     Of critics that compare, every image is read twice: beside its reference, and beside one of the better versions of
@@ -52,26 +47,16 @@ class Remembered:
     """
 
     def __init__(self, inner: Ladders, critic: LiteCritic, options: CriticOptions, device: torch.device) -> None:
-        self.inner = inner
-        self.options: SourceOptions = inner.options
-        self.gives, self.kinds = inner.gives, inner.kinds
+        super().__init__(inner)
         was_training = critic.training
         critic.to(device).eval()
         self.readings = _readings(inner, critic, device)
         for number, file in enumerate(options.attackers):
             rows, found = _attacked(inner, critic, file, number, options.attacked, device)
             column = np.full((len(self.readings), 1, found.shape[1]), np.nan, dtype=np.float16)
-            column[rows, 0] = _small(found)
+            column[rows, 0] = in_halves(found)
             self.readings = np.concatenate([self.readings, column], 1)
         critic.train(was_training)
-
-    @property
-    def content_ids(self) -> np.ndarray:
-        """Photograph of each item."""
-        return self.inner.content_ids
-
-    def __len__(self) -> int:
-        return len(self.inner)
 
     def batch(self, indices: Sequence[int], generator: torch.Generator) -> Batch:
         """As `Ladders.batch`, with readings for images."""
@@ -112,32 +97,14 @@ def remembered(material: Material, critic: Critic, options: CriticOptions, devic
     return replace(material, sources=sources)
 
 
-@torch.no_grad()
 def _readings(inner: Ladders, critic: LiteCritic, device: torch.device) -> np.ndarray:
-    """Of all rows, (M, 1 or 2, numbers), float16; kept beside the set for the next run that reads the same."""
-    count, stand_ins = len(inner.taught.level), _stand_ins(inner) if critic.card.needs_reference else None
-
-    def read(start: int) -> np.ndarray:
-        rows = np.arange(start, min(start + _AT_ONCE, count))
-        return _small(_read(critic, inner, rows, None if stand_ins is None else stand_ins[rows], device))
-
-    first = read(0)
-    seen = first.tobytes() + (b"" if stand_ins is None else stand_ins.tobytes())
-    kept = Path(inner.options.folder) / f"readings-{hashlib.sha256(seen).hexdigest()[:16]}.npy"
-    if kept.is_file():
-        return np.asarray(np.load(kept))
-    found = np.empty((count, *first.shape[1:]), dtype=np.float16)
-    with bar("readings", count, show=True) as shown:
-        for start in range(0, count, _AT_ONCE):
-            found[start : start + _AT_ONCE] = read(start)
-            shown.update(min(_AT_ONCE, count - start))
-    with replacing(kept) as draft, draft.open("wb") as file:
-        np.save(file, found)
-    return found
-
-
-def _small(found: Tensor) -> np.ndarray:
-    return found.clamp(-6e4, 6e4).cpu().numpy().astype(np.float16)
+    """Of all rows, (M, 1 or 2, numbers), float16."""
+    if not critic.card.needs_reference:
+        return looked_at(inner, "readings", lambda rows: _read(critic, inner, rows, None, device))
+    stand_ins = _stand_ins(inner)
+    return looked_at(
+        inner, "readings", lambda rows: _read(critic, inner, rows, stand_ins[rows], device), stand_ins.tobytes()
+    )
 
 
 def _seen(inner: Ladders, rows: np.ndarray, device: torch.device, *, clean: bool = False) -> Tensor:
@@ -167,7 +134,7 @@ def _attacked(
     known = np.flatnonzero(np.isfinite(inner.target) & inner.is_used)
     rows = np.sort(dice.permutation(known)[:count])
     middle, found = np.median(inner.target[known]), []
-    for part in np.split(rows, range(_AT_ONCE, len(rows), _AT_ONCE)):
+    for part in np.split(rows, range(AT_ONCE, len(rows), AT_ONCE)):
         x = _seen(inner, part, device)
         y = _seen(inner, part, device, clean=True) if critic.card.needs_reference else None
         direction = torch.from_numpy(np.where(inner.target[part] >= middle, -1.0, 1.0)).to(x)
