@@ -40,7 +40,7 @@ _WIDTH: Final = 24
 
 def options(config: sr.Config) -> dict[str, Any]:
     """What BasicSR calls a configuration."""
-    adam = {"type": "Adam", "lr": config.train.lr / 8, "betas": [0.9, 0.99]}
+    adam = {"type": "Adam", "lr": 1e-4, "betas": [0.9, 0.99]}
     return {
         "name": "gan",
         "model_type": "SRGANModel",
