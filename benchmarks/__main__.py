@@ -232,7 +232,8 @@ def _quality(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _learn(options: argparse.Namespace) -> dict[str, Any]:
-    from benchmarks.learn import School, render  # needs accelerate
+    from benchmarks.learn import School  # needs accelerate
+    from benchmarks.learned import render
 
     school = School(options.runs, options.photos or (), options.others or ())
     rows = list(school.rows(options.critic or ()))

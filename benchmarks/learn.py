@@ -20,66 +20,25 @@ from typing import Any, Final
 import yaml
 from accelerate import Accelerator
 
-from benchmarks.lessons import EXAM, LESSONS, SUBJECTS, Lesson
+from benchmarks.learned import Row
+from benchmarks.lessons import FAMILIES, KINDS, LESSONS, SUBJECTS, Lesson
 from perceptloss import get_card
 from perceptloss.errors import ConfigError
 from perceptloss.output.files import write_atomically
-from perceptloss.output.tables import markdown
 from perceptloss.runs.images import bundled, find_pairs
 from perceptloss.teach.exams.evaluate import examine
 from perceptloss.teach.run.critic import build_critic
 from perceptloss.teach.run.options import CriticOptions
 from perceptloss.teach.run.sources import Setting, open_sources, parse_entries
 
-__all__ = ["BLIND", "IN_ORDER", "SEEING", "Row", "School", "render"]
+__all__ = ["School"]
 
-SEEING: Final = 0.85
-"""SRCC that a critic must reach that sees the reference."""
-BLIND: Final = 0.6
-"""SRCC that one must reach that does not."""
-IN_ORDER: Final = 0.9
-"""Share of pairs of levels of one damage that must be in order."""
 _RECIPE: Final = Path(__file__).parents[1] / "recipes" / "critic.py"
 _PHOTOS: Final = {
     "taught": ("astronaut.png", "brick.png", "coins.png", "grass.png", "gravel.png", "motorcycle_left.png"),
     "exam": ("camera.png", "chelsea.png", "coffee.png", "rocket.jpg"),
 }
 _OWN: Final = "--photos and --others"
-
-
-@dataclass(frozen=True)
-class Row:
-    """What became of a critic.
-
-    Attributes:
-        critic: Name.
-        sees: Whether it sees the reference.
-        learned: Numbers that learned.
-        minutes: Of the training; None where another one made the weights.
-        images: In the exam.
-        before: SRCC of the untaught critic.
-        srcc: SRCC with the consensus, on photographs and damage that it never saw.
-        levels: Share of pairs of levels of one damage in order.
-    """
-
-    critic: str
-    sees: bool
-    learned: int
-    minutes: float | None
-    images: int
-    before: float
-    srcc: float
-    levels: float
-
-    @property
-    def aim(self) -> float:
-        """SRCC to reach."""
-        return SEEING if self.sees else BLIND
-
-    @property
-    def is_met(self) -> bool:
-        """Whether both aims are."""
-        return self.srcc >= self.aim and self.levels >= IN_ORDER
 
 
 @dataclass(frozen=True)
@@ -98,8 +57,8 @@ class School:
     folder: Path
     photos: Sequence[Path] = ()
     others: Sequence[Path] = ()
-    side: int = 128
-    cuts: tuple[int, int] = (200, 29)
+    side: int = 256
+    cuts: tuple[int, int] = (400, 29)
     share: float = 1.0
 
     @cached_property
@@ -119,15 +78,18 @@ class School:
         return len(find_pairs(self.folders[part], (), 1, _OWN))
 
     def entry(self, lesson: Lesson, part: str) -> dict[str, Any]:
-        """The source that a lesson learns from (`taught`), or its exam."""
+        """The source that a lesson learns from (`taught`), or an exam."""
         subject, is_taught = SUBJECTS[lesson.subject], part == "taught"
-        entry = dict(subject.taught if is_taught else subject.exam)
-        entry |= {"name": part if is_taught else EXAM, "photos": self.folders[part]}
-        entry["hold_out_families"] = list(subject.held_out)
+        if is_taught:
+            entry = dict(subject.taught) | {"hold_out_families": [*subject.kinds, *subject.families]}
+        else:
+            entry = subject.asked(part)
+        photos = "taught" if is_taught else "exam"
+        entry |= {"name": part, "photos": self.folders[photos]}
         if subject.is_set:
             of_all = self.cuts[not is_taught]
             entry |= {"folder": str(self.folder / "sets" / f"{lesson.subject}-{part}"), "crop": self.side}
-            entry |= {"crops_per_photo": -(-of_all // self._count(part)), "processes": 1}
+            entry |= {"crops_per_photo": -(-of_all // self._count(photos)), "processes": 1}
         if is_taught:
             batch = {"contents": 8, "versions": 2} if subject.is_set else {"contents": 6, "versions": 1}
             entry |= batch | {"turns": "none" if lesson.remembers else "mirror"} | dict(lesson.source)
@@ -162,7 +124,12 @@ class School:
                 "clip": 1.0,
                 "ema": 0.98,
             },
-            "val": {"every": 0, "limit": 1, "rounds": 10, "sets": [self.entry(lesson, "exam")]},
+            "val": {
+                "every": 0,
+                "limit": 1,
+                "rounds": 10,
+                "sets": [self.entry(lesson, exam) for exam in (KINDS, FAMILIES)],
+            },
             "card": {"write": False},
             "log": {"every": 50, "checkpoint_every": 100},
         }
@@ -214,7 +181,7 @@ class School:
 
     def _examined(self, name: str) -> Row:
         lesson, found = LESSONS[name], self._results(name)
-        figures = found["exams"][EXAM]["figures"][lesson.critic]["unseen"]
+        kinds, figures = (found["exams"][exam]["figures"][lesson.critic]["unseen"] for exam in (KINDS, FAMILIES))
         before, learned = self._untaught(name)
         steps = [name, *([lesson.start] if lesson.start and LESSONS[lesson.start].is_step else [])]
         seconds = [origin["seconds"] for step in steps if (origin := self._results(step)["origin"]) is not None]
@@ -227,6 +194,8 @@ class School:
             before=before,
             srcc=_known(figures["srcc"]),
             levels=_known(figures["levels"]),
+            kinds=_known(kinds["srcc"]),
+            kinds_levels=_known(kinds["levels"]),
         )
 
     def _results(self, name: str) -> dict[str, Any]:
@@ -240,9 +209,9 @@ class School:
         critic = build_critic(CriticOptions(**given | {"fixed": tuple(given.get("fixed", ()))}), 0)
         learned = sum(p.numel() for p in critic.parameters() if p.requires_grad)
         setting = Setting(critic.card, 0, True, critic.card.needs_reference, lambda act: act())
-        [opened] = open_sources(parse_entries(config["val"]["sets"], "val.sets"), setting)
+        [opened] = open_sources(parse_entries(config["val"]["sets"][1:], "val.sets"), setting)
         found = examine(Accelerator(cpu=True), critic.freeze(), opened.exams, limit=0, seed=0, rounds=0)
-        return _known(found[EXAM]["unseen"]["srcc"]), learned
+        return _known(found[FAMILIES]["unseen"]["srcc"]), learned
 
     def rows(self, names: Iterable[str] = ()) -> Iterator[Row]:
         """Of these lessons, or all that are no mere steps, as they come.
@@ -268,32 +237,6 @@ def _recipe() -> Callable[[Sequence[str]], None]:
     return main
 
 
-def render(rows: Sequence[Row]) -> str:
-    """The table, as markdown."""
-    head = ["critic", "sees the reference", "numbers learned", "minutes", "images", "SRCC untaught", "SRCC taught"]
-    head += ["levels in order", "aim", "met"]
-    lines = [
-        [
-            f"`{row.critic}`",
-            _said(is_so=row.sees),
-            f"{row.learned:,}",
-            "as above" if row.minutes is None else f"{row.minutes:.1f}",
-            str(row.images),
-            f"{row.before:.2f}",
-            f"{row.srcc:.3f}",
-            f"{row.levels:.3f}",
-            f"{row.aim:.2f}",
-            _said(is_so=row.is_met),
-        ]
-        for row in rows
-    ]
-    return markdown(head, lines)
-
-
 def _known(figure: Mapping[str, Any]) -> float:
     """NaN where it is not defined: a critic says the same of all images."""
     return math.nan if figure["value"] is None else float(figure["value"])
-
-
-def _said(*, is_so: bool) -> str:
-    return "yes" if is_so else "no"

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-__all__ = ["EXAM", "LESSONS", "SUBJECTS", "Lesson", "Subject"]
+__all__ = ["FAMILIES", "KINDS", "LESSONS", "SUBJECTS", "Lesson", "Subject"]
 
-EXAM: Final = "unseen"
-"""Name of the exam: other photographs."""
+KINDS: Final = "kinds"
+"""Exam on other photographs, with kinds of damage that were not taught, of families that were."""
+FAMILIES: Final = "families"
+"""Exam on the same photographs, with damage of families of which nothing was taught."""
 
 _TEACHERS: Final = {
     "haarpsi": 1.0,
@@ -29,15 +31,25 @@ class Subject:
 
     Attributes:
         taught: Of the source to learn from.
-        exam: Of the exam, in which these families alone count.
-        held_out: Families of damage that are not taught.
-        is_set: Whether scored sets are made of both.
+        exam: Of both exams.
+        kinds: Damage that is not taught, though some of its family is.
+        families: Families that are not taught.
+        strange: Damage of these families that is asked for.
+        is_set: Whether scored sets are made.
     """
 
     taught: Mapping[str, Any]
     exam: Mapping[str, Any]
-    held_out: tuple[str, ...]
+    kinds: tuple[str, ...]
+    families: tuple[str, ...]
+    strange: tuple[str, ...]
     is_set: bool = True
+
+    def asked(self, exam: str) -> dict[str, Any]:
+        """What an exam asks for, and counts alone."""
+        kinds, counted = (self.kinds, self.kinds) if exam == KINDS else (self.strange, self.families)
+        singles = {"singles": min(5, len(kinds))} if self.is_set else {}
+        return dict(self.exam) | {"degradations": list(kinds), "hold_out_families": list(counted)} | singles
 
 
 _RESTORED: Final = ("banding", "camera", "denoising", "restoration")
@@ -46,15 +58,20 @@ _RESTORED_KINDS: Final = (
     *("digital-zoom", "phone-pipeline"),
     *("enlarged-blur", "enlarged-jpeg", "enlarged-noise"),
 )
-_NOT_SEEN_ALONE: Final = ("underwater", "screen", "geometry", "colour", "contrast", "exposure", "night", "veil")
-_OF_LIGHT: Final = ("exposure", "veil")
-_LIGHT_KINDS: Final = ("backlight", "lifted-shadows", "over-exposure", "under-exposure", "haze", "veiling-glare")
-_NIGHT_KINDS: Final = (
-    *("bloom", "glare", "low-light", "low-light-noise", "uneven-light"),
-    *("brighten", "contrast-down", "contrast-up", "darken", "exposure-clip", "gamma", "mean-shift", "vignetting"),
-    *("camera-noise", "shot-noise", "white-noise"),
+_KEPT_KINDS: Final = (
+    *("lens-blur", "hand-shake", "shot-noise", "correlated-noise", "webp", "reposted-jpeg"),
+    *("enlarge-lanczos", "enlarge-total-variation", "area-resize", "halo"),
 )
-_VIEWS: Final = {"size": [96, 160], "disparity": 16, "teacher": {"name": "mini-fr"}}
+_NOT_SEEN_ALONE: Final = ("underwater", "screen", "geometry", "colour", "contrast", "exposure", "night", "veil")
+_TAUGHT_OF_NIGHT: Final = (
+    *("bloom", "low-light", "uneven-light"),
+    *("brighten", "contrast-up", "exposure-clip", "gamma", "mean-shift", "vignetting"),
+    *("shot-noise", "white-noise"),
+)
+_KEPT_OF_NIGHT: Final = ("glare", "low-light-noise", "darken", "contrast-down", "camera-noise")
+_LIGHT_KINDS: Final = ("backlight", "lifted-shadows", "over-exposure", "under-exposure", "haze", "veiling-glare")
+_ASKED: Final = {"levels_each": 2, "chains": 0, "teachers": _TEACHERS}
+_VIEWS: Final = {"kind": "stereo", "size": [160, 256], "disparity": 24, "teacher": {"name": "mini-fr"}}
 SUBJECTS: Final[Mapping[str, Subject]] = {
     "restored": Subject(
         taught={
@@ -62,40 +79,33 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
             "levels_each": 3,
             "chains": 1,
             "chain_kinds": ["real-world", "mixed"],
-            "exclude": [*_NOT_SEEN_ALONE, *_RESTORED],
+            "exclude": [*_NOT_SEEN_ALONE, *_RESTORED, *_KEPT_KINDS],
             "teachers": _TEACHERS,
         },
-        exam={
-            "singles": len(_RESTORED_KINDS) // 2,
-            "levels_each": 2,
-            "chains": 0,
-            "degradations": list(_RESTORED_KINDS),
-            "teachers": _TEACHERS,
-        },
-        held_out=_RESTORED,
+        exam=_ASKED,
+        kinds=_KEPT_KINDS,
+        families=_RESTORED,
+        strange=_RESTORED_KINDS,
     ),
     "night": Subject(
         taught={
             "singles": 2,
             "levels_each": 3,
             "chains": 0,
-            "degradations": list(_NIGHT_KINDS),
+            "degradations": list(_TAUGHT_OF_NIGHT),
             "teachers": _TEACHERS,
         },
-        exam={
-            "singles": len(_LIGHT_KINDS),
-            "levels_each": 2,
-            "chains": 0,
-            "degradations": list(_LIGHT_KINDS),
-            "teachers": _TEACHERS,
-        },
-        held_out=_OF_LIGHT,
+        exam=_ASKED,
+        kinds=_KEPT_OF_NIGHT,
+        families=("exposure", "veil"),
+        strange=_LIGHT_KINDS,
     ),
     "pairs": Subject(
-        taught={"kind": "stereo", **_VIEWS, "exclude": [*_NOT_SEEN_ALONE, *_RESTORED, "chain"]},
-        exam={"kind": "stereo", **_VIEWS, "members": 3, "exam_kinds": 6, "stereo_share": 0.0}
-        | {"degradations": list(_RESTORED_KINDS)},
-        held_out=_RESTORED,
+        taught={**_VIEWS, "exclude": [*_NOT_SEEN_ALONE, *_RESTORED, *_KEPT_KINDS, "chain"]},
+        exam={**_VIEWS, "members": 3, "exam_kinds": 6, "stereo_share": 0.0},
+        kinds=_KEPT_KINDS,
+        families=_RESTORED,
+        strange=_RESTORED_KINDS,
         is_set=False,
     ),
 }
@@ -169,7 +179,7 @@ LESSONS: Final[Mapping[str, Lesson]] = {
                 "members": 2,
                 "contents": 3,
                 "versions": 1,
-                "exclude": [*_NOT_SEEN_ALONE, *_RESTORED, "chain"],
+                "exclude": [*_NOT_SEEN_ALONE, *_RESTORED, *_KEPT_KINDS, "chain"],
                 "objectives": {"jspl": {"weight": 0.1, "pseudo": 0.5}},
             },
         ),
@@ -178,9 +188,8 @@ LESSONS: Final[Mapping[str, Lesson]] = {
         "fr-nr",
         {**_SMALL, "width": 32, "hidden": 32},
         {**_SQUARED, "pairwise": {"weight": 0.1, "kind": "hinge", "scale": "gaps"}},
-        steps=150,
+        steps=100,
         remembers=False,
-        source={"contents": 6, "versions": 2},
         config=_FIXED,
     ),
     "unified-fr": Lesson(
@@ -211,14 +220,20 @@ LESSONS: Final[Mapping[str, Lesson]] = {
         "reqa",
         {**_SMALL, "side": 128, "local": 16, "context": 64, "width": 64, "heads": 4, "inner": 64},
         {"reqa": 1.0, "order": {"weight": 0.5, "scale": 0.1}},
-        steps=400,
+        steps=300,
+        source={"contents": 4},
         config={"critic.read": "linear"},
     ),
     "biqa4k": Lesson(
         "biqa4k",
-        {**_SMALL, "side": 64, "width": 32, "hidden": 64},
-        {"regression": {"weight": 1.0, "error": "l1"}, "pearson": 0.5, "native": 1.0},
-        steps=300,
+        {**_SMALL, "side": 128, "width": 32, "hidden": 64},
+        {
+            "regression": {"weight": 1.0, "error": "l1"},
+            "pearson": 0.5,
+            "native": 1.0,
+            "order": {"weight": 0.5, "scale": 0.1},
+        },
+        steps=800,
         config={"balance": "uncertainty", "train.weight_decay": 0.3},
     ),
     "ddbnet-layers": Lesson(
@@ -228,7 +243,7 @@ LESSONS: Final[Mapping[str, Lesson]] = {
         subject="night",
         steps=80,
         remembers=False,
-        source={"contents": 4, "versions": 2},
+        source={"contents": 4, "versions": 2, "crops": [128]},
         config={"critic.fixed": ["trunk.reflectance.*", "trunk.illumination.*"]},
         is_step=True,
     ),
@@ -246,7 +261,7 @@ LESSONS: Final[Mapping[str, Lesson]] = {
         {**_SMALL, "matched": 32, "hidden": 64},
         {**_HUBER, "order": {"weight": 0.5, "scale": 0.1}, "pearson": 0.5},
         subject="pairs",
-        steps=150,
+        steps=200,
         remembers=False,
         config=_FIXED,
     ),

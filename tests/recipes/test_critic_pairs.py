@@ -324,7 +324,7 @@ def test_all_problems_of_a_stereo_source_come_at_once(folder: Path, tmp_path: Pa
         "b_right.png: 60x62 pixels, but",
         "there is no 'crostalk'; did you mean 'crosstalk'",
         "exclude: 'screne' is neither a degradation nor a family; did you mean 'screen'",
-        "no family is called 'nois'",
+        "no family and no damage is called 'nois'",
         "teacher: expected a full-reference critic of single images of 40x56 pixels, got 'niqe'",
     ):
         assert part in text, text
@@ -350,7 +350,7 @@ def test_all_problems_of_mixtures_come_at_once(folder: Path, tmp_path: Path) -> 
         "b.png: 30x30 pixels; at least 32x32",
         "there is no 'jepg'; did you mean 'jpeg'",
         "damage: must be at most 5, got 6.0",
-        "no family is called 'x'",
+        "no family and no damage is called 'x'",
     ):
         assert part in text, text
     recipe_helpers.photograph(tmp_path / "r" / "b.png", 0, 40, 40)

@@ -106,6 +106,24 @@ def test_held_out_photographs_and_families_are_not_taught_on(folder: Path, taugh
     assert y is not None and torch.equal(x[exam.level[:8] == 0], y[exam.level[:8] == 0])
 
 
+@pytest.mark.parametrize("name", ["jpeg", "gaussian-blur"])
+def test_a_single_degradation_can_be_held_out_of_its_family(folder: Path, taught: ScoredSet, name: str) -> None:
+    opened = teachers.open_source(options(folder, hold_out=0.25, hold_out_families=(name,)), setting())
+    assert isinstance(opened.source, teachers.Ladders)
+    rows = np.concatenate(opened.source.units.rows)
+    assert (taught.name == name).any() and not (taught.name[rows] == name).any()
+    assert not any(name in (step.partition(":")[0] for step in str(r).split(" + ")) for r in taught.recipe[rows])
+    [exam] = opened.exams
+    held = np.isin(taught.content, exam.content)
+    assert exam.unseen == {name}
+    assert (exam.family == name).sum() == (held & (taught.name == name)).sum() > 0
+    given = {"photos": (str(folder / "photos"),), "crop": 40, "hold_out": 0.2, "hold_out_families": (name,)}
+    four = ("gaussian-blur", "jpeg", "lens-blur", "webp")
+    rungs = ladders.open_source(ladders.Options(**given, degradations=four, exam_kinds=4), setting())
+    assert isinstance(rungs.source, ladders.Rungs) and set(rungs.source.names) == set(four) - {name}
+    assert set(rungs.exams[0].family) == {"", "blur", "compression", name}
+
+
 def test_a_critic_without_reference_gets_none(folder: Path) -> None:
     opened = teachers.open_source(options(folder, hold_out=0.25), setting("tres-resnet18"))
     assert opened.source is not None
@@ -181,7 +199,7 @@ def test_all_problems_of_entries_come_at_once() -> None:
 
 
 def test_wrong_sources_are_explained(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no family is called 'blurr'; did you mean 'blur'"):
+    with pytest.raises(ConfigError, match="no family and no damage is called 'blurr'; did you mean 'blur'"):
         teachers.open_source(options(folder, hold_out_families=("blurr",)), setting())
     with pytest.raises(ConfigError, match="has no scores of 'ssmi'; did you mean 'ssim'"):
         teachers.open_source(options(folder, teachers={"ssmi": 1}), setting())

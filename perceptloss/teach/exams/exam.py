@@ -24,8 +24,8 @@ class Exam:
         reference: Cut of a photograph, (M,).
         group: As in `Batch`, (M,).
         level: As in `Batch`, (M,).
-        family: Family of damage, (M,) text; empty: unknown.
-        unseen: Families that were not taught.
+        family: Family of damage, or its name where it alone of its family was not taught, (M,) text; empty: unknown.
+        unseen: Of these, what was not taught.
         images: Rows to images of one size and their references, uint8, (N, C, H, W).
         batch: Images that may be asked for at once; 1 where sizes differ.
         about: A sentence for people: what is in it, and how the targets arose.

@@ -222,12 +222,12 @@ def name_problems(given: Sequence[str], exclude: Collection[str], known: Mapping
 def kept_names(
     given: Sequence[str], exclude: Collection[str], unseen: Collection[str], known: Sequence[str], where: str
 ) -> list[str]:
-    """The degradations of a source; not those of the families `unseen`, nor chains, of which these may be a part.
+    """The degradations of a source; not those `unseen`, nor chains, of which these may be a part.
 
     Args:
         given: Names; none: all known ones but networks.
         exclude: Names and families.
-        unseen: Families.
+        unseen: Names and families.
         known: Names.
         where: For messages.
 
@@ -239,7 +239,8 @@ def kept_names(
         raise ConfigError(problems, where)
     hidden = {*unseen, "chain"} if unseen else set()  # chains are made of any family
     chosen = given or [name for name, family in kinds.items() if family != "network"]
-    kept = [n for n in chosen if n not in exclude and kinds[n] not in {*exclude, *hidden}]
+    left_out = {*exclude, *hidden}
+    kept = [n for n in chosen if n not in left_out and kinds[n] not in left_out]
     if not kept:
         raise ConfigError(["degradations: none is left"], where)
     return kept

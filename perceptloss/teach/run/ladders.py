@@ -13,7 +13,7 @@ from perceptloss.errors import ConfigError
 from perceptloss.runs.config import option
 from perceptloss.runs.images import check, find_pairs
 from perceptloss.teach.data.pictures import TAUGHT
-from perceptloss.teach.degradations import degrade, get_degradation, list_degradations
+from perceptloss.teach.degradations import degrade, list_degradations
 from perceptloss.teach.run.fresh import (
     NAMES,
     Fresh,
@@ -28,7 +28,7 @@ from perceptloss.teach.run.fresh import (
     with_clean,
 )
 from perceptloss.teach.run.photos import Photos, cut
-from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, families
+from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, families, family_in
 
 __all__ = ["Options", "Rungs", "open_source"]
 
@@ -99,7 +99,7 @@ def _exam(
         return torch.cat([ladder(cuts[c], name, levels, seed) for c, name, levels, seed in rungs]), torch.stack(cuts)
 
     about = f"degraded cuts of {len(files)} photographs; targets are the levels of damage, which two kinds share only "
-    ladders = [(content, get_degradation(name).family, levels) for content, name, levels, _ in rungs]
+    ladders = [(content, family_in(name, unseen), levels) for content, name, levels, _ in rungs]
     return ladder_exam(options, setting, ladders, make, f"{about}roughly.", unseen=unseen)
 
 

@@ -20,7 +20,7 @@ from perceptloss.errors import ConfigError
 from perceptloss.runs.config import option
 from perceptloss.runs.images import Pair, check
 from perceptloss.teach.data.pictures import TAUGHT
-from perceptloss.teach.degradations import degrade, get_degradation, list_degradations
+from perceptloss.teach.degradations import degrade, list_degradations
 from perceptloss.teach.degradations.core import LEVELS
 from perceptloss.teach.run.fresh import (
     NAMES,
@@ -38,7 +38,7 @@ from perceptloss.teach.run.fresh import (
     with_clean,
 )
 from perceptloss.teach.run.photos import Photos, cut
-from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, families
+from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, families, family_in
 
 __all__ = ["Mixtures", "Options", "Scene", "both", "find_scenes", "mix", "open_source"]
 
@@ -216,7 +216,7 @@ def open_source(options: Options, setting: Setting) -> Opened:
         problems.append(f"damage: must be at most {LEVELS}, got {options.damage}")
     if problems:
         raise ConfigError(problems, options.label)
-    names = [name for name in options.degradations if get_degradation(name).family not in unseen]
+    names = [name for name in options.degradations if family_in(name, unseen) not in unseen]
     taught, kept = divided(scenes, options, setting)
     files = [sorted({path for scene in part for path in (scene.raw, scene.reference)}) for part in (taught, kept)]
     source = None if setting.is_exam else Mixtures(taught, names, options, with_reference=setting.with_reference)

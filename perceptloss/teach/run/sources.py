@@ -7,7 +7,7 @@ A new kind is one module of its name with `Options`, a dataclass derived from `S
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -32,6 +32,7 @@ __all__ = [
     "Source",
     "SourceOptions",
     "families",
+    "family_in",
     "held_out",
     "joined",
     "open_sources",
@@ -176,7 +177,7 @@ class SourceOptions:
         "all", "random mirroring, or also turning; one draw for all images of a reference"
     )
     hold_out: float = option(0.0, "share of the photographs that is an exam", at_least=0, below=1)
-    hold_out_families: tuple[str, ...] = option((), "families of damage that are not taught")
+    hold_out_families: tuple[str, ...] = option((), "families of damage, or single names, that are not taught")
 
     @property
     def label(self) -> str:
@@ -206,17 +207,22 @@ def held_out(contents: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 
 def families(names: Iterable[str], where: str = "hold_out_families") -> frozenset[str]:
-    """Families of degradations by their names.
+    """Families of degradations by their names; a single degradation may be named as well.
 
     Raises:
         ConfigError: listing those that do not exist.
     """
-    known = {get_degradation(name).family for channels in (3, 6) for name in list_degradations(channels=channels)}
-    known.add("chain")
-    problems = [f"{where}: no family is called {n!r}{near(n, known)}" for n in names if n not in known]
+    single = [name for channels in (3, 6) for name in list_degradations(channels=channels)]
+    known = {*single, *(get_degradation(name).family for name in single), "chain"}
+    problems = [f"{where}: no family and no damage is called {n!r}{near(n, known)}" for n in names if n not in known]
     if problems:
         raise ConfigError(problems, where)
     return frozenset(names)
+
+
+def family_in(name: str, unseen: Collection[str]) -> str:
+    """Family of a degradation in an exam; its own name where it alone of its family is not taught."""
+    return name if name in unseen else get_degradation(name).family
 
 
 def parse_entries(entries: Sequence[Any], where: str) -> list[SourceOptions]:

@@ -22,7 +22,6 @@ from torch import Tensor
 from perceptloss.errors import ConfigError
 from perceptloss.runs.config import option
 from perceptloss.runs.images import Pair
-from perceptloss.teach.degradations import get_degradation
 from perceptloss.teach.run.fresh import (
     NAMES,
     Fresh,
@@ -35,7 +34,7 @@ from perceptloss.teach.run.fresh import (
     stratified,
     with_clean,
 )
-from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, families
+from perceptloss.teach.run.sources import Batch, Exam, Opened, Setting, families, family_in
 from perceptloss.teach.run.views import (
     Damage,
     Scenes,
@@ -157,7 +156,7 @@ def _exam(
     said = "the levels of damage, which two kinds share only roughly"
     said = said if teacher is None else f"what {teacher.critic.card.name} says of the views, where they show the damage"
     about += f"made-up depth; targets are {said}."
-    ladders = [(content, get_degradation(damage.name).family, levels) for content, damage, levels, _ in rungs]
+    ladders = [(content, family_in(damage.name, unseen), levels) for content, damage, levels, _ in rungs]
     exam = ladder_exam(options, setting, ladders, make, about, unseen=unseen, batch=8)
     if teacher is None:
         return exam

@@ -248,11 +248,11 @@ def _judges(taught: ScoredSet, weights: Mapping[str, float]) -> tuple[str, ...]:
 
 
 def _is_touched(taught: ScoredSet, unseen: frozenset[str]) -> np.ndarray:
-    """Rows in whose making a held-out family had a part, as one step of a chain too."""
+    """Rows in whose making a held-out family or degradation had a part, as one step of a chain too."""
 
     def touched(recipe: str) -> set[str]:
-        steps = (step.partition(":")[0] for step in recipe.split(" + ") if step)
-        return {get_degradation(name).family if name in registered else "network" for name in steps}
+        steps = [step.partition(":")[0] for step in recipe.split(" + ") if step]
+        return {*steps, *(get_degradation(name).family if name in registered else "network" for name in steps)}
 
     if not unseen:
         return np.zeros(len(taught.level), dtype=bool)
@@ -274,6 +274,8 @@ def exam_of(
     if len(rows) < 2:
         raise PerceptlossError(f"{options.label}: an exam needs at least two images")
     family = np.asarray(taught.family)[rows].astype(str)
+    name = np.asarray(taught.name)[rows].astype(str)
+    family = np.where(np.isin(name, list(unseen)), name, family)
     family[np.asarray(taught.level)[rows] == 0] = ""
     count = len(np.unique(taught.content[rows]))
     teachers = ", ".join(taught.teachers)

@@ -157,13 +157,13 @@ def _together(folder: str, problems: list[str]) -> list[Pair]:
 def find_damages(
     given: Sequence[str], exclude: Collection[str], unseen: Collection[str], where: str
 ) -> tuple[list[Damage], list[Damage]]:
-    """Those of pairs, and those of single images in every layout; not those of the families `unseen`, nor
-    chains, of which these may be a part.
+    """Those of pairs, and those of single images in every layout; not those `unseen`, nor chains, of which these
+    may be a part.
 
     Args:
         given: Degradations; none: all but networks.
         exclude: Names and families.
-        unseen: Families.
+        unseen: Names and families.
         where: For messages.
 
     Raises:
