@@ -63,13 +63,11 @@ _KEPT_KINDS: Final = (
     *("enlarge-lanczos", "enlarge-total-variation", "area-resize", "halo"),
 )
 _NOT_SEEN_ALONE: Final = ("underwater", "screen", "geometry", "colour", "contrast", "exposure", "night", "veil")
-_TAUGHT_OF_NIGHT: Final = (
-    *("bloom", "low-light", "uneven-light"),
-    *("brighten", "contrast-up", "exposure-clip", "gamma", "mean-shift", "vignetting"),
-    *("shot-noise", "white-noise"),
+_OF_NIGHT: Final = (
+    *("bloom", "glare", "low-light", "low-light-noise", "uneven-light"),
+    *("camera-noise", "impulse-noise", "speckle-noise", "white-noise", "gaussian-blur", "missed-focus", "motion-blur"),
+    *("blocking", "jpeg", "jpeg2000", "bicubic-resize", "enlarge-bicubic", "enlarge-nearest", "over-sharpening"),
 )
-_KEPT_OF_NIGHT: Final = ("glare", "low-light-noise", "darken", "contrast-down", "camera-noise")
-_LIGHT_KINDS: Final = ("backlight", "lifted-shadows", "over-exposure", "under-exposure", "haze", "veiling-glare")
 _ASKED: Final = {"levels_each": 2, "chains": 0, "teachers": _TEACHERS}
 _VIEWS: Final = {"kind": "stereo", "size": [160, 256], "disparity": 24, "teacher": {"name": "mini-fr"}}
 SUBJECTS: Final[Mapping[str, Subject]] = {
@@ -88,17 +86,11 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
         strange=_RESTORED_KINDS,
     ),
     "night": Subject(
-        taught={
-            "singles": 2,
-            "levels_each": 3,
-            "chains": 0,
-            "degradations": list(_TAUGHT_OF_NIGHT),
-            "teachers": _TEACHERS,
-        },
+        taught={"singles": 3, "levels_each": 3, "chains": 0, "degradations": list(_OF_NIGHT), "teachers": _TEACHERS},
         exam=_ASKED,
-        kinds=_KEPT_OF_NIGHT,
-        families=("exposure", "veil"),
-        strange=_LIGHT_KINDS,
+        kinds=_KEPT_KINDS,
+        families=_RESTORED,
+        strange=_RESTORED_KINDS,
     ),
     "pairs": Subject(
         taught={**_VIEWS, "exclude": [*_NOT_SEEN_ALONE, *_RESTORED, *_KEPT_KINDS, "chain"]},
@@ -213,7 +205,7 @@ LESSONS: Final[Mapping[str, Lesson]] = {
             "regression": {"weight": 1.0, "head": "exponential", "delta": 0.1},
             "pairwise": {"weight": 0.5, "kind": "bce"},
         },
-        steps=300,
+        steps=600,
         start="pmos",
     ),
     "reqa": Lesson(

@@ -144,5 +144,5 @@ class TestAims:
 @pytest.mark.thorough
 @pytest.mark.usefixtures("in_process")
 def test_gsn_learns_from_photographs_that_packages_bring(tmp_path: Path) -> None:
-    [row] = School(tmp_path).rows(["gsn"])
+    [row] = School(tmp_path, side=128, cuts=(200, 29)).rows(["gsn"])
     assert row.before < 0.5 < SEEING <= row.srcc and row.levels >= IN_ORDER
