@@ -44,6 +44,13 @@ class TestEdgeAwareDISTS:
         assert first.trunk is second.trunk
 
 
+@pytest.mark.parametrize("name", ["dists", "ea-dists", "aipq-dists"])
+def test_equal_images_are_exactly_alike(name):
+    critic = create_critic(name, weights=None)
+    y = torch.cat([photographs(48)[:1], torch.full((1, 3, 48, 48), 0.5)])
+    assert critic(y.clone(), y).tolist() == [0.0, 0.0]
+
+
 class TestContextual:
     def test_a_permutation_costs_nothing_and_a_stranger_does(self):
         fy = F.normalize(torch.randn(1, 8, 20, generator=torch.Generator().manual_seed(0)), dim=1)
