@@ -13,7 +13,7 @@ from typing import Final, get_args
 import torch
 
 from perceptloss.card import GROUP, Card, Direction, Kind
-from perceptloss.critic import Critic, Entry, Precision
+from perceptloss.critic import Critic, Entry, Precision, options_text
 from perceptloss.critics.aliases import canonical
 from perceptloss.critics.table import TABLE
 from perceptloss.errors import ConfigError, UnknownCritic, near
@@ -149,6 +149,7 @@ def create_critic(
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(0)
         critic = entry.build(entry.card, **(options or {}))
+    critic.options = _chosen(entry, options or {})
     critic.freeze()
     set_precision(critic, precision)
     paths: list[Path] = []
@@ -173,6 +174,16 @@ def option_problems(entry: Entry, options: Mapping[str, object]) -> list[str]:
     return problems + [
         f"{o!r} is fixed to {bound[o]!r} in {entry.card.name!r}" for o in options if o in bound and o in known
     ]
+
+
+def _chosen(entry: Entry, options: Mapping[str, object]) -> dict[str, object]:
+    """Options that are not the defaults of the class anyhow."""
+    parameters = inspect.signature(entry.build).parameters
+    return {
+        name: value
+        for name, value in options.items()
+        if options_text({name: value}) != options_text({name: parameters[name].default})
+    }
 
 
 def set_direction(critic: Critic, better: Direction) -> None:
