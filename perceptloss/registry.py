@@ -7,8 +7,10 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from importlib.metadata import entry_points
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Final, get_args
+from types import NoneType, UnionType
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -166,24 +168,69 @@ def create_critic(
 
 
 def option_problems(entry: Entry, options: Mapping[str, object]) -> list[str]:
-    """Options that the class of a critic does not have, or that its entry fixes, as problems."""
+    """Options that the class of a critic does not have, of another type, or that its entry fixes, as problems."""
     parameters = inspect.signature(entry.build).parameters
     known = [name for name in parameters if name != next(iter(parameters))]
     bound = entry.build.keywords if isinstance(entry.build, partial) else {}
     problems = [f"{entry.card.name!r} has no option {o!r}{near(o, known)}" for o in options if o not in known]
+    hints = _hints(entry)
+    problems += [
+        f"options.{o} must be {_need(hints[o])}, got {value!r}"
+        for o, value in options.items()
+        if o in known and o in hints and not _fits(value, hints[o])
+    ]
     return problems + [
         f"{o!r} is fixed to {bound[o]!r} in {entry.card.name!r}" for o in options if o in bound and o in known
     ]
 
 
+def _hints(entry: Entry) -> dict[str, Any]:
+    """Types of the arguments of a critic's class; none if they cannot be told here."""
+    made_by: Any = entry.build
+    while isinstance(made_by, partial):
+        made_by = made_by.func
+    try:
+        return get_type_hints(getattr(made_by, "__init__") if isinstance(made_by, type) else made_by)  # noqa: B009
+    except (NameError, TypeError):  # of a class outside this package
+        return {}
+
+
+_NEEDS: Final[dict[Any, str]] = {
+    **{bool: "true or false", int: "a whole number", float: "a number", str: "a text"},
+    **{Mapping: "a mapping", Sequence: "a list"},
+}
+
+
+def _need(hint: Any) -> str:
+    """What values of a type are, in words."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    named = [_NEEDS.get(get_origin(kind) or kind, "") for kind in kinds]
+    return " or ".join(dict.fromkeys(filter(None, named)))
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a value is of a type that options have; classes themselves say which words and numbers they take."""
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, UnionType):
+        return any(value is None if part is NoneType else _fits(value, part) for part in inner)
+    if kind in (int, float):
+        is_kind = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+        return is_kind and value == value  # not NaN
+    if kind is Sequence:
+        return isinstance(value, Sequence) and not isinstance(value, str) and all(_fits(v, inner[0]) for v in value)
+    if kind is Mapping:
+        return isinstance(value, Mapping) and all(_fits(v, inner[1]) for v in value.values())
+    return isinstance(value, kind) if kind in (bool, str) else True
+
+
 def _chosen(entry: Entry, options: Mapping[str, object]) -> dict[str, object]:
     """Options that are not the defaults of the class anyhow."""
-    parameters = inspect.signature(entry.build).parameters
-    return {
-        name: value
-        for name, value in options.items()
-        if options_text({name: value}) != options_text({name: parameters[name].default})
-    }
+    defaults = {name: p.default for name, p in inspect.signature(entry.build).parameters.items()}
+
+    def is_default(name: str, value: object) -> bool:
+        return value == defaults[name] or options_text({name: value}) == options_text({name: defaults[name]})
+
+    return {name: value for name, value in options.items() if not is_default(name, value)}
 
 
 def set_direction(critic: Critic, better: Direction) -> None:
