@@ -16,6 +16,7 @@ from perceptloss import create_critic, get_card
 from perceptloss.errors import ConfigError, InputError
 from perceptloss.integrations.dropin import drop_in_loss, known_names, meaning_of, register_drop_ins
 from perceptloss.networks.artefacts import artefact_map
+from perceptloss.registry import find_entry, option_problems
 
 VGG = {"weights": None}  # of torchvision, which tests do not have
 LAYERS = {"conv4_4": 1.0}
@@ -127,6 +128,59 @@ def test_what_templates_use_builds_trains_and_means_the_critic(dialect, opt):
     terms = meaning_of(opt["type"], dialect).terms(opt["type"], given)
     wanted = sum(term["weight"] * least(term)(output.detach(), gt).mean() for term in terms)
     torch.testing.assert_close(value.detach(), opt["loss_weight"] * wanted, rtol=1e-4, atol=1e-7)
+
+
+# every option of the reference of traiNNer-redux's losses, with the value that stands there
+THIRD = 0.3333333333333333
+REFERENCE = {
+    "aesoploss": {"criterion": "charbonnier"},
+    "averageloss": {"criterion": "l1"},
+    "bicubicloss": {"criterion": "l1"},
+    "charbonnierloss": {"reduction": "mean", "eps": 1e-12},
+    "colorloss": {"criterion": "l1"},
+    "contextualloss": {
+        **{"layer_weights": None, "crop_quarter": False, "max_1d_size": 100, "distance_type": "cosine", "b": 1.0},
+        **{"band_width": 0.5, "use_vgg": True, "net": "vgg19", "calc_type": "regular", "z_norm": False},
+    },
+    "cosimloss": {"cosim_lambda": 5},
+    "distsloss": {"as_loss": True, "load_weights": True, "use_input_norm": True, "clip_min": 0},
+    "ffloss": {"alpha": 1.0, "patch_factor": 1, "ave_spectrum": True, "log_matrix": False, "batch_matrix": False},
+    "fliploss": {"pixels_per_degree": 67.02064327658226},
+    "gradientvarianceloss": {"patch_size": 16, "criterion": "charbonnier"},
+    "hsluvloss": {
+        **{"hue_weight": THIRD, "saturation_weight": THIRD, "lightness_weight": THIRD},
+        **{"criterion": "l1", "downscale_factor": 1},
+    },
+    "l1loss": {"reduction": "mean"},
+    "ldlloss": {"criterion": "l1"},
+    "lumaloss": {"criterion": "l1"},
+    "mseloss": {"reduction": "mean"},
+    "mssimloss": {
+        **{"channels": 3, "downsample": False, "test_y_channel": True, "is_prod": True, "color_space": "yiq"},
+        **{"include_luminance": False},
+    },
+    "nccloss": {},
+    "perceptualfp16loss": {
+        **{"layer_weights": None, "w_lambda": 0.01, "alpha": None, "criterion": "charbonnier", "num_proj_fd": 256},
+        **{"phase_weight_fd": 1.0, "stride_fd": 1, "clip_min": 0},
+    },
+    "perceptualloss": {
+        **{"layer_weights": None, "w_lambda": 0.01, "alpha": None, "criterion": "charbonnier", "num_proj_fd": 256},
+        **{"phase_weight_fd": 1.0, "stride_fd": 1, "clip_min": 0},
+    },
+    "psnrloss": {"reduction": "mean", "to_y": False},
+    "ssimloss": {
+        **{"channels": 3, "downsample": False, "test_y_channel": True, "color_space": "yiq", "crop_border": 0.0},
+    },
+}
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_every_option_of_the_reference_moves_over_and_is_the_default(name):
+    meaning = meaning_of(name, "trainner")
+    assert meaning.terms(name, REFERENCE[name]) == meaning.terms(name, {})
+    for term in meaning.terms(name, {}):
+        assert option_problems(find_entry(term["critic"]), term["options"]) == []
 
 
 def test_every_name_of_the_tables_is_used():
