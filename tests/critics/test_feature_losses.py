@@ -112,6 +112,39 @@ class TestFDL:
         # rounding decides there between pi and -pi for coefficients without an imaginary part
         torch.testing.assert_close(critic(x, y), wanted, rtol=1e-2, atol=0)
 
+    def test_is_that_of_its_authors_package(self, monkeypatch):
+        """Which asks for a GPU while it is imported, and for torchvision's weights; both are kept from it here."""
+        models = pytest.importorskip("torchvision.models")
+        build = models.vgg19
+
+        def random_vgg19(**_):
+            with torch.device("meta"):  # the classifier is nine tenths of it
+                network = build(weights=None, init_weights=False)
+            features = network.features.to_empty(device="cpu")
+            for layer in features:
+                if isinstance(layer, torch.nn.Conv2d):
+                    torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                    torch.nn.init.constant_(layer.bias, 0.01)
+            return network
+
+        monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)
+        monkeypatch.setattr(models, "vgg19", random_vgg19)
+        theirs = pytest.importorskip("FDL_pytorch").FDL_loss(num_proj=3)
+        stages = [stage for name, stage in theirs.model.named_children() if name.startswith("stage")]
+        published = {f"features.{key}": value for stage in stages for key, value in stage.state_dict().items()}
+        ours = create_critic("fdl", published, options={"num_proj": 3})
+        for place, tap in enumerate(ours.taps):
+            setattr(theirs, f"rand_{place}", getattr(ours, f"projections_{tap}"))
+        x, y = pair(1, 80)
+        # rounding decides there between pi and -pi for phases of coefficients without an imaginary part
+        for phase_weight, error, alike in ((0.0, 1e-5, 0.99999), (0.5, 3e-3, 0.98)):
+            ours.phase_weight = theirs.phase_weight = phase_weight
+            leaf = x.clone().requires_grad_()
+            values = [loss(leaf, y).sum() for loss in (ours, theirs)]
+            torch.testing.assert_close(*values, rtol=error, atol=0)
+            slopes = [torch.autograd.grad(value, leaf)[0].flatten() for value in values]
+            assert torch.cosine_similarity(*slopes, dim=0) > alike
+
     def test_of_dino_is_that_of_normed_tokens_of_mirrored_images(self):
         """As neosr pads: on both sides; and as DINOv2 gives its layers: behind the last norm."""
         timm = pytest.importorskip("timm")
