@@ -18,7 +18,7 @@ from perceptloss.card import GROUP, Card, Direction, Kind
 from perceptloss.critic import Critic, Entry, Precision, options_text
 from perceptloss.critics.aliases import canonical
 from perceptloss.critics.table import TABLE
-from perceptloss.errors import ConfigError, UnknownCritic, near
+from perceptloss.errors import ConfigError, PerceptlossError, UnknownCritic, near
 from perceptloss.networks.trunks import TrunkCritic
 from perceptloss.weights.loading import direction_in, load, load_default
 from perceptloss.weights.search import Source
@@ -146,12 +146,7 @@ def create_critic(
         ConfigError: if the direction is none, or does not go with the critic; listing options that it has not.
     """
     entry = find_entry(name)
-    if problems := option_problems(entry, options or {}):
-        raise ConfigError(problems, f"options of {entry.card.name}")
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(0)
-        critic = entry.build(entry.card, **(options or {}))
-    critic.options = _chosen(entry, options or {})
+    critic = _built(entry, options or {})
     critic.freeze()
     set_precision(critic, precision)
     paths: list[Path] = []
@@ -167,20 +162,44 @@ def create_critic(
     return critic
 
 
+def _built(entry: Entry, options: Mapping[str, object]) -> Critic:
+    """A critic with seeded random weights; what its class says of an option goes before what its type does."""
+    where = f"options of {entry.card.name}"
+    problems, types = option_problems(entry, options), _type_problems(entry, options)
+    if problems != types:
+        raise ConfigError(problems, where)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.manual_seed(0)
+            critic = entry.build(entry.card, **options)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if not types or isinstance(error, PerceptlossError):
+            raise
+        raise ConfigError(types, where) from error
+    if types:
+        raise ConfigError(types, where)
+    critic.options = _chosen(entry, options)
+    return critic
+
+
 def option_problems(entry: Entry, options: Mapping[str, object]) -> list[str]:
     """Options that the class of a critic does not have, of another type, or that its entry fixes, as problems."""
     parameters = inspect.signature(entry.build).parameters
     known = [name for name in parameters if name != next(iter(parameters))]
     bound = entry.build.keywords if isinstance(entry.build, partial) else {}
     problems = [f"{entry.card.name!r} has no option {o!r}{near(o, known)}" for o in options if o not in known]
-    hints = _hints(entry)
-    problems += [
-        f"options.{o} must be {_need(hints[o])}, got {value!r}"
-        for o, value in options.items()
-        if o in known and o in hints and not _fits(value, hints[o])
-    ]
+    problems += _type_problems(entry, options)
     return problems + [
         f"{o!r} is fixed to {bound[o]!r} in {entry.card.name!r}" for o in options if o in bound and o in known
+    ]
+
+
+def _type_problems(entry: Entry, options: Mapping[str, object]) -> list[str]:
+    hints = _hints(entry)
+    return [
+        f"options.{o} must be {_need(hints[o])}, got {value!r}"
+        for o, value in options.items()
+        if o in hints and not _fits(value, hints[o])
     ]
 
 
