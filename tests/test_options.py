@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+from functools import partial
+
 import pytest
 
-from perceptloss import CriticLoss, create_critic
+from perceptloss import CriticLoss, create_critic, list_critics
 from perceptloss.errors import ConfigError
+from perceptloss.registry import find_entry, option_problems
 
 
 @pytest.mark.parametrize(
@@ -40,3 +44,12 @@ def test_whole_numbers_are_numbers_and_tuples_are_lists():
     assert create_critic("ffl", options={"alpha": 1}).signature == create_critic("ffl").signature
     assert create_critic("swt", options={"weights": (1, 0, 0, 0)}).weights == (1, 0, 0, 0)
     assert create_critic("fdl", weights=None, options={"scales": None, "num_proj": 2}).scales["relu1_2"] == 1
+
+
+@pytest.mark.parametrize("name", [card.name for card in list_critics()])
+def test_what_a_class_takes_by_itself_fits(name):
+    entry = find_entry(name)
+    fixed = entry.build.keywords if isinstance(entry.build, partial) else {}
+    parameters = list(inspect.signature(entry.build).parameters.values())[1:]
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in fixed}
+    assert option_problems(entry, defaults) == []
