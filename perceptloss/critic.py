@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import ClassVar, Literal, TypeVar
 
 import torch
@@ -15,7 +17,7 @@ from perceptloss.errors import InputError, PerceptlossError
 from perceptloss.inputs import check_image, check_pixels, check_roles, usable
 from perceptloss.weights.rules import Rule
 
-__all__ = ["Area", "Critic", "Entry", "Overshoot", "Precision", "given"]
+__all__ = ["Area", "Critic", "Entry", "Overshoot", "Precision", "given", "options_text"]
 
 Overshoot = Literal["pass", "clamp", "raise"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -60,6 +62,8 @@ class Critic(nn.Module):
     """Which way the quality map goes, for classes whose map does not go the way of the score."""
     overshoot: Overshoot = "raise"
     is_turned: bool = False
+    options: Mapping[str, object] = MappingProxyType({})
+    """What `create_critic` was asked for beside the defaults of the class; part of the signature."""
     hold_weights: bool = True
     """Whether learned pooling weights are constants of the gradient, so that a restorer cannot win by moving
     attention away from its errors. False gives the exact derivative of the score."""
@@ -185,7 +189,8 @@ class Critic(nn.Module):
 
         precision = str(self.dtype or torch.float32).replace("torch.float", "fp")
         turned = f"|better:{self.card.better}" if self.is_turned else ""
-        return f"{self.card.name}|weights:{self.weights_id}{turned}|rgb|{precision}|perceptloss:{__version__}"
+        chosen = f"|options:{options_text(self.options)}" if self.options else ""
+        return f"{self.card.name}|weights:{self.weights_id}{chosen}{turned}|rgb|{precision}|perceptloss:{__version__}"
 
     def turn(self, better: Direction) -> None:
         """Say which way the scores of these weights go: one network learns opinions (MOS) or their loss (DMOS).
@@ -261,6 +266,13 @@ def given(y: Tensor | None) -> Tensor:
     """The reference of a critic that needs one, which `admit` has seen to."""
     assert y is not None
     return y
+
+
+def options_text(options: Mapping[str, object]) -> str:
+    """Options of a critic's class, sorted, as a signature has them."""
+    return ";".join(
+        f"{name}={json.dumps(value, default=str)}".replace('"', "") for name, value in sorted(options.items())
+    )
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,18 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from importlib.metadata import entry_points
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Final, get_args
+from types import NoneType, UnionType
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import torch
 
 from perceptloss.card import GROUP, Card, Direction, Kind
-from perceptloss.critic import Critic, Entry, Precision
+from perceptloss.critic import Critic, Entry, Precision, options_text
 from perceptloss.critics.aliases import canonical
 from perceptloss.critics.table import TABLE
-from perceptloss.errors import ConfigError, UnknownCritic, near
+from perceptloss.errors import ConfigError, PerceptlossError, UnknownCritic, near
 from perceptloss.networks.trunks import TrunkCritic
 from perceptloss.weights.loading import direction_in, load, load_default
 from perceptloss.weights.search import Source
@@ -144,11 +146,7 @@ def create_critic(
         ConfigError: if the direction is none, or does not go with the critic; listing options that it has not.
     """
     entry = find_entry(name)
-    if problems := option_problems(entry, options or {}):
-        raise ConfigError(problems, f"options of {entry.card.name}")
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(0)
-        critic = entry.build(entry.card, **(options or {}))
+    critic = _built(entry, options or {})
     critic.freeze()
     set_precision(critic, precision)
     paths: list[Path] = []
@@ -164,15 +162,94 @@ def create_critic(
     return critic
 
 
+def _built(entry: Entry, options: Mapping[str, object]) -> Critic:
+    """A critic with seeded random weights; what its class says of an option goes before what its type does."""
+    where = f"options of {entry.card.name}"
+    problems, types = option_problems(entry, options), _type_problems(entry, options)
+    if problems != types:
+        raise ConfigError(problems, where)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.manual_seed(0)
+            critic = entry.build(entry.card, **options)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if not types or isinstance(error, PerceptlossError):
+            raise
+        raise ConfigError(types, where) from error
+    if types:
+        raise ConfigError(types, where)
+    critic.options = _chosen(entry, options)
+    return critic
+
+
 def option_problems(entry: Entry, options: Mapping[str, object]) -> list[str]:
-    """Options that the class of a critic does not have, or that its entry fixes, as problems."""
+    """Options that the class of a critic does not have, of another type, or that its entry fixes, as problems."""
     parameters = inspect.signature(entry.build).parameters
     known = [name for name in parameters if name != next(iter(parameters))]
     bound = entry.build.keywords if isinstance(entry.build, partial) else {}
     problems = [f"{entry.card.name!r} has no option {o!r}{near(o, known)}" for o in options if o not in known]
+    problems += _type_problems(entry, options)
     return problems + [
         f"{o!r} is fixed to {bound[o]!r} in {entry.card.name!r}" for o in options if o in bound and o in known
     ]
+
+
+def _type_problems(entry: Entry, options: Mapping[str, object]) -> list[str]:
+    hints = _hints(entry)
+    return [
+        f"options.{o} must be {_need(hints[o])}, got {value!r}"
+        for o, value in options.items()
+        if o in hints and not _fits(value, hints[o])
+    ]
+
+
+def _hints(entry: Entry) -> dict[str, Any]:
+    """Types of the arguments of a critic's class; none if they cannot be told here."""
+    made_by: Any = entry.build
+    while isinstance(made_by, partial):
+        made_by = made_by.func
+    try:
+        return get_type_hints(getattr(made_by, "__init__") if isinstance(made_by, type) else made_by)  # noqa: B009
+    except (NameError, TypeError):  # of a class outside this package
+        return {}
+
+
+_NEEDS: Final[dict[Any, str]] = {
+    **{bool: "true or false", int: "a whole number", float: "a number", str: "a text"},
+    **{Mapping: "a mapping", Sequence: "a list"},
+}
+
+
+def _need(hint: Any) -> str:
+    """What values of a type are, in words."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    named = [_NEEDS.get(get_origin(kind) or kind, "") for kind in kinds]
+    return " or ".join(dict.fromkeys(filter(None, named)))
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a value is of a type that options have; classes themselves say which words and numbers they take."""
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, UnionType):
+        return any(value is None if part is NoneType else _fits(value, part) for part in inner)
+    if kind in (int, float):
+        is_kind = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+        return is_kind and value == value  # not NaN
+    if kind is Sequence:
+        return isinstance(value, Sequence) and not isinstance(value, str) and all(_fits(v, inner[0]) for v in value)
+    if kind is Mapping:
+        return isinstance(value, Mapping) and all(_fits(v, inner[1]) for v in value.values())
+    return isinstance(value, kind) if kind in (bool, str) else True
+
+
+def _chosen(entry: Entry, options: Mapping[str, object]) -> dict[str, object]:
+    """Options that are not the defaults of the class anyhow."""
+    defaults = {name: p.default for name, p in inspect.signature(entry.build).parameters.items()}
+
+    def is_default(name: str, value: object) -> bool:
+        return value == defaults[name] or options_text({name: value}) == options_text({name: defaults[name]})
+
+    return {name: value for name, value in options.items() if not is_default(name, value)}
 
 
 def set_direction(critic: Critic, better: Direction) -> None:

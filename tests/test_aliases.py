@@ -56,6 +56,7 @@ NEAR = {
     "psnry": "'psnr'",
     "pi": "'ranker'",
     "fid": "sets of images",
+    "CMMD": "--set-judges` has fid, kid and cmmd",
 }
 
 

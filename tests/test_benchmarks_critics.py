@@ -49,6 +49,12 @@ def test_the_command_prints_a_row_per_critic(capsys):
     assert any("(nr)" in line for line in out)
 
 
+def test_the_document_has_a_row_for_every_critic():
+    rows = (ROOT / "docs" / "costs.md").read_text(encoding="utf-8").splitlines()
+    named = {line.split()[0] for line in rows if line}
+    assert {card.name for card in list_critics()} | {"package:cvvdp"} <= named
+
+
 def test_published_rows_name_known_critics():
     rows = reference.published()
     assert len(rows) > 90

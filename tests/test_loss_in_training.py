@@ -128,6 +128,12 @@ class TestRange:
         with pytest.raises(InputError, match="floating-point x"):
             loss_fn((255 * x).byte(), y)
 
+    @pytest.mark.parametrize(("input_range", "advice"), [((0, 1), r"/ 255\."), ((-1, 1), r"/ 127\.5 - 1\.")])
+    def test_whole_numbers_are_told_the_way_into_the_range(self, input_range, advice):
+        x = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+        with pytest.raises(InputError, match=rf"Use x\.float\(\) {advice}"):
+            CriticLoss([term(toys.difference())], input_range=input_range)(x, x)
+
 
 class TestHidden:
     def test_critics_are_no_part_of_the_module(self):

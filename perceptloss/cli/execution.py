@@ -144,6 +144,8 @@ def _check(
     if wrong:
         raise ConfigError(wrong, "the command line")
     presets = presets_of(args)
+    if getattr(args, "set_judges", None) is not None and not args.critic:
+        raise ConfigError(["--set-judges stand beside critics: give one, too, such as -c psnr"], "the command line")
     names = [*(entry.name for entry in parse_critics(args.critic)), *names_of(args), *(p.name for p in presets)]
     thresholds = parse_thresholds(args.fail_if, names, has_baseline=len(systems) > 1)
     plan = plan_of(args, systems, baseline)

@@ -94,7 +94,7 @@ def _entry(name: str, what: str, top: float, notes: tuple[str, ...], build: Call
 
 
 _SIGN = "bounds hold for heads that are not negative; the authors' class has a clamp for that"
-_SIGN_DISTS = "bounds hold for alpha and beta that are not negative; rounding can give about -1e-7 at identity"
+_SIGN_DISTS = "bounds hold for alpha and beta that are not negative"
 
 ENTRIES = {
     "aipq-dists": _entry("aipq-dists", "DISTS", 2.0, (_SIGN_DISTS,), AIPQDISTS),

@@ -43,12 +43,13 @@ _ALIASES = {name: (critic, note) for critic, note, names in _NAMES for name in n
 _OPINIONS = "near it are 'maniqa', 'hyperiqa' and 'tres', learned from opinions too, and 'mini-nr', which ships ready"
 _FEATURES = "near it are 'lpips-vgg', 'dists' and 'ahiq', which compare deep features with the reference"
 _SETS = (
-    "it compares sets of images; critics score one image at a time. `perceptloss compare --set-judges` has fid and kid"
+    "it compares sets of images; critics score one image at a time. `perceptloss compare --set-judges` has fid, kid "
+    "and cmmd"
 )
 _ABSENT = {
     "psnry": "near it is 'psnr', of RGB; where systems are compared, psnr-y is that of BT.601 luma",
     **dict.fromkeys(("pi", "nrqm"), "near it is 'ranker', which learned the order in which it puts results"),
-    **dict.fromkeys(("fid", "sfid", "kid", "inceptionscore", "frechetinceptiondistance"), _SETS),
+    **dict.fromkeys(("fid", "sfid", "kid", "cmmd", "inceptionscore", "frechetinceptiondistance"), _SETS),
     **dict.fromkeys(("lpips+", "lpipsvgg+", "ckdn", "wadiqamfr"), _FEATURES),
     **dict.fromkeys(("liqe", "unique", "qalign", "qualiclip", "wadiqamnr", "laionaes"), _OPINIONS),
     "clipiqa+": "near it is 'clip-iqa', with prompts that were not learned",

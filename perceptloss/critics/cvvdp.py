@@ -13,7 +13,7 @@ from torch import Tensor
 
 from perceptloss.card import Card, distance_card
 from perceptloss.critic import Critic, Entry, given
-from perceptloss.errors import PerceptlossError
+from perceptloss.errors import ConfigError, PerceptlossError, near
 
 __all__ = ["CVVDP", "ENTRIES"]
 
@@ -32,6 +32,7 @@ class CVVDP(Critic):
 
     Raises:
         PerceptlossError: if the package is not installed.
+        ConfigError: if it does not know the display.
     """
 
     def __init__(self, card: Card, *, display: str = "standard_4k", pixels_per_degree: float | None = None) -> None:
@@ -40,6 +41,14 @@ class CVVDP(Critic):
             import pycvvdp
         except ImportError as error:
             raise PerceptlossError('ColorVideoVDP is a package of its own: pip install "perceptloss[cvvdp]"') from error
+        problems = []
+        displays = pycvvdp.utils.json2dict(pycvvdp.utils.config_files.find("display_models.json", []))
+        if display not in displays:
+            problems.append(f"the package cvvdp knows no display {display!r}{near(display, displays)}")
+        if pixels_per_degree is not None and not pixels_per_degree > 0:
+            problems.append(f"options.pixels_per_degree must be a number above 0, got {pixels_per_degree!r}")
+        if problems:
+            raise ConfigError(problems, card.name)
         self.display = {"display_name": display}
         if pixels_per_degree is not None:
             geometry = pycvvdp.vvdp_display_geometry((3840, 2160), ppd=pixels_per_degree)

@@ -47,7 +47,7 @@ _CARD = distance_card(
         "statistics run over the whole crop: use 128 pixels or more, and compare equal sizes only",
         "keep fp32: a bf16 trunk turns the gradient near the reference (python -m benchmarks precision)",
         "weak on exact position: combine with a pixel loss",
-        "bounds hold for the published weights; rounding can give about -1e-7 at identity",
+        "bounds hold for the published weights",
     ),
 )
 

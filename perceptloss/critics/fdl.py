@@ -12,6 +12,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ __all__ = ["ENTRIES", "FDL", "FDLDino", "amplitude_and_phase"]
 _TAPS = ("relu1_2", "relu2_2", "relu3_4", "relu4_4", "relu5_4")
 _WIDTHS = (64, 128, 256, 512, 512)
 _PATCH = 5  # side
+Border = Literal["zeros", "replicate"]
 _ROUNDING = 1e-5  # of the largest coefficient of a channel
 
 
@@ -55,9 +57,11 @@ class _Distributions(TrunkCritic):
     stride: int
     phase_weight: float
     scales: dict[str, float]
+    layers: Mapping[str, float] = {}
 
     def compare(self, x: Tensor, y: Tensor | None, fx: Features, fy: Features) -> Tensor:
-        return torch.stack([self._of(tap, fx[tap], fy[tap]) for tap in self.taps]).sum(0)
+        parts = [self.layers.get(tap, 1.0) * self._of(tap, fx[tap], fy[tap]) for tap in self.taps]
+        return torch.stack(parts).sum(0)
 
     def _of(self, tap: str, fx: Tensor, fy: Tensor) -> Tensor:
         fade = self.fade if self.hold_weights else 0.0  # else the exact derivative is asked for
@@ -88,9 +92,14 @@ def _problems(whole: Mapping[str, object], phase_weight: object, scales: Sequenc
     ]
     if not (isinstance(phase_weight, (int, float)) and phase_weight >= 0):
         problems.append(f"options.phase_weight must be a number of at least 0, got {phase_weight!r}")
-    if len(scales) != taps or min(scales) < 0 or not any(scales):
+    if len(scales) != taps or min(scales, default=0) < 0 or not any(scales):
         problems.append(f"options.scales must be {taps} numbers of at least 0, not all 0, got {tuple(scales)!r}")
     return problems
+
+
+def _in_order(layers: Mapping[str, float]) -> list[str]:
+    """Names of taps from shallow to deep, and those that are none behind them."""
+    return sorted(layers, key=lambda tap: _TAPS.index(tap) if tap in _TAPS else len(_TAPS))
 
 
 class FDL(_Distributions):
@@ -102,7 +111,10 @@ class FDL(_Distributions):
         patch_size: Side of a patch.
         stride: Between patches.
         phase_weight: Of the phases beside the amplitudes.
-        scales: By which the features of the five taps are multiplied, which phases do not see; all 1 if left out.
+        scales: By which the features of the taps are multiplied, which phases do not see; all 1 if left out.
+        layers: Taps, of `relu1_2`, `relu2_2`, `relu3_4`, `relu4_4` and `relu5_4`, and the weights of their distances;
+            all five, each 1, if left out.
+        border: What the first convolution sees around the image: `zeros`, or its outermost pixels (`replicate`).
         widths: Channels of the five stages of VGG19.
 
     Raises:
@@ -114,7 +126,7 @@ class FDL(_Distributions):
         >>> critic(x, torch.rand(1, 3, 80, 80)).sum().backward()
     """
 
-    taps = _TAPS
+    taps: tuple[str, ...] = _TAPS
     rules = TORCHVISION_TRUNK
 
     def __init__(
@@ -126,16 +138,28 @@ class FDL(_Distributions):
         stride: int = 1,
         phase_weight: float = 1.0,
         scales: Sequence[float] | None = None,
+        layers: Mapping[str, float] | None = None,
+        border: Border = "zeros",
         widths: Sequence[int] = _WIDTHS,
     ) -> None:
-        scales = (1.0,) * len(_TAPS) if scales is None else tuple(scales)
+        layers = dict.fromkeys(_TAPS, 1.0) if layers is None else {tap: layers[tap] for tap in _in_order(layers)}
+        scales = (1.0,) * len(layers) if scales is None else tuple(scales)
         whole = {"num_proj": num_proj, "patch_size": patch_size, "stride": stride}
-        if problems := _problems(whole, phase_weight, scales, len(_TAPS)):
+        problems = _problems(whole, phase_weight, scales, len(layers))
+        if not layers or min(layers.values()) < 0 or not any(layers.values()):
+            problems.append(f"options.layers must be taps with weights of at least 0, not all 0, got {dict(layers)!r}")
+        problems += [
+            f"options.layers names {tap!r}: known are {', '.join(_TAPS)}" for tap in layers if tap not in _TAPS
+        ]
+        if border not in get_args(Border):
+            problems.append(f"options.border must be 'zeros' or 'replicate', got {border!r}")
+        if problems:
             raise ConfigError(problems, card.name)
         super().__init__(replace(card, min_size=16 * patch_size))
-        self.trunk = vgg19(widths=widths)
-        self.stride, self.phase_weight, self.scales = stride, phase_weight, dict(zip(_TAPS, scales, strict=True))
-        self._project(widths, num_proj, patch_size)
+        self.trunk = vgg19(widths=widths, border=border)
+        self.taps, self.layers = tuple(layers), layers
+        self.stride, self.phase_weight, self.scales = stride, phase_weight, dict(zip(layers, scales, strict=True))
+        self._project([widths[_TAPS.index(tap)] for tap in layers], num_proj, patch_size)
 
 
 class FDLDino(_Distributions):

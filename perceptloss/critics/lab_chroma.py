@@ -12,6 +12,7 @@ from torch import Tensor
 
 from perceptloss.card import Card, distance_card
 from perceptloss.critic import Critic, Entry, given
+from perceptloss.errors import ConfigError
 from perceptloss.networks.filters import mix_channels
 from perceptloss.networks.functional import root_above
 
@@ -41,6 +42,9 @@ class LabChroma(Critic):
         card: What it is.
         side: Of the means that smooth, pixels; a quarter of it lies between neighbours.
 
+    Raises:
+        ConfigError: if the side is none.
+
     Example:
         >>> critic = create_critic("lab-chroma")
         >>> x, y = torch.rand(1, 3, 64, 64, requires_grad=True), torch.rand(1, 3, 64, 64)
@@ -48,6 +52,8 @@ class LabChroma(Critic):
     """
 
     def __init__(self, card: Card, *, side: int = _SIDE) -> None:
+        if side < 1:
+            raise ConfigError([f"options.side must be a whole number of at least 1, got {side!r}"], card.name)
         super().__init__(card)
         self.side = side
 

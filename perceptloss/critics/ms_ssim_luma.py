@@ -17,13 +17,12 @@ from torch import Tensor
 from perceptloss.card import Card, similarity_card
 from perceptloss.critic import Critic, Entry, given
 from perceptloss.errors import ConfigError
-from perceptloss.networks.functional import LUMA, bounded_power, mix_channels
+from perceptloss.networks.functional import LUMA, STUDIO_LUMA, bounded_power, mix_channels
 from perceptloss.networks.windows import SCALE_WEIGHTS, TAPS, ssim_maps
 
 __all__ = ["ENTRIES", "LumaMSSSIM"]
 
 Space = Literal["yiq", "ycbcr", "rgb"]
-_STUDIO = (65.481 / 255, 128.553 / 255, 24.966 / 255)
 _FLOOR = 1e-4  # of a scale's similarity: below, the slope of its power is held
 
 
@@ -35,6 +34,7 @@ class LumaMSSSIM(Critic):
         color_space: Whose luma is judged, `yiq` or `ycbcr` (studio range); `rgb` judges the three channels.
         luminance: Whether the luminance term counts at the last scale, as published.
         is_prod: Whether scales are multiplied, as powers of their weights; else they are averaged with them.
+        multiscale: Whether there are five scales; else the image as it is alone, with luminance if asked for.
         padded: Whether every scale is surrounded by zeros before the window slides, as neosr does.
 
     Raises:
@@ -53,6 +53,7 @@ class LumaMSSSIM(Critic):
         color_space: Space = "yiq",
         luminance: bool = False,
         is_prod: bool = True,
+        multiscale: bool = True,
         padded: bool = False,
     ) -> None:
         if color_space not in get_args(Space):
@@ -60,29 +61,30 @@ class LumaMSSSIM(Critic):
             raise ConfigError([problem], card.name)
         super().__init__(card)
         self.color_space, self.luminance, self.is_prod, self.padded = color_space, luminance, is_prod, padded
+        self.weights = SCALE_WEIGHTS if multiscale else (1.0,)
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         x, y = (self._luma(image) for image in (x, given(y)))
         scales = []
-        for scale in range(len(SCALE_WEIGHTS)):
+        for scale in range(len(self.weights)):
             x, y = (self._half(x), self._half(y)) if scale else (x, y)
             light, structure = ssim_maps(self._surrounded(x), self._surrounded(y))
             structure = structure if self.padded else structure.relu()
-            is_last = scale == len(SCALE_WEIGHTS) - 1
+            is_last = scale == len(self.weights) - 1
             scales.append((structure * light if self.luminance and is_last else structure).mean((1, 2, 3)))
         return self._pooled(torch.stack(scales))
 
     def _pooled(self, scales: Tensor) -> Tensor:
-        weights = scales.new_tensor(SCALE_WEIGHTS)[:, None]
+        weights = scales.new_tensor(self.weights)[:, None]
         if not self.is_prod:
             return (scales * weights / weights.sum()).sum(0)
-        powers = [bounded_power(s.relu(), w, _FLOOR) for s, w in zip(scales, SCALE_WEIGHTS, strict=True)]
+        powers = [bounded_power(s.relu(), w, _FLOOR) for s, w in zip(scales, self.weights, strict=True)]
         return torch.stack(powers).prod(0)
 
     def _luma(self, image: Tensor) -> Tensor:
         if self.color_space == "rgb":
             return image
-        rows = {"yiq": LUMA, "ycbcr": _STUDIO}
+        rows = {"yiq": LUMA, "ycbcr": STUDIO_LUMA}
         return mix_channels(image, (rows[self.color_space],)) + (16 / 255 if self.color_space == "ycbcr" else 0)
 
     def _surrounded(self, image: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from perceptloss.card import PIQ, Card, distance_card, similarity_card
 from perceptloss.critic import Area, Critic, Entry, given
-from perceptloss.networks.functional import root
+from perceptloss.errors import ConfigError
+from perceptloss.networks.functional import STUDIO_LUMA, mix_channels, root
 
 __all__ = ["ENTRIES", "PSNR", "TotalVariation", "psnr", "total_variation"]
 
@@ -79,21 +80,37 @@ class _Steps(torch.autograd.Function):
 class PSNR(Critic):
     """Peak signal-to-noise ratio in dB; higher is better, 80 for equal images.
 
+    Args:
+        card: What it is.
+        colour: `rgb`, or `y`, the luma of BT.601 in studio range.
+
+    Raises:
+        ConfigError: if the colour is neither.
+
     Example:
         >>> critic = create_critic("psnr")
         >>> x = torch.rand(2, 3, 16, 16, requires_grad=True)
         >>> (80 - critic(x, torch.rand(2, 3, 16, 16))).sum().backward()
     """
 
+    def __init__(self, card: Card, *, colour: Literal["rgb", "y"] = "rgb") -> None:
+        if colour not in ("rgb", "y"):
+            raise ConfigError([f"options.colour must be 'rgb' or 'y', got {colour!r}"], card.name)
+        super().__init__(card)
+        self.colour = colour
+
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return psnr(x, given(y))
+        return psnr(self._seen(x), self._seen(given(y)))
 
     def tally(self, x: Tensor, y: Tensor | None, area: Area) -> Tensor:
-        squares = (area.of(x) - area.of(given(y))).square()
+        squares = (area.of(self._seen(x)) - area.of(self._seen(given(y)))).square()
         return torch.stack([squares.sum((1, 2, 3)), squares.new_full((len(x),), squares[0].numel())], 1)
 
     def settle(self, sums: Tensor) -> Tensor:
         return -10 * torch.log10(sums[:, 0] / sums[:, 1] + _EPS)
+
+    def _seen(self, image: Tensor) -> Tensor:
+        return image if self.colour == "rgb" else mix_channels(image, (STUDIO_LUMA,))
 
 
 class TotalVariation(Critic):

@@ -18,12 +18,11 @@ from torch import Tensor
 from perceptloss.card import Card, distance_card
 from perceptloss.critic import Critic, Entry, given
 from perceptloss.errors import ConfigError
-from perceptloss.networks.functional import mix_channels
+from perceptloss.networks.functional import STUDIO_LUMA, mix_channels
 
 __all__ = ["ENTRIES", "SWT", "Wavelet", "bands"]
 
 Wavelet = Literal["haar", "sym7", "sym19"]
-_LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # of ITU-R BT.601 in its studio range; its offset cancels
 # scaling coefficients
 _LOW: Final[dict[str, tuple[float, ...]]] = {
     "haar": (0.7071067811865476, 0.7071067811865476),
@@ -107,7 +106,7 @@ class SWT(Critic):
         self.wavelet, self.weights = wavelet, tuple(weights)
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        difference = mix_channels(x - given(y), (_LUMA,))
+        difference = mix_channels(x - given(y), (STUDIO_LUMA,))
         parts = zip(bands(difference, self.wavelet), self.weights, strict=True)
         return torch.stack([weight * band.abs().mean((1, 2, 3)) for band, weight in parts if weight]).sum(0)
 

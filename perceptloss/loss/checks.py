@@ -32,7 +32,8 @@ def check_call(
         if not isinstance(image, Tensor) or image.ndim != 4:
             raise InputError(f"CriticLoss needs {need.format(name)}, got {described(image)}.{advice(image, 3)}")
         if not image.is_floating_point():
-            raise InputError(f"CriticLoss needs {need.format(name)}, got {image.dtype}. Use x.float() / 255.")
+            levels = "x.float() / 255" if input_range[0] == 0 else "x.float() / 127.5 - 1"
+            raise InputError(f"CriticLoss needs {need.format(name)}, got {image.dtype}. Use {levels}.")
         for term in terms:
             if not (term.spec.grey == "replicate" and image.shape[1] == 1):
                 check_channels(term.critic.card, name, image)

@@ -145,4 +145,5 @@ class TextureStructureCritic(TrunkCritic):
     def _joined(self, texture: Tensor, structure: Tensor) -> Tensor:
         total = self.alpha.sum() + self.beta.sum()
         alpha, beta, total = (w.to(texture.dtype) for w in (self.alpha, self.beta, total))
-        return 1 - (texture @ alpha + structure @ beta) / total
+        # not one minus their sum, whose rounding would stay where both are 1
+        return ((1 - texture) @ alpha + (1 - structure) @ beta) / total

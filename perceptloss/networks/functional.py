@@ -20,6 +20,7 @@ __all__ = [
     "LUMA",
     "PREWITT",
     "SCHARR",
+    "STUDIO_LUMA",
     "YIQ",
     "angular_fans",
     "blur",
@@ -44,6 +45,7 @@ __all__ = [
 ]
 
 LUMA = (0.299, 0.587, 0.114)  # of ITU-R BT.601
+STUDIO_LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # the same in its studio range, but for 16 / 255
 YIQ = (LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 PREWITT = (1 / 3, 1 / 3)  # side and centre weight across the derivative
 SCHARR = (3 / 16, 10 / 16)

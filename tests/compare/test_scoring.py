@@ -267,6 +267,20 @@ def test_weights_of_ones_own_and_random_ones_are_signed(photos, tmp_path):
         score(photos / "far", photos / "gt", ["lpips-squeeze="])
 
 
+def test_options_are_signed_and_the_cache_tells_them_apart(photos, tmp_path):
+    def scored(**options):
+        critic = create_critic("charbonnier", options=options)
+        return score(photos / "far", photos / "gt", [critic], cache=tmp_path / "kept")
+
+    plain, squared = scored(), scored(criterion="l2")
+    assert "|options:criterion=l2|" in squared.critics[0].signature
+    assert squared.values[0][0] != plain.values[0][0]
+    assert scored(criterion="charbonnier").critics == plain.critics, "the default, said or not, is one critic"
+    critic = create_critic("swt", options={"weights": [1, 0, 0, 0], "wavelet": "haar"})
+    (column,) = score(photos / "far", photos / "gt", [critic]).critics
+    assert column.signature.startswith("swt|weights:none|options:wavelet=haar;weights=[1, 0, 0, 0]|rgb|")
+
+
 def test_bf16_is_for_networks_that_allow_it_and_signed(toys, photos):
     settings = Settings(precision="bf16")
     results = score(photos / "far", photos / "gt", ["lpips-squeeze", "ssim"], random_weights=True, settings=settings)

@@ -232,6 +232,11 @@ class TestCommand:
         assert main(self.arguments(folders, "--set-judges", "fid")) == 3
         assert "inception-2015-12-05.pt" in capsys.readouterr().err
 
+    def test_stand_beside_a_critic(self, folders, capsys):
+        alone = [part for part in self.arguments(folders, "--set-judges", "fid") if part not in ("-c", "psnr")]
+        assert main(alone) == 2
+        assert "--set-judges stand beside critics: give one, too, such as -c psnr" in capsys.readouterr().err
+
     @pytest.mark.parametrize("more", [("--format", "csv"), ("--output", "scores.csv")], ids=["format", "output"])
     def test_files_of_single_images_have_no_place_for_sets(self, folders, capsys, more):
         assert main(self.arguments(folders, "--set-judges", "fid", *more)) == 2

@@ -12,7 +12,7 @@ from images import pair
 
 from perceptloss import CriticLoss, create_critic, get_card
 from perceptloss.cli.main import main
-from perceptloss.errors import PerceptlossError
+from perceptloss.errors import ConfigError, PerceptlossError
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch):
@@ -49,6 +49,18 @@ class TestWithThePackage:
         x, y = pair(1, 64)
         near = create_critic("package:cvvdp", options={"pixels_per_degree": 20.0})
         assert near(x, y).item() != pytest.approx(create_critic("package:cvvdp")(x, y).item(), abs=1e-3)
+
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            ({"display": "standard_5k"}, r"knows no display 'standard_5k'; did you mean 'standard_4k'"),
+            ({"pixels_per_degree": 0.0}, r"pixels_per_degree must be a number above 0, got 0\.0"),
+            ({"pixels_per_degree": -3}, r"pixels_per_degree must be a number above 0, got -3"),
+        ],
+    )
+    def test_refuses_other_displays_before_anything_is_scored(self, options, sentence):
+        with pytest.raises(ConfigError, match=sentence):
+            create_critic("package:cvvdp", options=options)
 
     def test_copies_and_pickles(self):
         x, y = pair(1, 32)

@@ -14,6 +14,7 @@ from perceptloss import CriticLoss, create_critic
 from perceptloss.critics.contextual import Contextual, contextual
 from perceptloss.critics.ea_dists import edges
 from perceptloss.critics.fdl import FDL, amplitude_and_phase
+from perceptloss.critics.perceptual import distribution_distance
 from perceptloss.errors import ConfigError, PerceptlossError
 from perceptloss.registry import get_card
 
@@ -42,6 +43,13 @@ class TestEdgeAwareDISTS:
         loss = CriticLoss({name: {"weight": 1.0, "weights": None} for name in ("dists", "ea-dists")})
         first, second = (term.critic for term in loss.terms)
         assert first.trunk is second.trunk
+
+
+@pytest.mark.parametrize("name", ["dists", "ea-dists", "aipq-dists"])
+def test_equal_images_are_exactly_alike(name):
+    critic = create_critic(name, weights=None)
+    y = torch.cat([photographs(48)[:1], torch.full((1, 3, 48, 48), 0.5)])
+    assert critic(y.clone(), y).tolist() == [0.0, 0.0]
 
 
 class TestContextual:
@@ -104,6 +112,39 @@ class TestFDL:
         # rounding decides there between pi and -pi for coefficients without an imaginary part
         torch.testing.assert_close(critic(x, y), wanted, rtol=1e-2, atol=0)
 
+    def test_is_that_of_its_authors_package(self, monkeypatch):
+        """Which asks for a GPU while it is imported, and for torchvision's weights; both are kept from it here."""
+        models = pytest.importorskip("torchvision.models")
+        build = models.vgg19
+
+        def random_vgg19(**_):
+            with torch.device("meta"):  # the classifier is nine tenths of it
+                network = build(weights=None, init_weights=False)
+            features = network.features.to_empty(device="cpu")
+            for layer in features:
+                if isinstance(layer, torch.nn.Conv2d):
+                    torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                    torch.nn.init.constant_(layer.bias, 0.01)
+            return network
+
+        monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)
+        monkeypatch.setattr(models, "vgg19", random_vgg19)
+        theirs = pytest.importorskip("FDL_pytorch").FDL_loss(num_proj=3)
+        stages = [stage for name, stage in theirs.model.named_children() if name.startswith("stage")]
+        published = {f"features.{key}": value for stage in stages for key, value in stage.state_dict().items()}
+        ours = create_critic("fdl", published, options={"num_proj": 3})
+        for place, tap in enumerate(ours.taps):
+            setattr(theirs, f"rand_{place}", getattr(ours, f"projections_{tap}"))
+        x, y = pair(1, 80)
+        # rounding decides there between pi and -pi for phases of coefficients without an imaginary part
+        for phase_weight, error, alike in ((0.0, 1e-5, 0.99999), (0.5, 3e-3, 0.98)):
+            ours.phase_weight = theirs.phase_weight = phase_weight
+            leaf = x.clone().requires_grad_()
+            values = [loss(leaf, y).sum() for loss in (ours, theirs)]
+            torch.testing.assert_close(*values, rtol=error, atol=0)
+            slopes = [torch.autograd.grad(value, leaf)[0].flatten() for value in values]
+            assert torch.cosine_similarity(*slopes, dim=0) > alike
+
     def test_of_dino_is_that_of_normed_tokens_of_mirrored_images(self):
         """As neosr pads: on both sides; and as DINOv2 gives its layers: behind the last norm."""
         timm = pytest.importorskip("timm")
@@ -129,6 +170,8 @@ class TestFDL:
         options = {"depths": [2, 1], "scales": [1.0]}
         with pytest.raises(ConfigError, match=r"(?s)scales must be 2 numbers.*depths must be numbers from 0, rising"):
             create_critic("fdl-dino", weights=None, options=options)
+        with pytest.raises(ConfigError, match=r"(?s)scales must be 0 numbers.*depths must be numbers"):
+            create_critic("fdl-dino", weights=None, options={"depths": [], "scales": []})
 
     def test_phase_turns_with_a_shift_and_the_amplitude_stays(self):
         f = random(1, 2, 8, 8)
@@ -150,6 +193,61 @@ class TestFDL:
             ours = getattr(first, f"projections_{tap}")
             assert torch.equal(ours, getattr(second, f"projections_{tap}"))
             torch.testing.assert_close(ours.flatten(1).norm(dim=1), torch.ones(len(ours)))
+
+    def test_taps_have_weights_and_may_be_left_out(self):
+        x, y = pair(1, 80)
+        parts = [
+            create_critic("fdl", None, options={"num_proj": 3, "layers": layers})(x, y)
+            for layers in ({"relu1_2": 1.0}, {"relu1_2": 2.0}, {"relu1_2": 0.0, "relu2_2": 0.5}, {"relu2_2": 0.5})
+        ]
+        torch.testing.assert_close(parts[1], 2 * parts[0])
+        assert parts[2] > 0
+        everywhere = create_critic("fdl", None, options={"num_proj": 3})
+        assert everywhere.taps == ("relu1_2", "relu2_2", "relu3_4", "relu4_4", "relu5_4")
+        backwards = create_critic("fdl", None, options={"num_proj": 3, "layers": {"relu2_2": 1.0, "relu1_2": 1.0}})
+        assert backwards.taps == ("relu1_2", "relu2_2")
+
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            ({"layers": {"relu3_3": 1.0}}, "names 'relu3_3': known are relu1_2"),
+            ({"layers": {"relu1_2": -1.0}}, "options.layers must be"),
+            ({"layers": {}}, "options.layers must"),
+            ({"border": "mirror"}, "'zeros' or 'replicate', got 'mirror'"),
+            ({"scales": [1.0, 1.0], "layers": {"relu1_2": 1.0}}, "options.scales must be 1 numbers"),
+        ],
+    )
+    def test_refuses_other_taps(self, options, sentence):
+        with pytest.raises(ConfigError, match=sentence):
+            create_critic("fdl", None, options=options)
+
+
+class TestDistributionsOfPositions:
+    def test_counts_positions_over_which_a_channel_is_carried(self):
+        x, y = torch.zeros(2, 3, 4, 5), torch.zeros(2, 3, 4, 5)
+        x[:, :, 0, 1], y[:, :, 2, 3] = 7.0, 0.1  # 1 and 13, rows one after another; sizes do not matter
+        torch.testing.assert_close(distribution_distance(x, y), torch.tensor([12.0, 12.0]))
+
+    def test_a_faint_channel_has_no_steep_slope(self):
+        x = torch.rand(1, 2, 8, 8, dtype=torch.float64)
+        x[:, 1] *= 1e-9
+        leaf = x.requires_grad_()
+        (slope,) = torch.autograd.grad(distribution_distance(leaf, torch.rand(1, 2, 8, 8).double()).sum(), leaf)
+        assert slope[:, 1].abs().max() < 1
+
+    @pytest.mark.parametrize("kind", ["grey", "black", "equal", "photograph"])
+    def test_is_finite_and_bounded(self, kind):
+        critic = create_critic("perceptual", None, options={"criterion": "distribution"})
+        y = {"grey": torch.full((1, 3, 32, 32), 0.5), "black": torch.zeros(1, 3, 32, 32)}.get(kind, photographs(32)[:1])
+        x = (y if kind == "equal" else y + 1e-3 * torch.rand(1, 3, 32, 32)).requires_grad_()
+        score = critic(x, y)
+        (slope,) = torch.autograd.grad(score.sum(), x)
+        assert (score.item() == 0) == (kind == "equal")
+        assert slope.norm() < 1e3
+
+    def test_sees_what_is_behind_a_relu(self):
+        with pytest.raises(ConfigError, match="names 'conv3_4': shares are of what is behind a ReLU"):
+            create_critic("perceptual", None, options={"criterion": "distribution", "layers": {"conv3_4": 1.0}})
 
 
 class TestNetworksOfTimm:

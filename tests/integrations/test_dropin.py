@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 
 import pytest
@@ -11,10 +12,11 @@ from images import pair, photographs
 from test_hosts import Registry
 from torch import nn
 
-from perceptloss import create_critic
+from perceptloss import create_critic, get_card
 from perceptloss.errors import ConfigError, InputError
 from perceptloss.integrations.dropin import drop_in_loss, known_names, meaning_of, register_drop_ins
 from perceptloss.networks.artefacts import artefact_map
+from perceptloss.registry import find_entry, option_problems
 
 VGG = {"weights": None}  # of torchvision, which tests do not have
 LAYERS = {"conv4_4": 1.0}
@@ -26,7 +28,28 @@ TRAINNER = [
     {"type": "mssimloss", "loss_weight": 0.5},
     {"type": "perceptualloss", "criterion": "charbonnier", "loss_weight": 0.01, **VGG},
     {"type": "perceptualloss", "criterion": "l1", "layer_weights": LAYERS, "loss_weight": 1.0, **VGG},
+    {"type": "perceptualloss", "criterion": "pd", "loss_weight": 0.01, **VGG},
+    {"type": "perceptualloss", "criterion": "pd+l1", "w_lambda": 0.02, "loss_weight": 0.01, **VGG},
+    {"type": "perceptualloss", "criterion": "fd", "num_proj_fd": 4, "loss_weight": 0.01, **VGG},
+    {
+        "type": "perceptualloss",
+        "criterion": "fd+l1",
+        "num_proj_fd": 4,
+        "phase_weight_fd": 0.5,
+        "loss_weight": 0.01,
+        **VGG,
+    },
     {"type": "perceptualfp16loss", "criterion": "charbonnier", "loss_weight": 0.01, **VGG},
+    {"type": "psnrloss", "loss_weight": 1.0, "reduction": "mean", "to_y": False},
+    {"type": "psnrloss", "loss_weight": 1.0, "to_y": True},
+    {
+        "type": "ssimloss",
+        "loss_weight": 1.0,
+        "channels": 3,
+        "downsample": False,
+        "test_y_channel": True,
+        "color_space": "yiq",
+    },
     {"type": "hsluvloss", "criterion": "charbonnier", "loss_weight": 1.0},
     {"type": "hsluvloss", "hue_weight": 0.5, "downscale_factor": 2, "loss_weight": 1.0},
     {"type": "cosimloss", "loss_weight": 1.0},
@@ -47,6 +70,7 @@ TRAINNER = [
     {"type": "fdloss", "num_proj": 4, "patch_size": 4, "loss_weight": 0.1, **VGG},
     {"type": "dinoperceptualloss", "loss_weight": 1.0, **VGG},
     {"type": "aesoploss", "criterion": "l1", "loss_weight": 1.0},
+    {"type": "aesoploss", "criterion": "charbonnier", "loss_weight": 1.0},
 ]
 NEOSR = [
     {"type": "L1Loss", "loss_weight": 1.0},
@@ -74,19 +98,24 @@ NEOSR = [
 USED = [("trainner", opt) for opt in TRAINNER] + [("neosr", opt) for opt in NEOSR]
 
 
-@pytest.fixture(scope="module")
-def images():
-    return pair(1, 64)  # some hosts mix the images of a batch
+def least(term):
+    """What a loss of a critic is by its term, of a similarity how far it is from the best."""
+    weights = {"weights": None} if get_card(term["critic"]).weights and term["critic"] != "aesop" else {}
+    critic = create_critic(term["critic"], options=term["options"], **weights)
+    low, high = critic.card.bounds
+    is_distance = critic.card.better == "lower"
+    return lambda x, y: critic.forward(x, y) if is_distance else (high - critic.forward(x, y)) / (high - low)
 
 
 @pytest.mark.parametrize(
     ("dialect", "opt"), USED, ids=lambda value: value["type"] if isinstance(value, dict) else value
 )
-def test_what_templates_use_builds_trains_and_means_the_critic(dialect, opt, images):
+def test_what_templates_use_builds_trains_and_means_the_critic(dialect, opt):
     registry = Registry()
     register_drop_ins(registry, dialect)
     loss = registry.build(opt)
-    lq, gt = images
+    # one image, since some hosts mix those of a batch; patches of 5x5 of the deepest features need 80 pixels
+    lq, gt = pair(1, 80 if "fd" in opt.get("criterion", "") else 64)
     network = nn.Conv2d(3, 3, 3, padding=1, bias=False)
     with torch.no_grad():
         network.weight.copy_(torch.eye(3)[:, :, None, None] * F.pad(torch.ones(1, 1), (1, 1, 1, 1)))
@@ -96,13 +125,62 @@ def test_what_templates_use_builds_trains_and_means_the_critic(dialect, opt, ima
     assert torch.isfinite(gradient).all()
     assert gradient.abs().sum() > 0
     given = {key: item for key, item in opt.items() if key not in ("type", "loss_weight", "weights")}
-    term = meaning_of(opt["type"], dialect).term(opt["type"], given)
-    weights = {"weights": None} if "weights" in opt else {}
-    critic = create_critic(term["critic"], options=term["options"], **weights)
-    wanted = critic.forward(output.detach(), gt) if term["critic"] != "ms-ssim-luma" else 1 - critic(lq, gt)
-    torch.testing.assert_close(
-        value.detach(), opt["loss_weight"] * term["weight"] * wanted.mean(), rtol=1e-4, atol=1e-7
-    )
+    terms = meaning_of(opt["type"], dialect).terms(opt["type"], given)
+    wanted = sum(term["weight"] * least(term)(output.detach(), gt).mean() for term in terms)
+    torch.testing.assert_close(value.detach(), opt["loss_weight"] * wanted, rtol=1e-4, atol=1e-7)
+
+
+# every option of the reference of traiNNer-redux's losses, with the value that stands there
+THIRD = 0.3333333333333333
+REFERENCE = {
+    "aesoploss": {"criterion": "charbonnier"},
+    "averageloss": {"criterion": "l1"},
+    "bicubicloss": {"criterion": "l1"},
+    "charbonnierloss": {"reduction": "mean", "eps": 1e-12},
+    "colorloss": {"criterion": "l1"},
+    "contextualloss": {
+        **{"layer_weights": None, "crop_quarter": False, "max_1d_size": 100, "distance_type": "cosine", "b": 1.0},
+        **{"band_width": 0.5, "use_vgg": True, "net": "vgg19", "calc_type": "regular", "z_norm": False},
+    },
+    "cosimloss": {"cosim_lambda": 5},
+    "distsloss": {"as_loss": True, "load_weights": True, "use_input_norm": True, "clip_min": 0},
+    "ffloss": {"alpha": 1.0, "patch_factor": 1, "ave_spectrum": True, "log_matrix": False, "batch_matrix": False},
+    "fliploss": {"pixels_per_degree": 67.02064327658226},
+    "gradientvarianceloss": {"patch_size": 16, "criterion": "charbonnier"},
+    "hsluvloss": {
+        **{"hue_weight": THIRD, "saturation_weight": THIRD, "lightness_weight": THIRD},
+        **{"criterion": "l1", "downscale_factor": 1},
+    },
+    "l1loss": {"reduction": "mean"},
+    "ldlloss": {"criterion": "l1"},
+    "lumaloss": {"criterion": "l1"},
+    "mseloss": {"reduction": "mean"},
+    "mssimloss": {
+        **{"channels": 3, "downsample": False, "test_y_channel": True, "is_prod": True, "color_space": "yiq"},
+        **{"include_luminance": False},
+    },
+    "nccloss": {},
+    "perceptualfp16loss": {
+        **{"layer_weights": None, "w_lambda": 0.01, "alpha": None, "criterion": "charbonnier", "num_proj_fd": 256},
+        **{"phase_weight_fd": 1.0, "stride_fd": 1, "clip_min": 0},
+    },
+    "perceptualloss": {
+        **{"layer_weights": None, "w_lambda": 0.01, "alpha": None, "criterion": "charbonnier", "num_proj_fd": 256},
+        **{"phase_weight_fd": 1.0, "stride_fd": 1, "clip_min": 0},
+    },
+    "psnrloss": {"reduction": "mean", "to_y": False},
+    "ssimloss": {
+        **{"channels": 3, "downsample": False, "test_y_channel": True, "color_space": "yiq", "crop_border": 0.0},
+    },
+}
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_every_option_of_the_reference_moves_over_and_is_the_default(name):
+    meaning = meaning_of(name, "trainner")
+    assert meaning.terms(name, REFERENCE[name]) == meaning.terms(name, {})
+    for term in meaning.terms(name, {}):
+        assert option_problems(find_entry(term["critic"]), term["options"]) == []
 
 
 def test_every_name_of_the_tables_is_used():
@@ -205,6 +283,23 @@ def _consistency(x, y):
     return distance + (angle if angle < 1e-3 else 0)
 
 
+def _ssim(x, y):
+    """Of the luma, at the image's own scale, as in pyiqa and traiNNer-redux."""
+    row = torch.exp(-((torch.arange(11.0) - 5) ** 2) / 4.5)
+    window = (torch.outer(row, row) / row.sum() ** 2)[None, None]
+    x, y = (torch.einsum("c,nchw->nhw", torch.tensor([0.299, 0.587, 0.114]), i)[:, None] for i in (x, y))
+    mx, my, xx, yy, xy = (F.conv2d(i, window) for i in (x, y, x * x, y * y, x * y))
+    structure = (2 * (xy - mx * my) + 0.03**2) / (xx - mx * mx + yy - my * my + 0.03**2)
+    return 1 - (structure.relu() * (2 * mx * my + 0.01**2) / (mx * mx + my * my + 0.01**2)).mean()
+
+
+def _psnr(x, y, to_y=False):
+    if to_y:
+        row = torch.tensor([65.481, 128.553, 24.966], dtype=x.dtype)
+        x, y = ((torch.einsum("c,nchw->nhw", row, i)[:, None] + 16) / 255 for i in (x, y))
+    return 10 / math.log(10) * ((x - y).square().mean((1, 2, 3)) + 1e-8).log().mean()
+
+
 FORMULAS = {
     "l1loss": lambda x, y: (x - y).abs().mean(),
     "mseloss": lambda x, y: (x - y).square().mean(),
@@ -217,6 +312,7 @@ FORMULAS = {
     ),
     "mssimloss": _msssim,
     "nccloss": _ncc,
+    "ssimloss": _ssim,
 }
 
 
@@ -249,6 +345,39 @@ def test_values_and_slopes_are_those_of_neosr(name, options, formula):
     slopes = [slope.flatten() for _, slope in found]
     assert torch.cosine_similarity(*slopes, dim=0) > 0.999
     assert slopes[0].norm() == pytest.approx(slopes[1].norm().item(), rel=1e-2)
+
+
+@pytest.mark.parametrize("to_y", [False, True])
+def test_psnr_is_the_hosts_but_for_eighty_decibels(to_y):
+    """They pull alike; ours is 0 for what is perfect."""
+    x, y = (image.double() for image in pair(2, 32))
+    leaf = x.requires_grad_()
+    ours, theirs = drop_in_loss("psnrloss", "trainner", to_y=to_y)(leaf, y), _psnr(leaf, y, to_y)
+    torch.testing.assert_close(ours, theirs + 80)
+    slopes = [torch.autograd.grad(value, leaf)[0] for value in (ours, theirs)]
+    torch.testing.assert_close(*slopes)
+
+
+def _carried(x, y):
+    """Of two maps: what `pd` of traiNNer-redux sums, positions one after another."""
+    shares = [image.flatten() / (image.sum() + 1e-14) for image in (x, y)]
+    return (shares[0].cumsum(0) - shares[1].cumsum(0)).abs().sum()
+
+
+def test_distributions_of_features_are_those_of_trainner():
+    """Taps behind ReLUs, each with its weight, times `w_lambda`; beside `+l1` the taps before them."""
+    y = photographs(80)[:1]
+    x = (0.9 * F.avg_pool2d(y, 3, 1, 1) + 0.03).clamp(0, 1)
+    layers = {"relu1_2": 0.5, "conv2_1": 2.0}
+    loss = drop_in_loss(
+        "perceptualloss", "trainner", criterion="pd+l1", layer_weights=layers, w_lambda=0.1, weights=None
+    )
+    trunk = create_critic("perceptual", None, options={"border": "replicate", "layers": layers}).look
+    fx, fy = trunk(x), trunk(y)
+    pairs = zip(fx["relu1_2"][0], fy["relu1_2"][0], strict=True)
+    wanted = 0.1 * 0.5 * torch.stack([_carried(a, b) for a, b in pairs]).mean()
+    wanted = wanted + 2 * (fx["conv2_1"] - fy["conv2_1"]).abs().mean()
+    torch.testing.assert_close(loss(x, y), wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_the_warm_up_of_trainner_moves_over():
@@ -325,7 +454,14 @@ def test_a_weight_of_nothing_switches_off_and_builds_nothing():
     [
         ("distsloss", "trainner", {"resize_input": True}, "resize_input: True cannot mean the same here: nothing is"),
         ("mssimloss", "trainner", {"cosim": True}, "mssimloss has no option 'cosim'.*Known: channels, downsample"),
-        ("perceptualloss", "trainner", {"criterion": "pd+l1"}, "'pd\\+l1' cannot mean the same here: pd and fd"),
+        (
+            "perceptualloss",
+            "trainner",
+            {"criterion": "pd", "alpha": [0.5]},
+            "alpha: \\[0.5\\] cannot mean the same here",
+        ),
+        ("perceptualloss", "trainner", {"criterion": "l2"}, "'l2' cannot mean the same here: known are charb"),
+        ("msssiml1loss", "trainner", {}, "give mssimloss and l1loss"),
         ("l1loss", "trainner", {"reduction": "sum"}, "'sum' cannot mean the same here: a loss is a mean"),
         ("fdl_loss", "neosr", {"model": "resnet"}, "model: 'resnet' cannot mean the same here"),
         ("ganloss", "trainner", {}, "keep the host's own"),

@@ -17,8 +17,6 @@ ABSENT: Final[dict[Dialect, dict[str, str]]] = {
         "linedistillerloss": "near it is gradientvarianceloss",
         "msssiml1loss": "give mssimloss and l1loss, each with a weight",
         "perceptualanimeloss": "its network is not here; near it is perceptualloss",
-        "psnrloss": "the critic psnr is in decibels; near it is mseloss",
-        "ssimloss": "the critics ssim and ssim-full judge RGB; near it is mssimloss",
         "topiqloss": "its weights may not be used commercially; near it are the critics dists and lpips-vgg",
     },
     "neosr": {

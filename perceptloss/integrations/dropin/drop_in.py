@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from perceptloss.errors import ConfigError, near
 from perceptloss.loss.terms import TermOptions
 
-__all__ = ["LAYERS", "ON", "DropIn", "Options", "frequencies", "mean_only", "same"]
+__all__ = ["BEHIND", "LAYERS", "ON", "DropIn", "Options", "frequencies", "mean_only", "same"]
 
 Options = Mapping[str, Any]
 LAYERS: Final = {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0, "conv4_4": 1.0, "conv5_4": 1.0}
+BEHIND: Final = {tap.replace("conv", "relu"): weight for tap, weight in LAYERS.items()}
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class DropIn:
         only: Options that can have no other value here, and why.
         made: Further options of the critic, made of those of the host.
         factor: By which the host multiplies it, from its options.
+        beside: Further terms that the host adds, from its options.
         sees_average: Whether the host also gives it what the averaged weights restore.
     """
 
@@ -35,10 +37,11 @@ class DropIn:
     only: Mapping[str, tuple[tuple[Any, ...], str]] = field(default_factory=dict)
     made: Callable[[Options], Options] = lambda options: {}
     factor: Callable[[Options], float] = lambda options: 1.0
+    beside: Callable[[Options], Sequence[TermOptions]] = lambda options: ()
     sees_average: bool = False
 
-    def term(self, name: str, given: Options) -> TermOptions:
-        """The term of a `CriticLoss` that means the same.
+    def terms(self, name: str, given: Options) -> list[TermOptions]:
+        """The terms of a `CriticLoss` that mean the same.
 
         Raises:
             ConfigError: with every option that the host's loss has not, or that cannot mean the same.
@@ -57,11 +60,12 @@ class DropIn:
         if problems:
             raise ConfigError(problems, name)
         carried = {target: options[key] for key, target in self.carried.items()}
-        return {
+        first: TermOptions = {
             "critic": self.critic if isinstance(self.critic, str) else self.critic(options),
             "weight": self.factor(options),
             "options": {**carried, **self.made(options)},
         }
+        return [first, *self.beside(options)]
 
 
 def mean_only(why: str = "a loss is a mean here, so that its weight does not depend on the size of a crop") -> Options:

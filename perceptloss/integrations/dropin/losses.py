@@ -41,16 +41,16 @@ class DropInLoss(HostLoss):
     def __init__(self, loss_weight: float = 1.0, **options: Any) -> None:
         warmup = options.pop("warmup_iter", -1) if self.dialect == "trainner" else -1
         ours = {key: options.pop(key) for key in LOSS_OPTIONS if key in options}
-        term = {key: options.pop(key) for key in ("weights",) if key in options}
-        term |= self.meaning.term(type(self).__name__, options)
+        files = {key: options.pop(key) for key in ("weights",) if key in options}
+        terms: list[dict[str, Any]] = [{**files, **term} for term in self.meaning.terms(type(self).__name__, options)]
         self.is_off = loss_weight == 0
-        self.criterion_name: Criterion = term["options"].get("criterion", "l1")
+        self.criterion_name: Criterion = terms[0]["options"].get("criterion", "l1")
         if self.is_off:
             self._switch_off()
             return
         if self.weighs == "loss" and isinstance(warmup, int) and warmup > 0:
-            term["ramp"], warmup = warmup, -1
-        super().__init__([term], loss_weight, warmup_iter=warmup, **ours)
+            terms, warmup = [{**term, "ramp": warmup} for term in terms], -1
+        super().__init__(terms, loss_weight, warmup_iter=warmup, **ours)
 
     def _switch_off(self) -> None:
         torch.nn.Module.__init__(self)

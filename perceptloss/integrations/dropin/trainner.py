@@ -4,30 +4,70 @@ from __future__ import annotations
 
 from typing import Final
 
-from perceptloss.integrations.dropin.drop_in import LAYERS, ON, DropIn, frequencies, mean_only, same
+from perceptloss.integrations.dropin.drop_in import BEHIND, LAYERS, ON, DropIn, Options, frequencies, mean_only, same
+from perceptloss.loss.terms import TermOptions
 
 __all__ = ["TRAINNER"]
 
 _CRITERIA: Final = (("l1", "l2", "charbonnier"), "known are l1, l2 and charbonnier")
-_TWO: Final = (("charbonnier", "l1"), "pd and fd compare distributions: the critic fdl does, with options of its own")
+_SIMILARITY: Final = {
+    "channels": ((3,), "images have three channels"),
+    "downsample": ((False,), "no scale is left out here"),
+    "color_space": (("yiq", "ycbcr"), "known are yiq and ycbcr"),
+}
+_KINDS: Final = (
+    ("charbonnier", "l1", "pd", "fd", "pd+l1", "fd+l1"),
+    "known are charbonnier, l1, pd, fd, pd+l1 and fd+l1",
+)
+
+
+def _luma(o: Options) -> Options:
+    return {"color_space": o["color_space"] if o["test_y_channel"] else "rgb"}
+
+
+def _of(o: Options, kind: str) -> Options:
+    """Options of the critic for the taps that a kind of distance sees: `pd` and `fd` those behind ReLUs."""
+    start = "relu" if kind in ("pd", "fd") else "conv"
+    layers = o["layer_weights"] or (BEHIND if start == "relu" else LAYERS)
+    if "+" in o["criterion"]:
+        layers = {tap: weight for tap, weight in layers.items() if tap.startswith(start)}
+    common = {"layers": layers, "border": "replicate"}
+    if kind == "fd":
+        return {**common, "num_proj": o["num_proj_fd"], "phase_weight": o["phase_weight_fd"], "stride": o["stride_fd"]}
+    return {**common, "criterion": "distribution" if kind == "pd" else kind}
+
+
+def _first(o: Options) -> str:
+    """Of a sum such as `pd+l1` the distance of activations."""
+    return "l1" if "+" in o["criterion"] else str(o["criterion"])
+
+
+def _second(o: Options) -> list[TermOptions]:
+    kind, plus, _ = o["criterion"].partition("+")
+    critic = "fdl" if kind == "fd" else "perceptual"
+    return [{"critic": critic, "name": kind, "weight": o["w_lambda"], "options": _of(o, kind)}] if plus else []
+
+
 _PERCEPTUAL: Final = DropIn(
-    "perceptual",
+    lambda o: "fdl" if _first(o) == "fd" else "perceptual",
     {
         **{"layer_weights": None, "w_lambda": 0.01, "alpha": None, "criterion": "charbonnier", "num_proj_fd": 256},
         **{"phase_weight_fd": 1.0, "stride_fd": 1, "clip_min": 0},
     },
-    same("criterion"),
+    {},
     {
-        "criterion": _TWO,
-        "alpha": ((None,), "only distributions have it"),
+        "criterion": _KINDS,
+        "alpha": ((None,), "taps before a ReLU are compared by activations, those behind it as distributions"),
         "clip_min": ((0, 0.0), "nothing is clipped here"),
     },
-    lambda o: {"layers": o["layer_weights"] or LAYERS, "border": "replicate"},
+    lambda o: _of(o, _first(o)),
+    lambda o: o["w_lambda"] if _first(o) in ("pd", "fd") else 1.0,
+    _second,
 )
 TRAINNER: Final[dict[str, DropIn]] = {
     "aesoploss": DropIn(
         "aesop",
-        {"criterion": "l1", "scale": 4, "pretrain_network_ae": None},
+        {"criterion": "charbonnier", "scale": 4, "pretrain_network_ae": None},
         same("criterion"),
         {
             "criterion": _CRITERIA,
@@ -103,12 +143,8 @@ TRAINNER: Final[dict[str, DropIn]] = {
             **{"include_luminance": False},
         },
         {"is_prod": "is_prod", "include_luminance": "luminance"},
-        {
-            "channels": ((3,), "images have three channels"),
-            "downsample": ((False,), "no scale is left out here"),
-            "color_space": (("yiq", "ycbcr"), "known are yiq and ycbcr"),
-        },
-        lambda o: {"color_space": o["color_space"] if o["test_y_channel"] else "rgb"},
+        _SIMILARITY,
+        _luma,
     ),
     "msswdloss": DropIn(
         "ms-swd",
@@ -123,4 +159,17 @@ TRAINNER: Final[dict[str, DropIn]] = {
     "nccloss": DropIn("ncc"),
     "perceptualfp16loss": _PERCEPTUAL,
     "perceptualloss": _PERCEPTUAL,
+    "psnrloss": DropIn(
+        "psnr",
+        {"reduction": "mean", "to_y": False},
+        only=mean_only(),
+        made=lambda o: {"colour": "y" if o["to_y"] else "rgb"},
+        factor=lambda o: 80.0,
+    ),
+    "ssimloss": DropIn(
+        "ms-ssim-luma",
+        {"channels": 3, "downsample": False, "test_y_channel": True, "color_space": "yiq", "crop_border": 0.0},
+        only={**_SIMILARITY, "crop_border": ((0, 0.0), "crop the term instead")},
+        made=lambda o: {**_luma(o), "luminance": True, "multiscale": False},
+    ),
 }
