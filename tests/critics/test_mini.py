@@ -157,13 +157,40 @@ def test_block_has_the_gradients_of_its_plain_form(number):
     block = Lite().double().blocks[number]
     layer = block.depthwise if block.expand is None else block.expand
     h = torch.randn(1, layer.in_channels, 5, 4, dtype=torch.float64, requires_grad=True)
-    out = block(h)
+    out, lean = block(h), block(h, "lean")
     assert torch.autograd.gradgradcheck(block, h)
-    (found,) = torch.autograd.grad(out.sin().sum(), h)
+    found, spared = (torch.autograd.grad(o.sin().sum(), h)[0] for o in (out, lean))
     block.requires_grad_(True)
     plain = block(h)
     torch.testing.assert_close(out, plain)
     torch.testing.assert_close(found, torch.autograd.grad(plain.sin().sum(), h)[0])
+    assert torch.equal(spared, found) and torch.equal(lean, out)
+
+
+def test_stem_has_the_gradients_of_its_plain_form():
+    torch.manual_seed(0)
+    trunk = Lite().double()
+    for sides in ((6, 6), (7, 5)):
+        h = torch.randn(1, 3, *sides, dtype=torch.float64, requires_grad=True)
+        trunk.stem.requires_grad_(False)
+        assert torch.autograd.gradgradcheck(lambda h: trunk.step(h, 0, "all"), h)
+        out = trunk.step(h, 0, "all")
+        (found,) = torch.autograd.grad(out.sin().sum(), h)
+        trunk.stem.requires_grad_(True)
+        plain = trunk.step(h, 0, "all")
+        torch.testing.assert_close(out, plain)
+        torch.testing.assert_close(found, torch.autograd.grad(plain.sin().sum(), h)[0])
+
+
+def test_lean_trunk_keeps_its_inputs_alone():
+    trunk, x = Lite(), torch.rand(4, 3, 64, 64, requires_grad=True)
+    numbers = {}
+    for keep in ("all", "lean"):
+        found = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, found=found: found.append(t.numel()) or t, lambda t: t):
+            trunk(x, ["full.block7"], keep)
+        numbers[keep] = sum(found)
+    assert numbers["lean"] < numbers["all"] / 2
 
 
 def test_strided_layers_become_the_mean_of_four_places():
