@@ -26,7 +26,8 @@ from perceptloss.networks.functional import (
     similarity,
     soften,
 )
-from perceptloss.networks.pointwise import power_above
+from perceptloss.networks.layers import mean_and_variance
+from perceptloss.networks.pointwise import power_above, root_lifted
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -41,6 +42,25 @@ def test_blur_is_the_separable_convolution() -> None:
     assert torch.autograd.gradcheck(lambda t: blur(t, skewed), noise(1, 1, 5, 6).requires_grad_())
     assert torch.autograd.gradgradcheck(lambda t: blur(t, skewed).square(), noise(1, 1, 4, 5).requires_grad_())
     assert sum(window) == pytest.approx(1, abs=1e-15)
+
+
+def test_lifted_roots_let_nothing_through_below_zero() -> None:
+    v = torch.tensor([-1.0, 0.0, 0.3, 2.0], dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(root_lifted(v, 0.25), (v.clamp_min(0) + 0.25).sqrt())
+    assert torch.autograd.grad(root_lifted(v, 0.25).sum(), v)[0][:2].tolist() == [0, 1]
+    inner = v[2:].detach().requires_grad_()
+    assert torch.autograd.gradcheck(lambda t: root_lifted(t, 0.25), inner)
+    assert torch.autograd.gradgradcheck(lambda t: root_lifted(t, 0.25), inner)
+
+
+def test_mean_and_variance_are_those_of_torch() -> None:
+    maps = [noise(2, channels, 4, 3, seed=channels).requires_grad_() for channels in (1, 3)]
+    mean, variance = mean_and_variance(*maps)
+    both = torch.cat(maps, 1)
+    torch.testing.assert_close(mean, both.mean((2, 3)))
+    torch.testing.assert_close(variance, both.var((2, 3), correction=0))
+    assert torch.autograd.gradcheck(mean_and_variance, maps)
+    assert torch.autograd.gradgradcheck(mean_and_variance, maps)
 
 
 def test_guarded_functions_keep_values_and_bound_slopes() -> None:

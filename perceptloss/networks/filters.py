@@ -27,7 +27,7 @@ class _Mix(torch.autograd.Function):
         out = x.new_empty(len(x), len(rows), *x.shape[2:])
         scaled = torch.empty_like(first)
         for plane, (weight, *weights) in zip(out.unbind(1), rows, strict=True):
-            plane.copy_(first).mul_(weight)
+            torch.mul(first, weight, out=plane)
             for other, w in zip(others, weights, strict=True):  # each product rounded, whatever the processor fuses
                 plane.add_(torch.mul(other, w, out=scaled))
         return out
@@ -87,9 +87,23 @@ class _Slide(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        ends = (len(ctx.window) - 1,) * 2
-        g = F.pad(grads[0], ends if ctx.dim == -1 else (0, 0, *ends))
-        return _Slide.apply(g, ctx.window[::-1], ctx.dim), None, None
+        return _Spread.apply(grads[0], ctx.window, ctx.dim), None, None
+
+
+class _Spread(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, window: tuple[float, ...], dim: int) -> Tensor:
+        ctx.window, ctx.dim = window, dim
+        sides, size = list(g.shape), g.shape[dim]
+        sides[dim] += len(window) - 1
+        out = g.new_zeros(sides)
+        for i, weight in enumerate(window):
+            out.narrow(dim, i, size).add_(g, alpha=weight)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return _Slide.apply(grads[0], ctx.window, ctx.dim), None, None
 
 
 def slide(x: Tensor, window: tuple[float, ...], dim: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
-__all__ = ["L2Pool", "draw", "moments", "pixels", "unit_distance", "unit_norm"]
+__all__ = ["L2Pool", "draw", "mean_and_variance", "moments", "pixels", "unit_distance", "unit_norm"]
 
 _EPS = 1e-10  # LPIPS adds it to every norm
 _FLOOR = 1e-3  # slopes of unit vectors are limited to 1 / _FLOOR
@@ -241,3 +241,30 @@ def moments(fx: Tensor, fy: Tensor) -> tuple[Tensor, ...]:
     if torch.is_grad_enabled() and fy.requires_grad:
         return _moments_plain(fx, fy)
     return _Moments.apply(fx, fy)
+
+
+class _MeanAndVariance(torch.autograd.Function):
+    """With a gradient of two passes, which has a gradient again."""
+
+    @staticmethod
+    def forward(ctx: Any, *maps: Tensor) -> tuple[Tensor, Tensor]:
+        means = [m.mean((2, 3), keepdim=True) for m in maps]
+        variances = [(m - mean).square_().mean((2, 3)) for m, mean in zip(maps, means, strict=True)]
+        mean = torch.cat(means, 1).flatten(1)
+        ctx.save_for_backward(mean, *maps)
+        return mean, torch.cat(variances, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        mean, *maps = ctx.saved_tensors
+        sizes = [m.shape[1] for m in maps]
+        parts = ((t / maps[0][0, 0].numel())[:, :, None, None].split(sizes, 1) for t in grads)
+        of_mean, of_variance, means = *parts, mean[:, :, None, None].split(sizes, 1)
+        lines = zip(maps, means, of_mean, of_variance, strict=True)
+        return tuple(torch.addcmul(lift, m - centre, slope, value=2) for m, centre, lift, slope in lines)
+
+
+def mean_and_variance(*maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Over the pixels of maps (N, C, H, W), side by side: (N, all channels) each."""
+    mean, variance = _MeanAndVariance.apply(*maps)
+    return mean, variance

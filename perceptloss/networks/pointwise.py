@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["bounded_power", "power_above", "root", "similarity", "soften"]
+__all__ = ["bounded_power", "power_above", "root", "root_lifted", "similarity", "soften"]
 
 Line = tuple[float, float]  # gain, lift
 
@@ -36,6 +36,26 @@ def root(s: Tensor) -> Tensor:
     Bounded when `s` is a sum of squares: its own slope vanishes as fast as that of the root grows.
     """
     out: Tensor = _Root.apply(s)
+    return out
+
+
+class _RootLifted(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, s: Tensor, lift: float) -> Tensor:
+        out = s.clamp_min(0).add_(lift).sqrt_()
+        ctx.save_for_backward(s, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        s, out = ctx.saved_tensors
+        through = torch.ops.aten.threshold_backward(grads[0], s, -torch.finfo(s.dtype).tiny)
+        return (through / out).mul_(0.5), None
+
+
+def root_lifted(s: Tensor, lift: float) -> Tensor:
+    """sqrt(max(s, 0) + lift), lift > 0: deviations from variances that rounding may leave below 0."""
+    out: Tensor = _RootLifted.apply(s, lift)
     return out
 
 

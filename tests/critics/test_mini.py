@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from perceptloss import CriticLoss, create_critic
 from perceptloss.critics.mini.band_bank import BandBank
 from perceptloss.critics.mini.pair_distance import Positive, RisingHead
-from perceptloss.critics.mini.statistics_bank import Lagged, StatisticsBank
+from perceptloss.critics.mini.statistics_bank import Lagged, Powers, StatisticsBank
 from perceptloss.critics.mini.stereo import row_attention, smooth_norm
 from perceptloss.errors import ConfigError
 from perceptloss.networks.trunks import Lite, lite_state
@@ -106,7 +106,8 @@ def test_gradients_of_bands_and_statistics_are_those_of_their_values():
     assert torch.autograd.gradcheck(lambda x: BandBank(2)(x, y)[0], x.clone().requires_grad_())
     assert torch.autograd.gradcheck(StatisticsBank(1), x.clone().requires_grad_())
     rows = torch.randn(2, 9, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradgradcheck(lambda r: Lagged.apply(r, (1, 3)), rows)
+    for pooled in (lambda r: Lagged.apply(r, (1, 3)), Powers.apply):
+        assert torch.autograd.gradcheck(pooled, rows) and torch.autograd.gradgradcheck(pooled, rows)
 
 
 def test_steps_gathered_in_few_places_are_seen():

@@ -16,6 +16,7 @@ from torch.linalg import vecdot
 
 from perceptloss.networks.filters import halve, mix_channels, slide
 from perceptloss.networks.functional import YIQ, root_above
+from perceptloss.networks.pointwise import root_lifted
 
 __all__ = ["BandBank", "halve_whole", "ratio", "smooth"]
 
@@ -45,7 +46,7 @@ class _Ratio(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         b, out = ctx.saved_tensors
         share = grads[0] / (b + ctx.c)
-        return share, -share * out, None
+        return share, (share * out).neg_(), None
 
 
 def ratio(a: Tensor, b: Tensor, c: float) -> Tensor:
@@ -120,7 +121,7 @@ def _light(x: Tensor, y: Tensor, hold: bool) -> tuple[list[Tensor], list[Tensor]
     masked = ratio(apart, torch.add(apart, ey, alpha=2), _QUIET / 4)
     sparser = (_spread(y) - _spread(x.detach() if hold else x)).clamp_min(0)
     maps = [ratio(apart, total, _QUIET), lost * lost, gained * gained, masked, sparser * sparser]
-    return maps, [(e.clamp_min(0) + _FAINT).sqrt() for e in (ex, ey)], (mx - my).square()
+    return maps, [root_lifted(e, _FAINT) for e in (ex, ey)], (mx - my).square()
 
 
 def _spread(light: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.critics.mini.statistics_bank import StatisticsBank
 from perceptloss.critics.mini.viewing import TRUNK, LiteCritic
+from perceptloss.networks.layers import mean_and_variance
 from perceptloss.networks.trunks import LITE_TAPS, Features
 
 __all__ = ["ENTRIES", "MiniNR", "QualityHead", "pooled"]
@@ -31,9 +32,8 @@ def pooled(taps: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
     """Mean and deviation over pixels of every channel of some taps, (N, 2 x channels)."""
     found = []
     for name in names:
-        mean = taps[name].mean((2, 3))
-        spread = (taps[name] - mean[:, :, None, None]).square().mean((2, 3))
-        found += [mean, (spread + 1e-6).sqrt()]
+        mean, variance = mean_and_variance(taps[name])
+        found += [mean, (variance + 1e-6).sqrt()]
     return torch.cat(found, 1)
 
 
