@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
-__all__ = ["L2Pool", "draw", "mean_and_variance", "moments", "pixels", "unit_distance", "unit_norm"]
+__all__ = ["L2Pool", "draw", "mean_and_variance", "moments", "pixels", "unit_differences", "unit_distance", "unit_norm"]
 
 _EPS = 1e-10  # LPIPS adds it to every norm
 _FLOOR = 1e-3  # slopes of unit vectors are limited to 1 / _FLOOR
@@ -49,11 +49,11 @@ def unit_norm(v: Tensor) -> Tensor:
     return _UnitNorm.apply(v)
 
 
-def _unit_distance_plain(fx: Tensor, fy: Tensor, weight: Tensor) -> Tensor:
-    return (unit_norm(fx) - unit_norm(fy)).square().mean((2, 3)) @ weight
+def _unit_differences_plain(fx: Tensor, fy: Tensor) -> Tensor:
+    return (unit_norm(fx) - unit_norm(fy)).square().mean((2, 3))
 
 
-class _UnitDistance(torch.autograd.Function):
+class _UnitDifferences(torch.autograd.Function):
     """The same as the plain form, differentiable in fx alone.
 
     On a CPU all passes over one block of pixels follow each other while it is in the cache: three
@@ -61,31 +61,30 @@ class _UnitDistance(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, fx: Tensor, fy: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, fx: Tensor, fy: Tensor) -> Tensor:
         x, y = pixels(fx), pixels(fy)
         inverses = x.new_empty(2, *x.shape[:2], 1)
-        total = x.new_zeros(len(x))
+        total = x.new_zeros(len(x), x.shape[2])
         for part in _cached_parts(x):
             for f, inverse in zip((x, y), inverses, strict=True):
                 inverse[:, part] = torch.linalg.vector_norm(f[:, part], dim=2, keepdim=True).add_(_EPS).reciprocal_()
-            difference = _unit_difference(x, y, inverses, part)
-            total += torch.mul(difference, weight).mul_(difference).sum((1, 2))
-        ctx.save_for_backward(fx, fy, weight, inverses)
+            total += _unit_difference(x, y, inverses, part).square_().sum(1)
+        ctx.save_for_backward(fx, fy, inverses)
         return total / x.shape[1]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        fx, fy, weight, inverses = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        fx, fy, inverses = ctx.saved_tensors
         if torch.is_grad_enabled():  # a graph of this gradient is wanted: use the form that has one
-            plain = _unit_distance_plain(fx, fy, weight)
-            return torch.autograd.grad(plain, fx, grads[0], create_graph=True)[0], None, None
+            plain = _unit_differences_plain(fx, fy)
+            return torch.autograd.grad(plain, fx, grads[0], create_graph=True)[0], None
         x, y = pixels(fx), pixels(fy)
-        factor = ((2 / x.shape[1]) * grads[0][:, None] * weight)[:, None]
+        factor = ((2 / x.shape[1]) * grads[0])[:, None]
         out = _like(fx)
         for part in _cached_parts(x):
             g = _unit_difference(x, y, inverses, part).mul_(factor)
             pixels(out)[:, part] = _through_unit_norm(x[:, part], inverses[0, :, part], g)
-        return out, None, None
+        return out, None
 
 
 def pixels(f: Tensor) -> Tensor:
@@ -114,20 +113,24 @@ def _unit_difference(x: Tensor, y: Tensor, inverses: Tensor, part: slice) -> Ten
     return torch.mul(x[:, part], inverses[0, :, part]).sub_(torch.mul(y[:, part], inverses[1, :, part]))
 
 
-def unit_distance(fx: Tensor, fy: Tensor, weight: Tensor) -> Tensor:
-    r"""Mean over pixels of \sum_c w_c (u_c - v_c)^2, u and v the unit vectors of two feature maps.
+def unit_differences(fx: Tensor, fy: Tensor) -> Tensor:
+    """Mean over pixels of (u_c - v_c)^2, u and v the unit vectors of two feature maps, channel by channel.
 
     Args:
         fx: Features of the judged images, (N, C, H, W).
         fy: Features of the references, same shape.
-        weight: One weight per channel, (C,).
 
     Returns:
-        One distance per image, (N,); exactly 0 for equal features.
+        (N, C); exactly 0 for equal features.
     """
-    if torch.is_grad_enabled() and (fy.requires_grad or weight.requires_grad):
-        return _unit_distance_plain(fx, fy, weight)
-    return _UnitDistance.apply(fx, fy, weight)
+    if torch.is_grad_enabled() and fy.requires_grad:
+        return _unit_differences_plain(fx, fy)
+    return _UnitDifferences.apply(fx, fy)
+
+
+def unit_distance(fx: Tensor, fy: Tensor, weight: Tensor) -> Tensor:
+    """`unit_differences`, weighed by one weight per channel, (C,), and added up: (N,)."""
+    return (unit_differences(fx, fy) * weight).sum(1)
 
 
 def draw(

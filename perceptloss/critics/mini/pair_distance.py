@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from perceptloss.card import Card
 from perceptloss.critic import given
 from perceptloss.critics.mini.band_bank import BandBank
 from perceptloss.critics.mini.viewing import LiteCritic
-from perceptloss.networks.layers import moments, unit_norm
+from perceptloss.networks.layers import moments, unit_differences
 from perceptloss.networks.trunks import LITE_TAPS, Features
 
 __all__ = ["PAIR_TAPS", "FeatureDistances", "Masking", "PairCritic", "Positive", "RisingHead", "tap_distances"]
@@ -50,23 +51,27 @@ class Positive(nn.Module):
         return F.linear(v, self.weight)
 
 
-def tap_distances(fx: Tensor, fy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How two taps (N, C, h, w) differ, channel by channel, and how strong each of them is.
+def tap_distances(fx: Features, fy: Features, taps: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+    """How taps (N, C, h, w) of two images differ, channel by channel, and how strong each of them is.
 
     Returns:
-        Distances >= 0, (N, 4 C): of unit vectors as in LPIPS (Zhang et al., CVPR 2018), of means and of structure as
-        in DISTS (Ding et al., TPAMI 2020), and of deviations, which do not change when texture moves; and the
-        logarithms of the mean squares of `fx` and of `fy`, (N, 1) each.
+        Distances >= 0, (N, 4 C) of tap after tap: of unit vectors as in LPIPS (Zhang et al., CVPR 2018), of means and
+        of structure as in DISTS (Ding et al., TPAMI 2020), and of deviations, which do not change when texture moves;
+        and the logarithms of the mean squares of every tap of x and of y, (N, taps) each.
     """
-    local = (unit_norm(fx) - unit_norm(fy)).square().mean((2, 3)) * fx.shape[1]
-    mx, my, vx, vy, covariance = moments(fx, fy)
+    widths = [fx[tap].shape[1] for tap in taps]
+    local = torch.cat([unit_differences(fx[tap], fy[tap]) * width for tap, width in zip(taps, widths, strict=True)], 1)
+    found = zip(*(moments(fx[tap], fy[tap]) for tap in taps), strict=True)
+    mx, my, vx, vy, covariance = (torch.cat(each, 1) for each in found)
     vx, vy = vx.clamp_min(0), vy.clamp_min(0)
-    means = (mx - my).square() / (mx.square() + my.square() + _SMALL)
+    sx, sy = mx.square(), my.square()
+    means = (mx - my).square() / (sx + sy + _SMALL)
     structure = 1 - (2 * covariance + _SMALL) / (vx + vy + _SMALL)
     deviations = ((vx + _SMALL / 4).sqrt() - (vy + _SMALL / 4).sqrt()).square() / (vx + vy + _SMALL)
-    apart = torch.cat([local, means, structure.clamp_min(0), deviations], 1)
-    strong = [(m.square() + v + _SMALL).mean(1, keepdim=True).log() for m, v in ((mx, vx), (my, vy))]
-    return apart, strong[0], strong[1]
+    apart = torch.stack([local, means, structure.clamp_min(0), deviations], 1).split(widths, 2)
+    strong = [[part.mean(1) for part in (s + v + _SMALL).split(widths, 1)] for s, v in ((sx, vx), (sy, vy))]
+    own, facts = (torch.stack(each, 1).log() for each in strong)
+    return torch.cat([part.flatten(1) for part in apart], 1), own, facts
 
 
 class FeatureDistances(nn.Module):
@@ -77,10 +82,15 @@ class FeatureDistances(nn.Module):
         views: Differently weighted distances of each sort per tap.
     """
 
+    belongs: Tensor
+    """Ones where a channel, (channels,), is of a sort and tap, (sorts of taps,)."""
+
     def __init__(self, widths: Mapping[str, int], views: int = 6) -> None:
         super().__init__()
         self.widths, self.views = tuple(widths.values()), views
-        self.weigh = nn.ModuleList([Positive(width, views) for width in self.widths for _ in range(_SORTS)])
+        sizes = [width for width in self.widths for _ in range(_SORTS)]
+        self.weigh = nn.ModuleList([Positive(size, views) for size in sizes])
+        self.register_buffer("belongs", torch.block_diag(*(torch.ones(size, 1) for size in sizes)), persistent=False)
 
     @property
     def features(self) -> int:
@@ -89,8 +99,8 @@ class FeatureDistances(nn.Module):
 
     def forward(self, apart: Tensor) -> Tensor:
         """Distances of channels (N, 4 x all channels) as of `tap_distances`, tap after tap, to (N, features)."""
-        sizes = [width for width in self.widths for _ in range(_SORTS)]
-        return torch.cat([w(part) for w, part in zip(self.weigh, apart.split(sizes, 1), strict=True)], 1)
+        weights = F.softplus(torch.cat([cast(Positive, part).raw for part in self.weigh], 1))
+        return ((apart[:, None] * weights) @ self.belongs).mT.flatten(1)
 
 
 class RisingHead(nn.Module):
@@ -171,10 +181,8 @@ class PairCritic(LiteCritic):
         bands, seen, busy = self.bank(
             self.prepare(x), self.prepare(given(y)), hold=self.hold_weights and self.is_frozen
         )
-        taps = [tap_distances(fx[tap], fy[tap]) for tap in self.taps]
-        facts = torch.cat([busy, *(own for _, _, own in taps)], 1)
-        own = torch.cat([seen, *(own for _, own, _ in taps)], 1)
-        return torch.cat([bands, *(apart for apart, _, _ in taps), facts, own], 1)
+        apart, own, facts = tap_distances(fx, fy, self.taps)
+        return torch.cat([bands, apart, busy, facts, seen, own], 1)
 
     def apart(self, reading: Tensor) -> Tensor:
         """All weighed distances, (N, inputs of the head)."""
