@@ -113,26 +113,26 @@ def _light(x: Tensor, y: Tensor, hold: bool) -> tuple[list[Tensor], list[Tensor]
     mx, my = smooth(x), smooth(y)
     bx, by = x - mx, y - my
     ey = smooth(by * by)
-    ex, cross = smooth(bx * bx), smooth(bx * by)
+    ex, cross = smooth(torch.cat([bx * bx, bx * by], 1)).split(1, 1)
     total = ex + ey
     apart = torch.sub(total, cross, alpha=2)
     change = ratio(ex - ey, total, _QUIET)
     lost, gained = change.clamp_max(0), change.clamp_min(0)
     masked = ratio(apart, torch.add(apart, ey, alpha=2), _QUIET / 4)
-    sparser = (_spread(y) - _spread(x.detach() if hold else x)).clamp_min(0)
+    sparser = torch.sub(*_spread(torch.cat([y, x.detach() if hold else x], 1)).split(1, 1)).clamp_min(0)
     maps = [ratio(apart, total, _QUIET), lost * lost, gained * gained, masked, sparser * sparser]
     return maps, [root_lifted(e, _FAINT) for e in (ex, ey)], (mx - my).square()
 
 
 def _spread(light: Tensor) -> Tensor:
-    """How evenly steps between neighbours are spread, near 1, or gathered in few of them, near 0, (N, 1, h, w).
+    """How evenly steps between neighbours are spread, near 1, or gathered in few of them, near 0, (N, C, h, w).
 
     Pixelation, blocks and jagged edges gather them, wherever they lie.
     """
     rows, columns = F.pad(light, (0, 0, 0, 1), mode="replicate"), F.pad(light, (0, 1, 0, 0), mode="replicate")
     steps = rows.diff(dim=-2).abs() + columns.diff(dim=-1).abs()
-    mean = smooth(steps)
-    return ratio(mean * mean, smooth(steps * steps), _FAINT)
+    mean, square = smooth(torch.cat([steps, steps * steps], 1)).chunk(2, 1)
+    return ratio(mean * mean, square, _FAINT)
 
 
 def _colour(x: Tensor, y: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
