@@ -125,12 +125,13 @@ class _Narrow(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, h: Tensor, place: Place, is_lean: bool, *tensors: Tensor) -> Tensor:
         ctx.place, ctx.parts, ctx.count = place, _parts(h, tensors, place), len(tensors)
+        ctx.keeps = ctx.needs_input_grad[0] and not is_lean
         found, kept = [], []
         for part in ctx.parts:
             *middles, out = _forth(h[part], tensors, place)
             found.append(out)
-            kept += [] if is_lean else middles
-        ctx.save_for_backward(*tensors, *(kept or [h]))
+            kept += middles if ctx.keeps else []
+        ctx.save_for_backward(*tensors, *(kept if ctx.keeps else [h]))
         out = found[0] if len(found) == 1 else torch.cat(found)
         return out.add_(h) if place[2] else out
 
@@ -140,8 +141,7 @@ class _Narrow(torch.autograd.Function):
         found = []
         for i, part in enumerate(ctx.parts):
             with torch.no_grad():  # where ReLU6 lets through is constant
-                lean = kept[0][part] if len(kept) == 1 else None
-                middles = kept[2 * i : 2 * i + 2] if lean is None else _forth(lean, tensors, ctx.place)[:-1]
+                middles = kept[2 * i :][:2] if ctx.keeps else _forth(kept[0][part], tensors, ctx.place)[:-1]
             found.append(_back(grads[0][part], middles, tensors, ctx.place))
         g = found[0] if len(found) == 1 else torch.cat(found)
         return g + grads[0] if ctx.place[2] else g, None, None, *([None] * ctx.count)
