@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from perceptloss.networks.filters import halve
@@ -110,10 +109,9 @@ class _Stem(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         weight, out = ctx.saved_tensors
-        phases = rearrange(weight, "out c (y py) (x px) -> out (c py px) y x", py=2, px=2)
-        g = F.pixel_shuffle(F.conv_transpose2d(_through(grads[0], out), phases), 2)
+        g = F.conv_transpose2d(_through(grads[0], out), F.pixel_unshuffle(weight, 2))
         height, width = ctx.sides
-        return g[..., 1 : 1 + height, 1 : 1 + width], None, None
+        return F.pixel_shuffle(g, 2)[..., 1 : 1 + height, 1 : 1 + width], None, None
 
 
 class _Narrow(torch.autograd.Function):
