@@ -135,7 +135,8 @@ class _Narrow(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        tensors, kept = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        saved = ctx.saved_tensors  # once, or a checkpoint objects
+        tensors, kept = saved[: ctx.count], saved[ctx.count :]
         found = []
         for i, part in enumerate(ctx.parts):
             with torch.no_grad():  # where ReLU6 lets through is constant
