@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from perceptloss.card import Card, after_paper_card
 from perceptloss.critic import Entry
-from perceptloss.networks.layers import draw, unit_norm
+from perceptloss.networks.functional import root
+from perceptloss.networks.layers import draw, mean_and_variance, unit_norm
 from perceptloss.networks.parallax import carry, row_scores, shares, valid
 from perceptloss.networks.trunks import Features, TrunkCritic, TrunkName, resnet_rules, staged
 
@@ -74,9 +75,9 @@ class StereoSRQA(TrunkCritic):
 
     .. math:: S = \tfrac12 \sum_v w_v s_v + \tfrac12 s_C, \quad w = \operatorname{softmax}(\rho \log e)
 
-    s_v is read from the third stage of a trunk at view v, e_v the deviation of its features, and s_C from the second
-    stage: the features of a view beside their difference from what the other view has at the same places, averaged
-    over the views.
+    s_v is read from means and deviations of the second and the third stage of a trunk at view v, e_v is the deviation
+    of the features of the third. s_C is read from the second: the features of a view beside their difference from what
+    the other view has at the same places, averaged over the views.
 
     Args:
         card: What it is.
@@ -107,7 +108,7 @@ class StereoSRQA(TrunkCritic):
         super().__init__(card)
         self.trunk, taps, (_, near, far) = staged(trunk, depth, widths)
         self.taps = taps[1:]
-        self.view = nn.Sequential(nn.Linear(far, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+        self.view = nn.Sequential(nn.Linear(2 * (near + far), hidden), nn.ReLU(), nn.Linear(hidden, 1))
         self.key = nn.Conv2d(near, matched, 1)
         self.between = nn.Sequential(nn.Conv2d(2 * near, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, 1, 1))
         draw(self.view, self.key, self.between)
@@ -120,7 +121,8 @@ class StereoSRQA(TrunkCritic):
     def parts(self, fx: Features) -> Parts:
         """Scores of the views, their weights, and the score of what is between them."""
         near, far = (fx[tap] for tap in self.taps)
-        views = self.view(far.mean((2, 3))).view(2, -1)
+        mean, variance = mean_and_variance(near, far)
+        views = self.view(torch.cat([mean, root(variance)], 1)).view(2, -1)
         energy = far.flatten(1).std(1).view(2, -1)
         weights = torch.softmax(self.rivalry * torch.log(energy + 1e-6), 0)
         (left, right), (left_key, right_key) = near.chunk(2), self.key(near).chunk(2)
