@@ -9,14 +9,21 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
+from torch import Tensor
+
 from perceptloss import create_critic
 from perceptloss.compare import Analysis, Results
+from perceptloss.compare.images import ImageFile, Policy, read
 from perceptloss.compare.inference import Effect
+from perceptloss.compare.pixels import as_tensor
 from perceptloss.compare.report.axes import Axis, path_of
 from perceptloss.compare.table import render
+from perceptloss.errors import InputError
+from perceptloss.honesty.content import TOLERANCES, excesses, mean, measure
 from perceptloss.output.files import write_atomically
+from perceptloss.output.tables import markdown
 
-__all__ = ["drawn", "only", "pages"]
+__all__ = ["content_table", "drawn", "only", "pages"]
 
 _PLANE: Final = ("psnr-y", "lpips-alex")
 _WIDTH, _HEIGHT = 640, 420
@@ -65,8 +72,8 @@ def drawn(results: Results) -> str:
     parts += [_text(tick.place, _BOTTOM + 18, tick.text, "middle") for tick in x.ticks]
     parts += [_text(_LEFT - 8, tick.place + 4, tick.text, "end") for tick in y.ticks]
     parts.append(_text(8, _TOP - 8, "difference of lpips-alex"))
-    for across, up, wide, tall, name in points:
-        place = x(across), y(up)
+    for right, down, wide, tall, name in points:
+        place = x(right), y(down)
         parts.append(_line((x(wide[0]), place[1]), (x(wide[1]), place[1]), "#9bd"))
         parts.append(_line((place[0], y(tall[0])), (place[0], y(tall[1])), "#9bd"))
         parts.append(f'<circle cx="{place[0]}" cy="{place[1]}" r="4" fill="#c31"/>')
@@ -74,6 +81,24 @@ def drawn(results: Results) -> str:
     size = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}"'
     body = "\n".join(parts)
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">\n{body}\n</svg>\n'
+
+
+def content_table(results: Results) -> str:
+    """What the outputs of each system are made of, against the ground truth, as Markdown: means over all images."""
+    truths = [_pixels(record.reference) for record in results.images]
+    rows = []
+    for n, name in enumerate(results.systems):
+        made = (_pixels(record.outputs[n]) for record in results.images)
+        content = mean(measure(x, y) for x, y in zip(made, truths, strict=True))
+        figures = [f"{getattr(content, figure):.2f}" for figure in TOLERANCES]
+        rows.append((name, *figures, ", ".join(excesses(content)) or "nothing"))
+    return markdown(("loss", *TOLERANCES, "out of tolerance"), rows)
+
+
+def _pixels(file: ImageFile | None) -> Tensor:
+    if file is None:
+        raise InputError("the content of images needs their files and those of their references.")
+    return as_tensor(read(Path(file.path), Policy()))[None]
 
 
 def _ends(effect: Effect) -> tuple[float, float]:
@@ -92,7 +117,7 @@ def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
 def pages(results: Results, folder: Path) -> None:
     """Leave quality.md, quality-plane.svg and quality-crops.png in a folder; pictures only of what is there."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "quality.md", render(results, "md"))
+    write_atomically(folder / "quality.md", f"{render(results, 'md')}\n{content_table(results)}")
     labels = [column.label for column in results.critics]
     if set(_PLANE) <= set(labels):
         write_atomically(folder / "quality-plane.svg", drawn(results))

@@ -11,9 +11,11 @@ from images import photographs
 from PIL import Image
 
 from benchmarks import quality_pages
-from benchmarks.quality_pages import drawn, only, pages
+from benchmarks.quality_pages import content_table, drawn, only, pages
 from perceptloss import create_critic
 from perceptloss.compare import Analysis, Results, Settings, compare
+from perceptloss.compare.table import render
+from perceptloss.errors import InputError
 
 SYSTEMS = ("l1", "frozen", "joint, 0.5 dB")
 
@@ -55,8 +57,22 @@ def test_pages_hold_the_table_the_plane_and_one_crop_of_each_photograph(
 ) -> None:
     monkeypatch.setattr(quality_pages, "create_critic", lambda name: create_critic("gmsd"))
     pages(results, tmp_path)
-    assert "joint, 0.5 dB" in (tmp_path / "quality.md").read_text()
+    assert (tmp_path / "quality.md").read_text() == f"{render(results, 'md')}\n{content_table(results)}"
     assert (tmp_path / "quality-plane.svg").read_text() == drawn(results)
     with Image.open(tmp_path / "quality-crops.png") as crops:
         head, tile, foot = 34, 2 * 96, 28
         assert crops.height == head + 2 * (tile + foot)
+
+
+def test_the_content_of_what_restored_nothing_is_the_ground_truths(results: Results) -> None:
+    head, _, *rows = content_table(results).splitlines()
+    assert head.startswith("| loss | edge_density |") and [row.split(" | ")[0] for row in rows] == [
+        f"| {name}" for name in SYSTEMS
+    ]
+    same = replace(results, images=tuple(replace(r, outputs=(r.reference,) * 3) for r in results.images))
+    assert {row.split(" | ", 1)[1] for row in content_table(same).splitlines()[2:]} == {
+        "1.00 | 0.00 | 1.00 | 0.00 | 0.00 | 0.00 | 0.00 | 0.00 | nothing |"
+    }
+    unknown = replace(results, images=tuple(replace(r, reference=None) for r in results.images))
+    with pytest.raises(InputError, match="needs their files and those of their references"):
+        content_table(unknown)
