@@ -28,7 +28,7 @@ __all__ = ["content_table", "drawn", "only", "pages"]
 _PLANE: Final = ("psnr-y", "lpips-alex")
 _WIDTH, _HEIGHT = 640, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, _WIDTH - 110, 32, _HEIGHT - 48
-_SHOWN: Final = ("l1", "lpips-squeeze", "mini-nr", "gan", "frozen", "joint, 0.25 dB", "joint, 0.5 dB")
+_SHOWN: Final = ("l1", "lpips-squeeze", "frozen", "gan", "joint, 0.25 dB")
 """Systems on the crops; they stand where the first and the last of them differ most."""
 _ROWS: Final = 4
 

@@ -17,7 +17,7 @@ from perceptloss.compare import Analysis, Results, Settings, compare
 from perceptloss.compare.table import render
 from perceptloss.errors import InputError
 
-SYSTEMS = ("l1", "frozen", "joint, 0.5 dB")
+SYSTEMS = ("l1", "frozen", "joint, 0.25 dB")
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +37,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 
 def test_a_part_keeps_the_scores_of_what_it_names(results: Results) -> None:
-    part = only(results, ("joint, 0.5 dB", "l1"), ("lpips-alex",), (3, 1))
-    assert part.systems == ("joint, 0.5 dB", "l1") and [r.key for r in part.images] == ["1@1", "0@1"]
-    whole = results.scores("joint, 0.5 dB", "lpips-alex")
-    assert part.scores("joint, 0.5 dB", "lpips-alex") == (whole[3], whole[1])
+    part = only(results, ("joint, 0.25 dB", "l1"), ("lpips-alex",), (3, 1))
+    assert part.systems == ("joint, 0.25 dB", "l1") and [r.key for r in part.images] == ["1@1", "0@1"]
+    whole = results.scores("joint, 0.25 dB", "lpips-alex")
+    assert part.scores("joint, 0.25 dB", "lpips-alex") == (whole[3], whole[1])
     assert part.images[0].outputs[0] == results.images[3].outputs[2]
     assert part.analysis.groups == {"1@1": "1", "0@1": "0"}
 
