@@ -20,6 +20,7 @@ from typing import Final
 import torch
 
 from perceptloss.compare import Analysis, Results, Settings, compare
+from perceptloss.compare.panel import build, parse_critics
 
 __all__ = ["GAN", "JUDGES", "LOSSES", "Proof"]
 
@@ -119,11 +120,16 @@ class Proof:
         return folders
 
     def results(self) -> Results:
-        """Train what is not trained, and compare everything with L1 alone."""
+        """Train what is not trained, and compare everything with L1 alone.
+
+        Raises:
+            PerceptlossError: before the first training, if a judge cannot be asked.
+        """
+        settings = Settings(crop_border=self.border)
+        build(parse_critics(self.judges), settings)
         homes = {(loss, seed): self.run(loss, seed) for seed in self.seeds for loss in self.losses}
         folders = self.gathered(homes)
         reference = folders.pop("ground-truth")
-        settings = Settings(crop_border=self.border)
         cache = self.folder / "scores"  # an interrupted proof asks no judge twice
         results = compare(folders, reference, self.judges, baseline=self.losses[0], settings=settings, cache=cache)
         groups = {image.key: image.key.partition("@")[0] for image in results.images}
