@@ -27,6 +27,7 @@ __all__ = ["content_table", "drawn", "only", "pages"]
 
 _PLANE: Final = ("psnr-y", "lpips-alex")
 _WIDTH, _HEIGHT = 640, 420
+_WORD, _ROW = 80, 12  # what a label covers
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, _WIDTH - 110, 32, _HEIGHT - 48
 _SHOWN: Final = ("l1", "lpips-squeeze", "frozen", "gan", "joint, 0.25 dB")
 """Systems on the crops; they stand where the first and the last of them differ most."""
@@ -72,15 +73,25 @@ def drawn(results: Results) -> str:
     parts += [_text(tick.place, _BOTTOM + 18, tick.text, "middle") for tick in x.ticks]
     parts += [_text(_LEFT - 8, tick.place + 4, tick.text, "end") for tick in y.ticks]
     parts.append(_text(8, _TOP - 8, "difference of lpips-alex"))
+    labels: list[tuple[float, float]] = []
     for right, down, wide, tall, name in points:
         place = x(right), y(down)
         parts.append(_line((x(wide[0]), place[1]), (x(wide[1]), place[1]), "#9bd"))
         parts.append(_line((place[0], y(tall[0])), (place[0], y(tall[1])), "#9bd"))
         parts.append(f'<circle cx="{place[0]}" cy="{place[1]}" r="4" fill="#c31"/>')
-        parts.append(_text(place[0] + 6, place[1] - 5, name))
+        parts.append(_text(*_free((place[0] + 6, place[1] - 5), labels), name))
     size = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}"'
     body = "\n".join(parts)
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">\n{body}\n</svg>\n'
+
+
+def _free(place: tuple[float, float], labels: list[tuple[float, float]]) -> tuple[float, float]:
+    """A place for a label, below those that would cover it, which is among them afterwards."""
+    x, y = place
+    while any(abs(x - other) < _WORD and abs(y - below) < _ROW for other, below in labels):
+        y += _ROW
+    labels.append((x, y))
+    return x, y
 
 
 def content_table(results: Results) -> str:
