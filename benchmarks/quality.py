@@ -20,6 +20,7 @@ from typing import Final
 import torch
 
 from perceptloss.compare import Analysis, Results, Settings, compare
+from perceptloss.compare.panel import build, parse_critics
 
 __all__ = ["GAN", "JUDGES", "LOSSES", "Proof"]
 
@@ -40,8 +41,11 @@ LOSSES: Final[Mapping[str, tuple[str, ...]]] = {
 """Name of a loss to options of the recipe; the budget is that of the recipe, 0.25 dB, where it says no other."""
 GAN: Final = "gan"
 """BasicSR's own GAN training, see `benchmarks.gan`: for as long as `joint` takes."""
-JUDGES: Final = ("lpips-alex", "st-lpips-alex", "niqe", "haarpsi", "ms-ssim", "vif", "mini-fr", "psnr-y")
-"""None shares a trunk or weights with a loss, but `mini-fr` with itself."""
+JUDGES: Final = (
+    *("lpips-alex", "st-lpips-alex", "niqe", "ssimulacra2", "haarpsi", "ms-ssim", "vif", "cvvdp", "mini-fr"),
+    "psnr-y",
+)
+"""None shares a trunk or weights with a loss, but `mini-fr` with itself and with `mini-nr`."""
 _SECONDS: Final = "seconds.json"
 _GAN: Final = Path(__file__).with_name("gan.py")
 _RECIPE: Final = Path(__file__).parents[1] / "recipes" / "sr.py"
@@ -116,12 +120,18 @@ class Proof:
         return folders
 
     def results(self) -> Results:
-        """Train what is not trained, and compare everything with L1 alone."""
+        """Train what is not trained, and compare everything with L1 alone.
+
+        Raises:
+            PerceptlossError: before the first training, if a judge cannot be asked.
+        """
+        settings = Settings(crop_border=self.border)
+        build(parse_critics(self.judges), settings)
         homes = {(loss, seed): self.run(loss, seed) for seed in self.seeds for loss in self.losses}
         folders = self.gathered(homes)
         reference = folders.pop("ground-truth")
-        settings = Settings(crop_border=self.border)
-        results = compare(folders, reference, self.judges, baseline=self.losses[0], settings=settings)
+        cache = self.folder / "scores"  # an interrupted proof asks no judge twice
+        results = compare(folders, reference, self.judges, baseline=self.losses[0], settings=settings, cache=cache)
         groups = {image.key: image.key.partition("@")[0] for image in results.images}
         return replace(results, analysis=Analysis(groups=groups))
 

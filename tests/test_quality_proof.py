@@ -11,10 +11,10 @@ from images import photographs
 from PIL import Image
 
 from benchmarks.quality import GAN, Proof
+from perceptloss.errors import PerceptlossError
 
-pytestmark = pytest.mark.thorough
 
-
+@pytest.mark.thorough
 def test_losses_are_compared_from_one_start_and_what_is_done_is_kept(tmp_path: Path) -> None:
     if importlib.util.find_spec("basicsr") is None or importlib.util.find_spec("peft") is None:
         pytest.skip("needs BasicSR and peft")
@@ -31,3 +31,10 @@ def test_losses_are_compared_from_one_start_and_what_is_done_is_kept(tmp_path: P
     again = proof.results()
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert again.to_json() == results.to_json()
+
+
+def test_a_judge_that_cannot_be_asked_is_told_before_any_training(tmp_path: Path) -> None:
+    proof = Proof(tmp_path / "runs", tmp_path, losses=("l1",), judges=("gmsd", "no-such-judge"))
+    with pytest.raises(PerceptlossError, match="no-such-judge"):
+        proof.results()
+    assert not (tmp_path / "runs").exists()
