@@ -11,7 +11,7 @@ import math
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -100,6 +100,8 @@ class School:
         """Configuration of the recipe for a lesson."""
         lesson = LESSONS[name]
         more = [dict(entry) | {"photos": self.folders["taught"]} for entry in lesson.more]
+        if lesson.beside is not None:
+            more.append(self.entry(replace(lesson, subject=lesson.beside), "taught") | {"name": lesson.beside})
         for entry in more:
             entry["contents"] = min(entry["contents"], self._count("taught"))
         critic: dict[str, Any] = {"name": lesson.critic, "options": dict(lesson.options)}

@@ -113,6 +113,7 @@ class Lesson:
         options: Of its class: the reduced width.
         objectives: What is minimised.
         subject: Name of one of `SUBJECTS`.
+        beside: Another one that is learned from as well, or none.
         steps: Of the optimizer; 0: the weights of `start` are examined as they are.
         rate: Learning rate.
         start: Lesson whose weights it starts from.
@@ -127,6 +128,7 @@ class Lesson:
     options: Mapping[str, Any]
     objectives: Mapping[str, Any]
     subject: str = "restored"
+    beside: str | None = None
     steps: int = 800
     rate: float = 2e-3
     start: str | None = None
@@ -243,7 +245,7 @@ LESSONS: Final[Mapping[str, Lesson]] = {
         "ddbnet",
         _DDB,
         {"regression": {"weight": 1.0, "error": "l1"}, "pearson": 0.5},
-        subject="night",
+        beside="night",
         steps=1000,
         start="ddbnet-layers",
     ),
