@@ -7,6 +7,7 @@ from typing import Final
 __all__ = ["TABLE"]
 
 TABLE: Final = {
+    "a-dists": "a_dists",
     "a-fine": "afine",
     "aesop": "aesop",
     "ahiq": "ahiq",
@@ -87,6 +88,7 @@ TABLE: Final = {
     "ms-gmsd": "gmsd",
     "ms-gmsdc": "gmsd",
     "ms-ssim": "ssim",
+    "ms-ssim-l1": "ms_ssim_l1",
     "ms-ssim-luma": "ms_ssim_luma",
     "ms-swd": "ms_swd",
     "multi-score-siqa": "multi_score_siqa",

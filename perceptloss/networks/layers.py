@@ -25,28 +25,30 @@ class _UnitNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, v: Tensor) -> Tensor:
+    def forward(ctx: Any, v: Tensor, floor: float) -> Tensor:
         ctx.save_for_backward(v)
+        ctx.floor = floor
         return v / (torch.linalg.vector_norm(v, dim=1, keepdim=True) + _EPS)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (v,) = ctx.saved_tensors
         norm = v.square().sum(1, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny).sqrt()
         inverse = (norm + _EPS).reciprocal()
-        return _through_unit_norm(*(t.movedim(1, -1) for t in (v, inverse, grads[0]))).movedim(-1, 1)
+        v, inverse, g = (t.movedim(1, -1) for t in (v, inverse, grads[0]))
+        return _through_unit_norm(v, inverse, g, ctx.floor).movedim(-1, 1), None
 
 
-def _through_unit_norm(v: Tensor, inverse: Tensor, g: Tensor) -> Tensor:
+def _through_unit_norm(v: Tensor, inverse: Tensor, g: Tensor, floor: float = _FLOOR) -> Tensor:
     """Gradient g of v / norm, taken to v; channels last, inverse = 1 / norm of shape (..., 1)."""
-    limited = inverse.clamp_max(1 / _FLOOR)
+    limited = inverse.clamp_max(1 / floor)
     along = (v * g).sum(-1, keepdim=True) * inverse * limited
     return torch.addcmul(g, v, along, value=-1) * limited
 
 
-def unit_norm(v: Tensor) -> Tensor:
-    """Unit vectors over channels: (N, C, H, W) to the same shape, gradient finite everywhere."""
-    return _UnitNorm.apply(v)
+def unit_norm(v: Tensor, floor: float = _FLOOR) -> Tensor:
+    """Unit vectors over channels: (N, C, ...) to the same shape, slopes at most 1 / floor."""
+    return _UnitNorm.apply(v, floor)
 
 
 def _unit_differences_plain(fx: Tensor, fy: Tensor) -> Tensor:

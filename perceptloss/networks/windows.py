@@ -16,8 +16,8 @@ TAPS = 11
 _C1, _C2 = 0.01**2, 0.03**2
 
 
-def ssim_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Luminance and contrast-structure terms under a Gaussian window of 11 taps, sigma 1.5.
+def ssim_maps(x: Tensor, y: Tensor, window: tuple[float, ...] = gaussian(TAPS, 1.5)) -> tuple[Tensor, Tensor]:
+    r"""Luminance and contrast-structure terms under a separable window, SSIM's own unless another is given.
 
     .. math::
         l = \frac{2 \mu_x \mu_y + c_1}{\mu_x^2 + \mu_y^2 + c_1}, \quad
@@ -26,11 +26,11 @@ def ssim_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         x: Judged images, (N, C, H, W), in [0, 1].
         y: Reference images, same shape.
+        window: Taps, k of them, that sum to 1.
 
     Returns:
-        Both maps, each (N, C, H - 10, W - 10); SSIM is their product.
+        Both maps, each (N, C, H - k + 1, W - k + 1); SSIM is their product.
     """
-    window = gaussian(TAPS, 1.5)
     mx, xx, xy = blur(torch.stack([x, x * x, x * y]), window)
     my, yy = blur(torch.stack([y, y * y]), window)
     mxx, myy, mxy = mx * mx, my * my, mx * my

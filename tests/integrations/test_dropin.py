@@ -71,6 +71,16 @@ TRAINNER = [
     {"type": "dinoperceptualloss", "loss_weight": 1.0, **VGG},
     {"type": "aesoploss", "criterion": "l1", "loss_weight": 1.0},
     {"type": "aesoploss", "criterion": "charbonnier", "loss_weight": 1.0},
+    {"type": "adistsloss", "loss_weight": 0.5, **VGG},
+    {"type": "adistsloss", "loss_weight": 0.5, "window_size": 15, "resize_input": False, **VGG},
+    {"type": "msssiml1loss", "loss_weight": 1.0, "alpha": 0.1},
+    {
+        "type": "msssiml1loss",
+        "loss_weight": 1.0,
+        "gaussian_sigmas": [0.5, 1.0, 2.0],
+        "alpha": 0.025,
+        "compensation": 200,
+    },
 ]
 NEOSR = [
     {"type": "L1Loss", "loss_weight": 1.0},
@@ -133,6 +143,7 @@ def test_what_templates_use_builds_trains_and_means_the_critic(dialect, opt):
 # every option of the reference of traiNNer-redux's losses, with the value that stands there
 THIRD = 0.3333333333333333
 REFERENCE = {
+    "adistsloss": {"window_size": 21, "resize_input": False},
     "aesoploss": {"criterion": "charbonnier"},
     "averageloss": {"criterion": "l1"},
     "bicubicloss": {"criterion": "l1"},
@@ -158,6 +169,9 @@ REFERENCE = {
     "mssimloss": {
         **{"channels": 3, "downsample": False, "test_y_channel": True, "is_prod": True, "color_space": "yiq"},
         **{"include_luminance": False},
+    },
+    "msssiml1loss": {
+        **{"gaussian_sigmas": None, "data_range": 1.0, "k": [0.01, 0.03], "alpha": 0.1, "cuda_dev": 0},
     },
     "nccloss": {},
     "perceptualfp16loss": {
@@ -293,6 +307,23 @@ def _ssim(x, y):
     return 1 - (structure.relu() * (2 * mx * my + 0.01**2) / (mx * mx + my * my + 0.01**2)).mean()
 
 
+def _msssim_l1(x, y, alpha=0.1):
+    """Windows of 33x33 over each channel, zeros around; similarities of windows and channels are multiplied."""
+    row = torch.arange(33.0) - 16
+    kernels = []
+    for sigma in (0.5, 1, 2, 4, 8):
+        taps = torch.exp(-(row**2) / (2 * sigma**2))
+        kernels.append(torch.outer(taps, taps) / taps.sum() ** 2)
+    kernels = torch.stack(kernels)[:, None]
+    similar, error = 1.0, 0.0
+    for a, b in zip(x.split(1, 1), y.split(1, 1), strict=True):
+        mx, my, xx, yy, xy = (F.conv2d(i, kernels, padding=16) for i in (a, b, a * a, b * b, a * b))
+        light = ((2 * mx * my + 0.01**2) / (mx**2 + my**2 + 0.01**2))[:, -1]
+        similar = similar * light * ((2 * (xy - mx * my) + 0.03**2) / (xx - mx**2 + yy - my**2 + 0.03**2)).prod(1)
+        error = error + F.conv2d((a - b).abs(), kernels[-1:], padding=16)[:, 0] / 3
+    return (alpha * (1 - similar) + (1 - alpha) * error).mean()
+
+
 def _psnr(x, y, to_y=False):
     if to_y:
         row = torch.tensor([65.481, 128.553, 24.966], dtype=x.dtype)
@@ -310,6 +341,7 @@ FORMULAS = {
     "cosimloss": lambda x, y: (
         5 * (1 - F.cosine_similarity(x.clamp_min(1e-12), y.clamp_min(1e-12), dim=1, eps=1e-20)).mean()
     ),
+    "msssiml1loss": _msssim_l1,
     "mssimloss": _msssim,
     "nccloss": _ncc,
     "ssimloss": _ssim,
@@ -345,6 +377,19 @@ def test_values_and_slopes_are_those_of_neosr(name, options, formula):
     slopes = [slope.flatten() for _, slope in found]
     assert torch.cosine_similarity(*slopes, dim=0) > 0.999
     assert slopes[0].norm() == pytest.approx(slopes[1].norm().item(), rel=1e-2)
+
+
+def test_locally_adaptive_similarity_is_guided_by_what_is_restored():
+    """In traiNNer-redux the restored image comes where the authors' code has the reference."""
+    x, y = pair(1, 48)
+    loss = drop_in_loss("adistsloss", "trainner", **VGG)
+    torch.testing.assert_close(loss(x, y), create_critic("a-dists", weights=None)(y, x)[0])
+
+
+def test_compensation_of_the_older_form_is_a_factor():
+    x, y = pair(1, 40)
+    loss = drop_in_loss("msssiml1loss", "trainner", alpha=0.025, compensation=200, cuda_dev=1)
+    torch.testing.assert_close(loss(x, y), 200 * _msssim_l1(x, y, 0.025), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("to_y", [False, True])
@@ -461,7 +506,11 @@ def test_a_weight_of_nothing_switches_off_and_builds_nothing():
             "alpha: \\[0.5\\] cannot mean the same here",
         ),
         ("perceptualloss", "trainner", {"criterion": "l2"}, "'l2' cannot mean the same here: known are charb"),
-        ("msssiml1loss", "trainner", {}, "give mssimloss and l1loss"),
+        ("adistsloss", "trainner", {"resize_input": True}, "resize_input: True cannot mean the same here: nothing is"),
+        ("adistsloss", "trainner", {"window_size": 18, **VGG}, "options.window must be an odd number.*got 18"),
+        ("msssiml1loss", "trainner", {"data_range": 255}, "data_range: 255 cannot mean the same here: images are in"),
+        ("msssiml1loss", "trainner", {"k": [0.01, 0.05]}, "cannot mean the same here: its constants are those of SSIM"),
+        ("topiqloss", "trainner", {}, "nothing here means the same as topiqloss: its weights may not be"),
         ("l1loss", "trainner", {"reduction": "sum"}, "'sum' cannot mean the same here: a loss is a mean"),
         ("fdl_loss", "neosr", {"model": "resnet"}, "model: 'resnet' cannot mean the same here"),
         ("ganloss", "trainner", {}, "keep the host's own"),

@@ -10,12 +10,10 @@ Dialect = Literal["trainner", "neosr"]
 _HOSTS: Final = "it belongs to the host's adversarial training: keep the host's own"
 ABSENT: Final[dict[Dialect, dict[str, str]]] = {
     "trainner": {
-        "adistsloss": "near it are distsloss and the critics ea-dists and aipq-dists",
         "bcewithlogitsdiceloss": "it is of masks, not of images",
         "ganloss": _HOSTS,
         "multiscaleganloss": _HOSTS,
         "linedistillerloss": "near it is gradientvarianceloss",
-        "msssiml1loss": "give mssimloss and l1loss, each with a weight",
         "perceptualanimeloss": "its network is not here; near it is perceptualloss",
         "topiqloss": "its weights may not be used commercially; near it are the critics dists and lpips-vgg",
     },

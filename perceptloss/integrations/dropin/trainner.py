@@ -65,6 +65,13 @@ _PERCEPTUAL: Final = DropIn(
     _second,
 )
 TRAINNER: Final[dict[str, DropIn]] = {
+    "adistsloss": DropIn(
+        "a-dists",
+        {"window_size": 21, "resize_input": False},
+        {"window_size": "window"},
+        {"resize_input": ((False,), "nothing is resized here")},
+        lambda o: {"guide": "judged"},
+    ),
     "aesoploss": DropIn(
         "aesop",
         {"criterion": "charbonnier", "scale": 4, "pretrain_network_ae": None},
@@ -145,6 +152,20 @@ TRAINNER: Final[dict[str, DropIn]] = {
         {"is_prod": "is_prod", "include_luminance": "luminance"},
         _SIMILARITY,
         _luma,
+    ),
+    "msssiml1loss": DropIn(
+        "ms-ssim-l1",
+        {
+            **{"gaussian_sigmas": None, "data_range": 1.0, "k": (0.01, 0.03), "alpha": 0.1, "cuda_dev": 0},
+            **{"compensation": 1.0},
+        },
+        same("alpha"),
+        {
+            "data_range": ((1.0,), "images are in [0, 1]"),
+            "k": (((0.01, 0.03), [0.01, 0.03]), "its constants are those of SSIM"),
+        },
+        lambda o: {"channels": "product", **({"sigmas": o["gaussian_sigmas"]} if o["gaussian_sigmas"] else {})},
+        lambda o: float(o["compensation"]),
     ),
     "msswdloss": DropIn(
         "ms-swd",

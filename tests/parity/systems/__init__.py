@@ -10,7 +10,7 @@ __all__ = ["NOT_OURS", "system_of"]
 
 _MODULES = {
     **dict.fromkeys(("lpips-alex", "lpips-squeeze", "lpips-vgg", "st-lpips-alex", "st-lpips-vgg"), "pairs"),
-    **dict.fromkeys(("dists", "deepdc", "deepwsd", "pieapp"), "pairs"),
+    **dict.fromkeys(("a-dists", "dists", "deepdc", "deepwsd", "pieapp"), "pairs"),
     **dict.fromkeys(("ahiq", "iqt", "iqa-conformer", "maniqa"), "tokens"),
     **dict.fromkeys(("censeoqoe_fr", "censeoqoe_nr"), "censeoqoe"),
     **dict.fromkeys(("ipassr", "multi_score_siqa", "nafssr"), "stereo"),

@@ -1,10 +1,11 @@
-"""Full-reference critics on one trunk: LPIPS, DISTS, DeepDC, DeepWSD, PieAPP."""
+"""Full-reference critics on one trunk: LPIPS, DISTS, A-DISTS, DeepDC, DeepWSD, PieAPP."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from perceptloss.critics.a_dists import channel_weights, structure_probability
 from perceptloss.critics.deepdc import centred_distances
 
 from ..case import Case, Row
@@ -25,6 +26,19 @@ _LPIPS = {
     ),
     "weighted spatial mean per tap, one row per tap": lambda run, row: run.critic.distances(*run.features(row.input)),
     r"spatial map \(bilinear, input size\)": lambda run, row: run.critic.maps(*run.pair(row.input)),
+}
+
+
+def _guide(run: Run, row: Row) -> list[Tensor]:
+    """Levels of the reference."""
+    return run.critic.levels(run.pair(row.input)[1], run.features(row.input)[1])
+
+
+_ADISTS = {
+    r"probability of structure, level ([0-5])": lambda run, row, n: structure_probability(
+        _guide(run, row), run.critic.window
+    )[int(n)],
+    r"weights of channels, level ([0-5])": lambda run, row, n: channel_weights(_guide(run, row))[int(n)],
 }
 
 
@@ -91,6 +105,7 @@ SYSTEMS = {
     **{f"st-lpips-{trunk}": System(f"st-lpips-{trunk}", _LPIPS) for trunk in ("alex", "vgg")},
     # the authors' mean colour is rounded to float32, ours to the type at hand
     "dists": System("dists", _STAGES, rtol=lambda row, dtype: 1e-5 if dtype == "float64" else None),
+    "a-dists": System("a-dists", _ADISTS, rtol=lambda row, dtype: 1e-5 if dtype == "float64" else None),
     "deepdc": System("deepdc", _DEEPDC),
     "deepwsd": System("deepwsd", _DEEPWSD, alone=_is_mixed),
     "pieapp": System("pieapp", _PIEAPP),
