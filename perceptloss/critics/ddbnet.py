@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from perceptloss.card import Card, after_paper_card
 from perceptloss.critic import Entry
+from perceptloss.errors import ConfigError
 from perceptloss.networks.layers import unit_norm
 from perceptloss.networks.lean import conv
 from perceptloss.networks.trunks import (
@@ -45,6 +46,7 @@ class RetinexTrunk(JoinedTrunk):
         widths: Channels of the four stages of an encoder, a ResNet-18.
         hidden: Channels of the decomposition.
         encoder: `resnet` or `lite0-smooth`.
+        read: How many of the four stages are read, the last ones.
 
     Attributes:
         stages: Taps of an encoder that are read.
@@ -52,11 +54,15 @@ class RetinexTrunk(JoinedTrunk):
     """
 
     def __init__(
-        self, widths: Sequence[int] = (64, 128, 256, 512), hidden: int = 64, encoder: TrunkName = "resnet"
+        self,
+        widths: Sequence[int] = (64, 128, 256, 512),
+        hidden: int = 64,
+        encoder: TrunkName = "resnet",
+        read: int = 3,
     ) -> None:
         first, second = (staged(encoder, 18, widths) for _ in range(2))
         super().__init__(reflectance=first.trunk, illumination=second.trunk)
-        self.stages, self.channels = first.taps[1:], first.channels[1:]
+        self.stages, self.channels = first.taps[-read:], first.channels[-read:]
         self.arch = f"retinex-{hidden}-{self.arch}"
         plan = [(4, hidden, 9), *[(hidden, hidden, 3)] * _DEPTH, (hidden, 4, 3)]
         self.decomposition = nn.ModuleList(nn.Conv2d(wide, out, k, padding=k // 2) for wide, out, k in plan)
@@ -98,7 +104,7 @@ def signed_root(v: Tensor, eps: float = _EPS) -> Tensor:
 class DDBNet(TrunkCritic):
     r"""After Jiang et al. 2022; architecture partly ours: opinion score of a night image, unbounded, higher is better.
 
-    .. math:: s = \operatorname{MLP}(v_2, v_3, v_4), \quad
+    .. math:: s = \operatorname{MLP}(\ldots, v_3, v_4), \quad
         v_k = u(\rho(u(\operatorname{mean} R_k I_k^T)))
 
     R and I are maps of reflectance and illumination after a stage, `width` channels each; u makes unit
@@ -113,6 +119,10 @@ class DDBNet(TrunkCritic):
         width: Channels of a map before the outer product.
         hidden: Units of the regression.
         decomposition: Channels of the decomposition.
+        stages: How many of the four stages of an encoder are read, the last ones; 4: the finest too.
+
+    Raises:
+        ConfigError: if there are not so many.
 
     Example:
         >>> critic = create_critic("ddbnet", weights=None)
@@ -136,16 +146,20 @@ class DDBNet(TrunkCritic):
         width: int = 64,
         hidden: int = 256,
         decomposition: int = 64,
+        stages: int = 3,
     ) -> None:
         super().__init__(card)
-        self.trunk = RetinexTrunk(widths, decomposition, trunk)
-        stages = self.trunk.stages
-        self.taps = tuple(f"{layer}.{stage}" for layer in ("reflectance", "illumination") for stage in stages)
+        if not 1 <= stages <= len(widths):
+            raise ConfigError([f"stages: from 1 to {len(widths)}, got {stages!r}"], card.name)
+        self.trunk = RetinexTrunk(widths, decomposition, trunk, stages)
+        self.taps = tuple(
+            f"{layer}.{stage}" for layer in ("reflectance", "illumination") for stage in self.trunk.stages
+        )
         self.reflectance, self.illumination = (
             nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in self.trunk.channels) for _ in range(2)
         )
         self.head = nn.Sequential(
-            nn.Dropout(0.5), nn.Linear(len(stages) * width**2, hidden), nn.ReLU(), nn.Linear(hidden, 1), nn.Flatten(0)
+            nn.Dropout(0.5), nn.Linear(stages * width**2, hidden), nn.ReLU(), nn.Linear(hidden, 1), nn.Flatten(0)
         )
         self._initialise(hidden)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from perceptloss import create_critic, get_card
 from perceptloss.critics.ddbnet import DDBNet, outer_product, signed_root
-from perceptloss.errors import InputError, WeightsError
+from perceptloss.errors import ConfigError, InputError, WeightsError
 from perceptloss.networks.layers import unit_norm
 from perceptloss.networks.trunks import features
 from perceptloss.weights.convert import convert, load_states
@@ -247,3 +247,15 @@ class TestCheckpoints:
             load_states(other, [{k: v for k, v in state.items() if not k.startswith("head")}])
         with pytest.raises(WeightsError, match=r"layer5\.weight: unknown key"):
             load_states(other, [{**state, "layer5.weight": torch.ones(1)}])
+
+
+class TestStages:
+    def test_the_finest_is_read_too_if_asked(self, pictures):
+        fine = DDBNet(get_card("ddbnet"), widths=(8, 10, 12, 16), width=4, hidden=6, decomposition=4, stages=4).double()
+        assert [tap for tap in fine.taps if tap.endswith("layer1")] == ["reflectance.layer1", "illumination.layer1"]
+        assert fine.pooled(features(fine.trunk, pictures, fine.taps)).shape == (len(pictures), 4, 16)
+
+    @pytest.mark.parametrize("stages", [0, 5])
+    def test_there_are_four(self, stages):
+        with pytest.raises(ConfigError, match="stages: from 1 to 4"):
+            DDBNet(get_card("ddbnet"), stages=stages)
