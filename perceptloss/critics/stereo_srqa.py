@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from perceptloss.card import Card, after_paper_card
 from perceptloss.critic import Entry
-from perceptloss.networks.functional import root
 from perceptloss.networks.layers import draw, mean_and_variance, unit_norm
 from perceptloss.networks.parallax import carry, row_scores, shares, valid
+from perceptloss.networks.pointwise import root_lifted
 from perceptloss.networks.trunks import Features, TrunkCritic, TrunkName, resnet_rules, staged
 
 __all__ = ["ENTRIES", "Parts", "StereoSRQA", "agreement", "match"]
@@ -29,6 +29,7 @@ __all__ = ["ENTRIES", "Parts", "StereoSRQA", "agreement", "match"]
 _SHARPNESS = 20.0  # of the cosines that the attention starts with
 _RIVALRY = 2.0  # how strongly energy decides, at the start
 _HALF = 0.5  # share of the consistency in the score
+_LEAST = 1e-6  # variance below which a deviation has next to no slope
 
 
 class Parts(NamedTuple):
@@ -122,7 +123,7 @@ class StereoSRQA(TrunkCritic):
         """Scores of the views, their weights, and the score of what is between them."""
         near, far = (fx[tap] for tap in self.taps)
         mean, variance = mean_and_variance(near, far)
-        views = self.view(torch.cat([mean, root(variance)], 1)).view(2, -1)
+        views = self.view(torch.cat([mean, root_lifted(variance, _LEAST)], 1)).view(2, -1)
         energy = far.flatten(1).std(1).view(2, -1)
         weights = torch.softmax(self.rivalry * torch.log(energy + 1e-6), 0)
         (left, right), (left_key, right_key) = near.chunk(2), self.key(near).chunk(2)

@@ -263,10 +263,12 @@ class _MeanAndVariance(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
         mean, *maps = ctx.saved_tensors
         sizes = [m.shape[1] for m in maps]
-        parts = ((t / maps[0][0, 0].numel())[:, :, None, None].split(sizes, 1) for t in grads)
-        of_mean, of_variance, means = *parts, mean[:, :, None, None].split(sizes, 1)
+        of_mean, of_variance, means = (t[:, :, None, None].split(sizes, 1) for t in (*grads, mean))
         lines = zip(maps, means, of_mean, of_variance, strict=True)
-        return tuple(torch.addcmul(lift, m - centre, slope, value=2) for m, centre, lift, slope in lines)
+        return tuple(
+            torch.addcmul(lift / m[0, 0].numel(), m - centre, slope, value=2 / m[0, 0].numel())
+            for m, centre, lift, slope in lines
+        )
 
 
 def mean_and_variance(*maps: Tensor) -> tuple[Tensor, Tensor]:
