@@ -211,7 +211,7 @@ class School:
         critic = build_critic(CriticOptions(**given | {"fixed": tuple(given.get("fixed", ()))}), 0)
         learned = sum(p.numel() for p in critic.parameters() if p.requires_grad)
         setting = Setting(critic.card, 0, True, critic.card.needs_reference, lambda act: act())
-        [opened] = open_sources(parse_entries(config["val"]["sets"][1:], "val.sets"), setting)
+        [opened] = open_sources(parse_entries([self.entry(LESSONS[name], FAMILIES)], "val.sets"), setting)
         found = examine(Accelerator(cpu=True), critic.freeze(), opened.exams, limit=0, seed=0, rounds=0)
         return _known(found[FAMILIES]["unseen"]["srcc"]), learned
 

@@ -272,6 +272,6 @@ class _MeanAndVariance(torch.autograd.Function):
 
 
 def mean_and_variance(*maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Over the pixels of maps (N, C, H, W), side by side: (N, all channels) each."""
+    """Over the pixels of maps (N, C, H, W), of one or more sizes, side by side: (N, all channels) each."""
     mean, variance = _MeanAndVariance.apply(*maps)
     return mean, variance
