@@ -47,6 +47,7 @@ from perceptloss.runs.launch import (
     unwritable_run,
     use_threads,
 )
+from perceptloss.runs.optimizers import make_optimizer
 from perceptloss.runs.options import Log, RunOptions, Train
 from perceptloss.runs.state import Ema, StopSignal, read_progress
 from perceptloss.teach.exams.evaluate import default_best, exam_problems, examine, look_up
@@ -120,7 +121,7 @@ def build_trainee(config: Config, folder: Path, critic: Critic, material: Materi
         accelerator.print(f"no score depends on {len(idle)} parameters, which stay fixed: {', '.join(idle[:5])}")
     set_seed(train.seed)  # the objectives' own parameters are the same on all processes
     terms = Terms(config.objectives, material.sources, critic.card, config.balance, width).to(accelerator.device)
-    optimizer = torch.optim.AdamW(parameter_groups(critic, terms, train.weight_decay), train.lr, train.betas)
+    optimizer = make_optimizer(parameter_groups(critic, terms, train.weight_decay), train)
     ema = Ema(critic.parameters(), train.ema) if train.ema else None
     reader, optimizer = accelerator.prepare(reader, optimizer)
     set_seed(train.seed, device_specific=True)

@@ -26,7 +26,7 @@ from perceptloss.output.files import unwritable, write_atomically
 from perceptloss.output.locks import give_back, hold
 from perceptloss.output.names import visible
 from perceptloss.runs import config as options
-from perceptloss.runs.options import RunOptions
+from perceptloss.runs.options import RunOptions, Train
 from perceptloss.runs.state import checkpoints
 from perceptloss.runs.whole import damage
 
@@ -83,13 +83,16 @@ def use_threads(wanted: int, accelerator: Accelerator) -> None:
         torch.set_num_threads(wanted or max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
-def sharding_problems(accelerator: Accelerator, *, has_baseline: bool, has_ema: bool) -> list[str]:
+def sharding_problems(accelerator: Accelerator, train: Train, *, has_baseline: bool) -> list[str]:
     """What DeepSpeed and FSDP cannot do here."""
     problems: list[str] = []
     kind = accelerator.distributed_type
-    if kind in (DistributedType.DEEPSPEED, DistributedType.FSDP) and has_baseline:
+    is_sharded = kind in (DistributedType.DEEPSPEED, DistributedType.FSDP)
+    if is_sharded and has_baseline:
         problems.append(f"baseline: not with {kind.value}; train it as a run of its own with --loss.critics '{{}}'")
-    if kind == DistributedType.DEEPSPEED and has_ema and accelerator.state.deepspeed_plugin.zero_stage == 3:
+    if is_sharded and train.optimizer == "muon":
+        problems.append(f"train.optimizer: muon needs whole matrices, and {kind.value} keeps parts of them; use adamw")
+    if kind == DistributedType.DEEPSPEED and train.ema > 0 and accelerator.state.deepspeed_plugin.zero_stage == 3:
         problems.append("train.ema: ZeRO stage 3 scatters the parameters; use stage 1 or 2, FSDP, or --train.ema 0")
     return problems
 

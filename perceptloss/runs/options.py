@@ -118,11 +118,14 @@ class Train:
 
     steps: int = option(100_000, "optimizer steps", at_least=1)
     accumulate: int = option(1, "forwards per step", at_least=1)
+    optimizer: Literal["adamw", "muon"] = option(
+        "adamw", "muon: steps of matrices are made orthogonal; adamw for the rest"
+    )
     lr: float = option(2e-4, "learning rate after warm-up", above=0)
     lr_end: float = option(1e-6, "learning rate at the end of the cosine", at_least=0)
     warmup: int = option(500, "steps of linear warm-up", at_least=0)
     betas: tuple[float, float] = option((0.9, 0.99), "of AdamW", at_least=0, below=1)
-    weight_decay: float = option(0.0, "of AdamW", at_least=0)
+    weight_decay: float = option(0.0, "of the optimizer, decoupled", at_least=0)
     clip: float = option(1.0, "largest norm of the gradient; 0: no clipping", at_least=0)
     ema: float = option(
         0.999, "decay of the weight average that is validated and delivered; 0: none", at_least=0, below=1

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -35,6 +34,7 @@ from perceptloss.runs.launch import (
     use_threads,
 )
 from perceptloss.runs.meters import Meter
+from perceptloss.runs.optimizers import make_optimizer
 from perceptloss.runs.state import Ema, StopSignal, read_progress
 
 __all__ = ["Trainee", "run"]
@@ -70,7 +70,7 @@ def build_trainee(
     accelerator = make_accelerator(config, folder, train.accumulate, config.log.trackers, rests=rests)
     set_seed(train.seed)
     network = task.network(config)
-    optimizer = torch.optim.AdamW(network.parameters(), train.lr, train.betas, weight_decay=train.weight_decay)
+    optimizer = make_optimizer(network.parameters(), train)
     set_seed(train.seed, device_specific=True)
     point = resume_point(folder, resume)
     progress = read_progress(point) if point else {}
@@ -223,7 +223,7 @@ def run(config: C, task: Task[C]) -> None:
     accelerator = make_accelerator(config, folder, 1, ())
     use_threads(config.threads, accelerator)
     problems = task.problems(config)
-    problems += sharding_problems(accelerator, has_baseline=config.has_baseline, has_ema=config.train.ema > 0)
+    problems += sharding_problems(accelerator, config.train, has_baseline=config.has_baseline)
     if problems:
         raise ConfigError(problems, "options")
     if on_main(accelerator, partial(claim, config, folder)):
