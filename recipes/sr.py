@@ -59,7 +59,7 @@ class Config(RestorerOptions):
     data: Data = field(default_factory=lambda: Data(patch=64))
     model: Model = field(default_factory=lambda: Model(options=dict(NETWORK), weights="auto"))
     loss: Loss = field(default_factory=lambda: Loss(critics=CRITICS, shift=8, budget={"psnr": -0.25}, budget_room=3.0))
-    train: Train = field(default_factory=lambda: Train(steps=700, lr=8e-4, warmup=20, ema=0.995))
+    train: Train = field(default_factory=lambda: Train(steps=700, optimizer="muon", lr=8e-4, warmup=20, ema=0.995))
     val: Val = field(default_factory=lambda: Val(every=400, judges=JUDGES, guests=GUESTS, best="mini-fr"))
     log: Log = field(default_factory=lambda: Log(every=25))
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import DistributedType
 from torch import nn
 
+from perceptloss.runs.launch import sharding_problems
 from perceptloss.runs.optimizers import Muon, make_optimizer
 from perceptloss.runs.options import Train
 
@@ -99,5 +102,13 @@ def test_a_closure_is_called_with_gradients():
         loss.backward()
         return loss
 
-    assert float(Muon([weights], lr=0.1).step(closure)) == 4.0
+    assert Muon([weights], lr=0.1).step(closure).item() == 4.0
     assert (weights < 1).all()
+
+
+@pytest.mark.parametrize("kind", [DistributedType.FSDP, DistributedType.DEEPSPEED])
+def test_processes_that_keep_parts_of_matrices_are_refused(kind):
+    sharded = SimpleNamespace(distributed_type=kind)
+    [problem] = sharding_problems(sharded, Train(optimizer="muon", ema=0.0), has_baseline=False)
+    assert problem.startswith("train.optimizer") and kind.value in problem and "adamw" in problem
+    assert sharding_problems(sharded, Train(ema=0.0), has_baseline=False) == []

@@ -56,7 +56,8 @@ def launch(tmp_path: Path, options: list[str], output: str) -> Path:
 @pytest.mark.usefixtures("in_process")
 def test_sharded_training_equals_one_process_and_resumes_to_the_same_bits(tiny: list[str], tmp_path: Path) -> None:
     text = (
-        "--model.arch RRDBNet --baseline false --train.steps 6 --train.ema 0.9 --val.every 3 --log.checkpoint_every 3"
+        "--model.arch RRDBNet --baseline false --train.steps 6 --train.optimizer adamw --train.ema 0.9 --val.every 3 "
+        "--log.checkpoint_every 3"
     )
     options = [*tiny, *text.split(), "--model.options", NETWORK]
     sharded = launch(tmp_path, options, "sharded")
