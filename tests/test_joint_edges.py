@@ -366,6 +366,10 @@ class TestBudgets:
             Budget({"psnr": -0.5}, most=0, room=-1)
         with pytest.raises(ConfigError, match="expected the name of a critic, got 3"):
             CriticLoss({"gmsd": 1.0}, budget={3: 0.1})
+        with pytest.raises(ConfigError, match="most must be a number above 0, got '2'"):
+            Budget({"psnr": -0.5}, most="2")  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="expected at least one critic"):
+            Budget({})
         assert CriticLoss({"gmsd": 1.0}, budget={}).budget is None
 
     def test_a_checkpoint_of_another_budget_or_of_none(self, caplog: pytest.LogCaptureFixture) -> None:

@@ -62,14 +62,14 @@ def check_anchors(anchors: Any, input_range: Sequence[float]) -> None:
         raise InputError(f"anchors: expected a mapping of names to {need}, got {type(anchors).__name__}.")
     for name, given in anchors.items():
         parts = given if isinstance(given, Sequence) else ()
-        kinds = (Tensor, (Tensor, type(None)), Tensor)
-        if len(parts) != 3 or not all(map(isinstance, parts, kinds)):
-            came = ", ".join(type(part).__name__ for part in parts) or type(given).__name__
-            raise InputError(f"anchors {name!r}: expected {need}, tensors, got {came}.")
+        kinds = ((Tensor,), (Tensor, type(None)), (Tensor,))
+        if len(parts) != 3 or not all(isinstance(part, kind) for part, kind in zip(parts, kinds, strict=True)):
+            types = ", ".join(type(part).__name__ for part in parts) or type(given).__name__
+            raise InputError(f"anchors {name!r}: expected {need}, tensors, got {types}.")
         images, references, labels = parts
         if tuple(labels.shape) != (len(images),):
-            of, got = len(images), tuple(labels.shape)
-            raise InputError(f"anchors {name!r}: {of} images need labels of shape {(of,)}, got {got}.")
+            wanted, came = (len(images),), tuple(labels.shape)
+            raise InputError(f"anchors {name!r}: {wanted[0]} images need labels of shape {wanted}, got {came}.")
         (low, high), (least, most) = input_range, extremes(labels)
         if not -_LABEL <= least <= most <= _LABEL:
             raise InputError(
