@@ -106,6 +106,11 @@ class TestSteps:
         averages = [loss.learners["patch"].averaged() for loss in (resumed, whole)]
         assert all(torch.equal(averages[0][name], tensor) for name, tensor in averages[1].items())
 
+    def test_a_checkpoint_of_other_parts_is_refused(self) -> None:
+        whole, head = (CriticLoss({"mini-nr": {"weight": 0.1, "joint": {"learns": part}}}) for part in ("all", "head"))
+        with pytest.raises(ConfigError, match="holds another critic than 'mini-nr', or another learns"):
+            head.load_state(whole.state())
+
     def test_a_checkpoint_of_other_joint_terms_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="joint terms of this loss are 'patch', those of the checkpoint none"):
             loss_of().load_state(CriticLoss({"gmsd": 1.0}).state())

@@ -271,7 +271,8 @@ class Learner:
         """
         here, there = ([tuple(t.shape) for t in of] for of in (self.parameters, state.get("parameters", ())))
         if here != there:
-            raise ConfigError([f"the checkpoint holds another critic than {self.critic.card.name!r}"], "joint")
+            problem = f"the checkpoint holds another critic than {self.critic.card.name!r}, or another learns"
+            raise ConfigError([problem], "joint")
         self._prepare_heads(state["heads"])
         for name, head in state["heads"].items():
             self.heads[name].load_state_dict(head)
