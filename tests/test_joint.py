@@ -84,8 +84,8 @@ class TestSteps:
     def test_checkpointing_rung_by_rung_changes_nothing(self) -> None:
         (x, y), states = images(), []
         for checkpointed in (False, True):
-            loss_fn = loss_of(checkpoint=checkpointed).double()
-            loss_fn.learn(x, y, step=0)
+            loss_fn = loss_of(checkpoint=checkpointed, swap=1.0, penalty=1e-3).double()
+            loss_fn.learn(x, y, step=0, anchors={"a": (y, None, torch.tensor([0.0, 1.0]))})
             states.append(loss_fn.terms[0].critic.state_dict())
         for name, tensor in states[0].items():
             torch.testing.assert_close(states[1][name], tensor, rtol=1e-6, atol=1e-9)
@@ -105,6 +105,11 @@ class TestSteps:
         assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
         averages = [loss.learners["patch"].averaged() for loss in (resumed, whole)]
         assert all(torch.equal(averages[0][name], tensor) for name, tensor in averages[1].items())
+
+    def test_a_checkpoint_of_other_parts_is_refused(self) -> None:
+        whole, head = (CriticLoss({"mini-nr": {"weight": 0.1, "joint": {"learns": part}}}) for part in ("all", "head"))
+        with pytest.raises(ConfigError, match="holds another critic than 'mini-nr', or another learns"):
+            head.load_state(whole.state())
 
     def test_a_checkpoint_of_other_joint_terms_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="joint terms of this loss are 'patch', those of the checkpoint none"):
@@ -265,7 +270,7 @@ def test_checkpointing_holds_a_fraction_before_the_backward(monkeypatch: pytest.
     """Bytes that autograd saves until the gradient is asked for."""
     held = {}
     for checkpointed in (False, True):
-        loss_fn, (x, y) = loss_of(checkpoint=checkpointed), images(4, 64)
+        loss_fn, (x, y) = loss_of(checkpoint=checkpointed, swap=1.0, penalty=1e-3), images(4, 64)
         saved: dict[int, int] = {}
 
         def pack(tensor: Tensor, saved: dict[int, int] = saved) -> Tensor:
@@ -275,6 +280,6 @@ def test_checkpointing_holds_a_fraction_before_the_backward(monkeypatch: pytest.
         learner = loss_fn.learners["patch"]
         monkeypatch.setattr(learner, "_update", lambda *_: None)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss_fn.learn(x, y, step=0)
+            loss_fn.learn(x, y, step=0, anchors={"a": (y, None, torch.rand(4))})
         held[checkpointed] = sum(saved.values())
     assert held[True] < 0.2 * held[False], held

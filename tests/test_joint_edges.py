@@ -84,12 +84,31 @@ class TestWhatALearnerSees:
         ("given", "part"),
         [
             ((torch.rand(2, 3, 32, 32), None, torch.ones(2, 1)), r"2 images need labels of shape \(2,\), got \(2, 1\)"),
-            ((torch.rand(2, 3, 32, 32), torch.ones(2)), r"expected \(images, references or None, labels\)"),
+            ((torch.rand(2, 3, 32, 32), torch.ones(2)), r"expected \(images, .* labels\), tensors, got Tensor, Tensor"),
+            ((torch.rand(2, 3, 32, 32), None, [0.1, 0.2]), "tensors, got Tensor, NoneType, list"),
+            ((None, None, torch.ones(2)), "tensors, got NoneType, NoneType, Tensor"),
+            ((torch.rand(2, 3, 32, 32), None, torch.tensor([60, 80])), r"labels in \[0, 1\] or so, .* got 60 to 80"),
+            ((torch.rand(2, 3, 32, 32), None, torch.tensor([0.5, torch.nan])), "labels in .* got nan to nan"),
+            ((torch.full((2, 3, 32, 32), 128), None, torch.ones(2)), r"images in \(0, 1\), got 128 to 128"),
+            ((torch.rand(2, 3, 32, 32), -torch.ones(2, 3, 32, 32), torch.ones(2)), "references in .* got -1 to -1"),
         ],
     )
-    def test_anchors_without_a_label_each_are_refused(self, given: Any, part: str) -> None:
-        with pytest.raises(InputError, match=f"anchors 'a': {part}"):
+    def test_anchors_that_are_none_are_refused(self, given: Any, part: str) -> None:
+        with pytest.raises(InputError, match=f"anchors 'a': .*{part}"):
             loss_of().learn(*images(), step=0, anchors={"a": given})
+
+    def test_what_it_cannot_learn_from_is_refused(self) -> None:
+        (x, y), loss_fn = images(), loss_of()
+        with pytest.raises(InputError, match=r"anchors: expected a mapping of names to .*, got list"):
+            loss_fn.learn(x, y, step=0, anchors=[(y, None, torch.ones(2))])  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="needs the ground truth y"):
+            loss_fn.learn(x, None, step=0)  # type: ignore[arg-type]
+
+    def test_what_would_be_ignored_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match=r"joint.swap: 'mini-nr' has no map"):
+            CriticLoss({"mini-nr": {"weight": 0.1, "joint": {"learns": "head", "swap": 1.0}}})
+        with pytest.raises(ConfigError, match=r"joint.lr_end is reached after joint.steps, which is missing"):
+            loss_of({"lr_end": 1e-5})
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_half_outputs_under_autocast(self, dtype: torch.dtype) -> None:
@@ -107,9 +126,7 @@ class TestWhatALearnerSees:
             assert bool(parts["patch"]) is (n > 0)
 
     def test_stereo_pairs(self) -> None:
-        loss_fn = CriticLoss(
-            {"mini-stereo": {"weight": 0.1, "joint": {"learns": "head", "swap": 1.0, "penalty": 1e-4}}}
-        )
+        loss_fn = CriticLoss({"mini-stereo": {"weight": 0.1, "joint": {"learns": "head", "penalty": 1e-4}}})
         before = learned(loss_fn)
         assert loss_fn.learn(*images(1, 64, channels=6), step=0)["mini-stereo"]["rank"] >= 0
         assert not all(map(torch.equal, before, learned(loss_fn)))
@@ -136,15 +153,15 @@ class TestWhatALearnerSees:
 
 class TestOwnSteps:
     def test_a_gradient_that_is_not_finite_is_counted_or_refused(self, caplog: pytest.LogCaptureFixture) -> None:
-        (x, y), loss_fn = images(), loss_of()
-        nan = {"bad": (y, None, torch.full((2,), torch.nan))}
+        (x, y), joint = images(), {"anchor": 3e38}  # whose gradient overflows
+        loss_fn, anchors = loss_of(joint), {"bad": (y, None, torch.full((2,), 5.0))}
         before = learned(loss_fn)
-        loss_fn.learn(x, y, step=0, anchors=nan)
+        loss_fn.learn(x, y, step=0, anchors=anchors)
         assert all(map(torch.equal, before, learned(loss_fn)))
         assert loss_fn.skipped["patch"] == 1
         assert "own gradient of term 'patch' is not finite" in caplog.text
         with pytest.raises(NonFiniteLoss, match="own gradient"):
-            CriticLoss([{**PATCH, "joint": True}], on_nonfinite="raise").learn(x, y, step=0, anchors=nan)
+            CriticLoss([{**PATCH, "joint": joint}], on_nonfinite="raise").learn(x, y, step=0, anchors=anchors)
 
     def test_two_of_one_name_learn_apart(self) -> None:
         loss_fn = CriticLoss([{**PATCH, "joint": {"lr": 1e-3}}, {**PATCH, "name": "slow", "joint": {"lr": 1e-5}}])
@@ -349,6 +366,10 @@ class TestBudgets:
             Budget({"psnr": -0.5}, most=0, room=-1)
         with pytest.raises(ConfigError, match="expected the name of a critic, got 3"):
             CriticLoss({"gmsd": 1.0}, budget={3: 0.1})
+        with pytest.raises(ConfigError, match="most must be a number above 0, got '2'"):
+            Budget({"psnr": -0.5}, most="2")  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="expected at least one critic"):
+            Budget({})
         assert CriticLoss({"gmsd": 1.0}, budget={}).budget is None
 
     def test_a_checkpoint_of_another_budget_or_of_none(self, caplog: pytest.LogCaptureFixture) -> None:

@@ -140,11 +140,48 @@ class TestBudget:
             ({"niqe": 1.0}, "does not measure fidelity"),
             ({"psnrr": -1.0}, "unknown critic"),
             ({"psnr": "a lot"}, "expected the change that is allowed"),
+            ({"psnr": {"best": 28}}, r"expected \{worst: the worst score that is allowed\}, got \{'best': 28\}"),
+            ({"psnr": {"worst": "28"}}, r"got \{'worst': '28'\}"),
+            ({"ssim": -0.1, "SSIM": -0.2}, "'ssim' and 'SSIM' are one critic"),
+            ([], r"expected full-reference critics and changes, .* got \[\]"),
         ],
     )
     def test_problems_are_named(self, given: Any, part: str) -> None:
         with pytest.raises(ConfigError, match=part):
             CriticLoss({"gmsd": 1.0}, budget=given)
+
+    @pytest.mark.parametrize(
+        ("name", "start", "worst", "now"), [("psnr", 30.0, 28.0, 29.0), ("gmsd", 0.05, 0.07, 0.06)]
+    )
+    def test_a_worst_score_is_a_budget_whatever_the_start_has(
+        self, name: str, start: float, worst: float, now: float
+    ) -> None:
+        budget = Budget({name: {"worst": worst}})
+        budget.note({name: start})
+        budget.note({name: now})
+        assert budget.spent == pytest.approx(0.5)
+        assert budget.text == f"{name} no worse than {worst:g}"
+        assert budget.spent_of({name: worst}, {name: 2 * start}) == pytest.approx(1.0)
+        late = Budget({name: {"worst": worst}})
+        late.note({name: worst})
+        with pytest.raises(InputError, match=f"{name} no worse than .* leaves nothing to spend, as the start has"):
+            late.note({name: now})
+
+    def test_changes_are_against_what_one_says(self) -> None:
+        budget = Budget({"psnr": -0.5})
+        budget.note({"psnr": 30.0})
+        assert budget.spent_of({"psnr": 27.5}, {"psnr": 28.0}) == pytest.approx(1.0)
+
+    @pytest.mark.parametrize("lost", ["psnr", "ssim"])
+    def test_a_score_that_is_lost_hides_behind_no_other(self, lost: str) -> None:
+        budget = Budget({"psnr": -0.5, "ssim": -0.01})
+        scores = {"psnr": 30.0, "ssim": 0.9}
+        budget.note(scores)
+        assert math.isnan(budget.spent_of({**scores, lost: math.nan}))
+
+    def test_what_is_no_state_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match="expected start, spent and factor"):
+            Budget({"psnr": -0.5}).load_state({})
 
     def test_projection_takes_only_what_opposes_fidelity(self) -> None:
         x, y = pair(2, 16)

@@ -205,3 +205,16 @@ class TestSchema:
         said = problems([*terms, {"critic": "ssim", "weight": -1}])
         assert "must be one of" not in said
         assert "unknown" not in said
+
+
+def test_critics_without_reference_want_guards(monkeypatch, caplog):
+    monkeypatch.setattr("perceptloss.loss.guards._told", set())
+    guarded = {"mini-nr": {"share": 0.1}, "mini-fr": {"share": 0.5}, "tv": 0.1}
+    CriticLoss(guarded)
+    CriticLoss([{"critic": "mini-nr", "weight": 0, "shape": "sigmoid"}])
+    assert not caplog.records
+    for _ in range(2):
+        CriticLoss({"mini-nr": {"share": 0.6, "shape": "sigmoid"}})
+    shape, share = (record.getMessage() for record in caplog.records)
+    assert "'mini-nr' judges without a reference, and shape 'sigmoid' pays beyond the ground truth" in shape
+    assert "has 0.6 of the gradient: at most 0.3" in share

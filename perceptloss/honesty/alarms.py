@@ -205,9 +205,9 @@ def _mean_of(values: Iterable[float]) -> float:
 
 
 def _anchors(history: History, limits: Limits) -> Iterator[Alarm]:
-    first, last = history.validations[0], history.validations[-1]
+    last = history.validations[-1]
     for label, now in last.anchors.items():
-        start = first.anchors.get(label, now)
+        start = next(past.anchors[label] for past in history.validations if label in past.anchors)
         if not now >= start - limits.anchors:
             yield Alarm(
                 "anchors",

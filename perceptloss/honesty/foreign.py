@@ -39,11 +39,19 @@ class OwnCritic(Critic):
         """One score per image, (N,).
 
         Raises:
-            InputError: if the module gives anything but one number for one image.
+            InputError: if the module fails, or gives anything but one number for one image.
         """
         scores = []
         for i in range(len(x)):
-            found = self.module(x[i : i + 1], *(() if y is None else (y[i : i + 1],)))
+            given = (x[i : i + 1], *(() if y is None else (y[i : i + 1],)))
+            try:
+                found = self.module(*given)
+            except Exception as error:
+                shape = " and ".join(str(tuple(image.shape)) for image in given)
+                problem = (
+                    f"{self.card.source} fails on images of shape {shape} in [0, 1]: {type(error).__name__}: {error}"
+                )
+                raise InputError(f"{problem}. Mend it; if it takes other images, wrap it, or say --kind.") from error
             if not isinstance(found, Tensor) or found.numel() != 1:
                 came = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
                 raise InputError(f"{self.card.source} must give one number for one image, got {came} for (1, C, H, W).")
@@ -110,6 +118,8 @@ def _made(build: Callable[[], Any], name: str) -> nn.Module:
     except TypeError as error:
         advice = "write a function that makes it, and name that"
         raise ConfigError([f"it must be made without arguments ({error}): {advice}"], name) from error
+    except Exception as error:
+        raise ConfigError([f"it cannot be made: {type(error).__name__}: {error}"], name) from error
     if not isinstance(made, nn.Module):
         raise ConfigError([f"expected a Critic or a torch module, got {type(made).__name__}"], name)
     return made

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from perceptloss.card import Card
+from perceptloss.compare.statistics.measures import srcc
 from perceptloss.critic import Critic
 from perceptloss.errors import ConfigError
 from perceptloss.honesty.alarms import Alarm, Limits, content_of, raised
@@ -97,7 +98,8 @@ class Watch:
             step: After how many steps it is.
             sights: Of all its images, always in the same order.
             means: Mean scores of the restored images, by label.
-            anchors: Rank correlation with the labels of their anchor images, of critics that learn, by label.
+            anchors: Rank correlation with the labels of their anchor images, of critics that learn, by label; see
+                `agreement`.
         """
         self.history.validations.append(Validation(step, tuple(sights), dict(means), dict(anchors or {})))
         self.alarms = tuple(raised(self.history, self.limits))
@@ -113,6 +115,36 @@ class Watch:
     ) -> tuple[Alarm, ...]:
         """`sight` every pair of a restored image and its ground truth, and `record` them."""
         return self.record(step, [self.sight(x, y) for x, y in images], means, anchors)
+
+    @torch.no_grad()
+    def agreement(self, anchors: Mapping[str, tuple[Tensor, Tensor | None, Tensor]]) -> dict[str, float]:
+        """Rank correlation of the trained critics with labels, for `record` and `look`: means over labelled sets.
+
+        Args:
+            anchors: Name of a set to images in [0, 1], (N, C, H, W), references or None, and labels (N,), higher is
+                better; three images or more, best some that no critic learns from.
+
+        Returns:
+            Label of a critic to its correlation (Spearman's), in [-1, 1]; NaN, which is an alarm, where it says the
+            same of all images. A critic that compares leaves out sets without references.
+
+        Raises:
+            ProtocolError: if there are too few images, or all labels are equal.
+        """
+        found: dict[str, list[float]] = {}
+        for label, critic in self.trained.items():
+            sign = 1.0 if critic.card.better == "higher" else -1.0
+            for images, references, labels in anchors.values():
+                given = [images]
+                if critic.card.needs_reference:
+                    if references is None:
+                        continue
+                    given.append(references)
+                with _in_evaluation(critic):
+                    said = [sign * float(critic(*pair)) for pair in zip(*(g.split(1) for g in given), strict=True)]
+                is_mute = len(set(said)) == 1 or not all(map(math.isfinite, said))
+                found.setdefault(label, []).append(math.nan if is_mute else float(srcc(said, labels.tolist())))
+        return {label: math.fsum(values) / len(values) for label, values in found.items()}
 
     def react(self) -> Verdict:
         """What the loop must do after the last validation; call it once after each.

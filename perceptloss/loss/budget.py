@@ -18,19 +18,24 @@ from perceptloss.card import Card
 from perceptloss.errors import ConfigError, InputError, UnknownCritic
 from perceptloss.registry import get_card
 
-__all__ = ["Budget", "budget_problems", "projected", "walk_back"]
+__all__ = ["Allowed", "Budget", "budget_problems", "projected", "walk_back"]
 
 _GAIN = 0.35  # of the logarithm of the factor, per measurement and unit of budget left
 _LEAST = 0.02
 _NOT_YET = 0.25  # of the budget: a start that moves less is no reason to press harder
 
 
+Allowed = Mapping[str, float | Mapping[str, float]]
+"""Full-reference critic to the change that is allowed against the start, signed, or to `{"worst": score}`."""
+
+
 def budget_problems(budget: Any) -> list[str]:
-    """What is wrong with a budget such as `{psnr: -0.5}`; empty if nothing is."""
+    """What is wrong with a budget such as `{psnr: -0.5}` or `{psnr: {worst: 28}}`; empty if nothing is."""
     if not isinstance(budget, Mapping):
         return [f"expected full-reference critics and changes, such as {{psnr: -0.5}}, got {budget!r}"]
     problems = []
-    for name, change in budget.items():
+    names: dict[str, str] = {}
+    for name, allowed in budget.items():
         if not isinstance(name, str):
             problems.append(f"expected the name of a critic, got {name!r}")
             continue
@@ -39,25 +44,35 @@ def budget_problems(budget: Any) -> list[str]:
         except UnknownCritic as error:
             problems.append(str(error))
             continue
-        sign = -1 if card.better == "higher" else 1
+        if (other := names.setdefault(card.name, name)) != name:
+            problems.append(f"{other!r} and {name!r} are one critic")
         if not card.needs_reference or card.channels != 3:
             problems.append(f"{name!r} does not measure fidelity: a budget needs a critic with a reference")
-        if isinstance(change, bool) or not isinstance(change, (int, float)) or not math.isfinite(change):
-            problems.append(f"{name!r}: expected the change that is allowed, got {change!r}")
-        elif change * sign <= 0:
-            problems.append(
-                f"{name!r}: {card.better} is better, so what may be spent is {'negative' if sign < 0 else 'positive'}, "
-                f"got {change!r}"
-            )
+        if isinstance(allowed, Mapping):
+            if allowed.keys() != {"worst"} or not _is_number(allowed["worst"]):
+                problems.append(f"{name!r}: expected {{worst: the worst score that is allowed}}, got {dict(allowed)!r}")
+        elif not _is_number(allowed):
+            problems.append(f"{name!r}: expected the change that is allowed, or {{worst: score}}, got {allowed!r}")
+        elif allowed * _towards_worse(card) <= 0:
+            kind = "negative" if card.better == "higher" else "positive"
+            problems.append(f"{name!r}: {card.better} is better, so what may be spent is {kind}, got {allowed!r}")
     return problems
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _towards_worse(card: Card) -> int:
+    return -1 if card.better == "higher" else 1
 
 
 class Budget:
     """Keeps the critics of a loss within a budget.
 
     Args:
-        allowed: Full-reference critic to the change that is allowed against the start, in its units, signed:
-            `{"psnr": -0.5}`.
+        allowed: Full-reference critic to the change that is allowed against the start, in its units, signed,
+            `{"psnr": -0.5}`, or to the worst score, whatever the start has, `{"psnr": {"worst": 28}}`.
         most: Greatest factor of the critics' weights; above 1, a budget that is not spent is offered to them.
         room: How many times the budget may be spent while training goes on. Above 1 it pays where the weights go back
             towards the start at the end: that regains fidelity faster than it loses what critics gave.
@@ -71,12 +86,14 @@ class Budget:
         ConfigError: if the budget is none.
     """
 
-    def __init__(self, allowed: Mapping[str, float], most: float = 1.0, room: float = 1.0) -> None:
+    def __init__(self, allowed: Allowed, most: float = 1.0, room: float = 1.0) -> None:
         problems = budget_problems(allowed)
+        if not problems and not allowed:
+            problems = ["expected at least one critic, such as {psnr: -0.5}, got none"]
         problems += [
             f"{name} must be a number above 0, got {value!r}"
             for name, value in {"most": most, "room": room}.items()
-            if not 0 < value < math.inf
+            if not _is_number(value) or value <= 0
         ]
         if problems:
             raise ConfigError(problems, "budget")
@@ -89,9 +106,46 @@ class Budget:
         """Of what it measures."""
         return {name: get_card(name) for name in self.allowed}
 
-    def spent_of(self, scores: Mapping[str, float]) -> float:
-        """Share of the budget that scores have spent against the start; below 0 they are better than it."""
-        return max((scores[name] - self.start[name]) / change for name, change in self.allowed.items())
+    @property
+    def text(self) -> str:
+        """What is allowed, in words."""
+        return ", ".join(
+            f"{name} no worse than {allowed['worst']:g}" if isinstance(allowed, Mapping) else f"{name} {allowed:+g}"
+            for name, allowed in self.allowed.items()
+        )
+
+    @property
+    def changes(self) -> dict[str, float]:
+        """Critic to the change that is allowed against the start.
+
+        Raises:
+            InputError: if the start is no better than the worst that is allowed.
+        """
+        found = {}
+        for name, allowed in self.allowed.items():
+            if isinstance(allowed, Mapping):
+                found[name] = allowed["worst"] - self.start[name]
+                if found[name] * _towards_worse(get_card(name)) <= 0:
+                    raise InputError(
+                        f"a budget of {name} no worse than {allowed['worst']:g} leaves nothing to spend, as the start "
+                        f"has {self.start[name]:.4g}. Allow more, or start from better weights."
+                    )
+            else:
+                found[name] = allowed
+        return found
+
+    def spent_of(self, scores: Mapping[str, float], start: Mapping[str, float] | None = None) -> float:
+        """Share of the budget that scores have spent; below 0 they are better than the start, NaN if one is NaN.
+
+        Args:
+            scores: By critic.
+            start: What changes are against; the scores of the start unless given. The worst scores stay what they are.
+        """
+        shares = []
+        for name, change in self.changes.items():
+            before = self.start if start is None or isinstance(self.allowed[name], Mapping) else start
+            shares.append((scores[name] - before[name]) / change)
+        return math.nan if any(map(math.isnan, shares)) else max(shares)
 
     def note(self, scores: Mapping[str, float]) -> None:
         """Follow a measurement, on the same images as that of the start, which is the first.
@@ -100,7 +154,7 @@ class Budget:
             scores: Mean scores by critic; if they are not finite, nothing changes.
 
         Raises:
-            InputError: if a score is missing, or one of the start is not finite.
+            InputError: if a score is missing, one of the start is not finite, or the start leaves nothing to spend.
         """
         if missing := [name for name in self.allowed if name not in scores]:
             raise InputError(f"a budget of {', '.join(self.allowed)} needs a score of {', '.join(missing)}.")
@@ -131,8 +185,10 @@ class Budget:
         """Go on from what `state` gave.
 
         Raises:
-            ConfigError: if it is of a budget of other critics.
+            ConfigError: if it is something else, or of a budget of other critics.
         """
+        if not isinstance(state, Mapping) or not {"start", "spent", "factor"} <= state.keys():
+            raise ConfigError([f"expected start, spent and factor, got {state!r:.80}"], "the state of the budget")
         if state["start"] and state["start"].keys() != self.allowed.keys():
             names = (", ".join(of) for of in (self.allowed, state["start"]))
             raise ConfigError(["this budget is of {}, that of the checkpoint of {}".format(*names)], "budget")

@@ -10,10 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from perceptloss.errors import GradientError, InputError
-from perceptloss.inputs import advice, check_channels, check_roles, described, is_transformed
+from perceptloss.inputs import advice, check_channels, check_roles, described, extremes, is_transformed
 from perceptloss.loss.terms import GradMode, Term
 
 __all__ = ["check_anchors", "check_call", "check_gradients", "transforms_named"]
+
+_LABEL = 10.0  # opinions of five or of seven levels are learned from as they are; of a hundred, nothing else would be
+_SLACK = 2e-3  # of the range, as resampling leaves it
 
 
 def check_call(
@@ -48,18 +51,36 @@ def check_call(
         )
 
 
-def check_anchors(anchors: Mapping[str, Any]) -> None:
+def check_anchors(anchors: Any, input_range: Sequence[float]) -> None:
     """Refuse labelled sets that are not images, references or None, and a label for each image.
 
     Raises:
         InputError: saying what came.
     """
+    need = "(images, references or None, labels)"
+    if not isinstance(anchors, Mapping):
+        raise InputError(f"anchors: expected a mapping of names to {need}, got {type(anchors).__name__}.")
     for name, given in anchors.items():
-        if not isinstance(given, Sequence) or len(given) != 3 or not isinstance(given[2], Tensor):
-            raise InputError(f"anchors {name!r}: expected (images, references or None, labels), got {given!r:.80}.")
-        need, got = (len(given[0]),), tuple(given[2].shape)
-        if got != need:
-            raise InputError(f"anchors {name!r}: {need[0]} images need labels of shape {need}, got {got}.")
+        parts = given if isinstance(given, Sequence) else ()
+        kinds = ((Tensor,), (Tensor, type(None)), (Tensor,))
+        if len(parts) != 3 or not all(isinstance(part, kind) for part, kind in zip(parts, kinds, strict=True)):
+            types = ", ".join(type(part).__name__ for part in parts) or type(given).__name__
+            raise InputError(f"anchors {name!r}: expected {need}, tensors, got {types}.")
+        images, references, labels = parts
+        if tuple(labels.shape) != (len(images),):
+            wanted, came = (len(images),), tuple(labels.shape)
+            raise InputError(f"anchors {name!r}: {wanted[0]} images need labels of shape {wanted}, got {came}.")
+        (low, high), (least, most) = input_range, extremes(labels)
+        if not -_LABEL <= least <= most <= _LABEL:
+            raise InputError(
+                f"anchors {name!r}: expected labels in [0, 1] or so, higher is better, got {least:.4g} to {most:.4g}. "
+                "Rescale them: (labels - lowest) / (highest - lowest) of their scale."
+            )
+        for what, image in (("images", images), ("references", references)):
+            darkest, brightest = (low, high) if image is None else extremes(image)
+            if not low - _SLACK <= darkest <= brightest <= high + _SLACK:
+                got = f"{darkest:.4g} to {brightest:.4g}"
+                raise InputError(f"anchors {name!r}: expected {what} in {tuple(input_range)}, got {got}. Rescale them.")
 
 
 def check_gradients(gradients: Mapping[str, Tensor]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from perceptloss.critic import Overshoot
 from perceptloss.errors import InputError
 from perceptloss.inputs import usable
-from perceptloss.loss.budget import Budget
+from perceptloss.loss.budget import Allowed, Budget
 from perceptloss.loss.call import Call, Outcome
 from perceptloss.loss.checks import check_call, check_gradients, transforms_named
 from perceptloss.loss.clock import is_recomputed, whole
@@ -50,8 +50,9 @@ class CriticLoss(Learning):
         pixel_weight: Weight of the mean absolute error beside the critics, which shares are relative to.
         shift: Lines and columns of the images that no critic sees, a random number of them at the top and at the left,
             anew in every step: then no stride of a critic prints its grid at one place.
-        budget: Full-reference critics and what they may change against the start, such as `{"psnr": -0.5}`, or
-            a `Budget`; tell its `note` the scores on held-out images from time to time, first those of the start.
+        budget: Full-reference critics and what they may change against the start, such as `{"psnr": -0.5}`, or their
+            worst scores, `{"psnr": {"worst": 28}}`, or a `Budget`; tell its `note` scores on held-out images, first
+            those of the start.
         tile: Longest side in pixels that a term without a crop is given at once, its halo included, so that memory does
             not grow with the image: exact where the critic's card says so, else the mean of the tiles' losses by area.
             A joint critic learns from a random square of that side. None: whole images. Needs `fused`.
@@ -84,7 +85,7 @@ class CriticLoss(Learning):
         pixel_weight: float = 1.0,
         shift: int = 0,
         tile: int | None = None,
-        budget: Mapping[str, float] | Budget | None = None,
+        budget: Allowed | Budget | None = None,
         seed: int = 0,
         lean: bool = False,
         grey: Grey = "refuse",
@@ -109,7 +110,7 @@ class CriticLoss(Learning):
             domain=domain,
         )
         super().__init__(build_terms(specs, stereo=stereo), on_nonfinite, pixel_weight, shift, seed)
-        self.budget = budget if isinstance(budget, Budget) else Budget(budget) if budget else None
+        self.budget = budget if isinstance(budget, Budget) else None if budget in (None, {}) else Budget(budget)
         self.grad: GradMode = grad
         self.overshoot: Overshoot = overshoot
         self.micro_batch, self.input_range = micro_batch, tuple(input_range)

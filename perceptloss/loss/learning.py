@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from perceptloss.critic import Critic
-from perceptloss.errors import ConfigError
+from perceptloss.errors import ConfigError, InputError
 from perceptloss.inputs import all_finite, usable
 from perceptloss.loss.budget import Budget
 from perceptloss.loss.checks import check_anchors
@@ -125,10 +125,12 @@ class Learning(Hidden):
 
     @torch.inference_mode(False)
     def teach(
-        self, x: Tensor, y: Tensor, intake: Intake, anchors: Anchors | None = None
+        self, x: Tensor, y: Tensor | None, intake: Intake, anchors: Anchors | None = None
     ) -> dict[str, dict[str, float]]:
         """A step of every joint critic, of checked images; see `CriticLoss.learn`."""
-        check_anchors(anchors or {})
+        if y is None:
+            raise InputError("learn(x, y) needs the ground truth y: a critic learns what x has not of it.")
+        check_anchors({} if anchors is None else anchors, intake.input_range)
         x, y = (usable(image.detach()) for image in (x, y))
         # a step adds up the gradients of all processes, so that all take it or none
         if not self.learners or not agreed(len(x) > 0 and all_finite(x, y)):
@@ -171,7 +173,7 @@ class Learning(Hidden):
             ConfigError: if it is something else, or of other joint terms.
         """
         step, skipped, joint = state.get("step"), state.get("skipped"), state.get("joint", {})
-        if not isinstance(step, int) or not isinstance(skipped, Mapping):
+        if not isinstance(step, int) or not isinstance(skipped, Mapping) or not isinstance(joint, Mapping):
             got = ", ".join(map(repr, state)) or "nothing"
             raise ConfigError([f"expected a step and a mapping skipped, got {got}"], "the state of the loss")
         if joint.keys() != self.learners.keys():

@@ -13,6 +13,7 @@ from perceptloss.card import Card, Direction, Shape
 from perceptloss.critic import Critic, Overshoot, Precision
 from perceptloss.errors import ConfigError, UnknownCritic, near
 from perceptloss.loss.domains import Domain, warn_outside
+from perceptloss.loss.guards import warn_unguarded
 from perceptloss.loss.joint.options import joint_problems, read_joint
 from perceptloss.loss.terms import GradMode, Grey, OnNonFinite, TermOptions, Terms, TermSpec
 from perceptloss.networks.tiles import side_for, smallest_tile
@@ -238,4 +239,5 @@ def parse_loss(critics: Terms, **options: Any) -> list[TermSpec]:
     if problems:
         raise ConfigError(problems, "critic loss")
     warn_outside((spec.card for spec in specs), options.get("domain", "natural"))
+    warn_unguarded(specs)
     return specs

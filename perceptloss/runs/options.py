@@ -99,7 +99,7 @@ class Loss:
         0.0, "weight of LDL's loss of artefacts, seen beside what the averaged weights restore (train.ema)", at_least=0
     )
     budget: dict[str, Any] = option(  # noqa: RUF009
-        {}, "what critics may cost against the start, on strips that are not trained on: {psnr: -0.5}"
+        {}, "what critics may cost, on strips that are not trained on: {psnr: -0.5}, or at worst: {psnr: {worst: 28}}"
     )
     budget_every: int = option(25, "steps between two measurements of what is spent", at_least=1)
     budget_most: float = option(1.0, "greatest factor of the critics' weights while the budget is not spent", above=0)

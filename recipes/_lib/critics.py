@@ -139,6 +139,7 @@ def watch_budget(t: Spender, *, begins: bool = False) -> None:
     if not t.loss.budget.start if begins else t.step % t.config.loss.budget_every == 0:
         with loop.averaged(t):
             t.loss.budget.note(t.strips.scores(t.accelerator.unwrap_model(t.network), t.accelerator.device))
+        _ = t.loss.budget.changes  # refuses a start that leaves nothing to spend, before anything is trained
 
 
 def keeps_budget(t: Spender) -> bool:

@@ -62,12 +62,10 @@ def verdict(
     said = []
     budget = None if t.loss is None else t.loss.budget
     if budget is not None:
-        allowed = ", ".join(f"{name} {change:+g}" for name, change in budget.allowed.items())
         held = "held" if budget.spent <= 1 + _NEAR else "**not held**"
         kept = "" if t.kept == 1 else f", after going back to {t.kept:.0%} of the way from the start"
-        said.append(
-            f"Budget {allowed}: {held} on strips that were not trained on, {max(0.0, budget.spent):.0%} spent{kept}."
-        )
+        spent = f"{max(budget.spent, 0.0):.0%} spent"
+        said.append(f"Budget {budget.text}: {held} on strips that were not trained on, {spent}{kept}.")
         if items:
             said.append(_on_validation(t, budget, start, end, [whole(item) for item in items]))
     if t.watch is not None:
@@ -81,5 +79,5 @@ def _on_validation(
     validation = replace(t.strips, pairs=pairs)
     before, after = (validation.scores(network, t.accelerator.device) for network in (start, end))
     moved = ", ".join(f"{name} {after[name] - before[name]:+.3g}" for name in budget.allowed)
-    beyond = max((after[name] - before[name]) / change for name, change in budget.allowed.items()) > 1 + _NEAR
+    beyond = not budget.spent_of(after, before) <= 1 + _NEAR
     return f"On the validation images, against the start: {moved}{' (**beyond it**)' if beyond else ''}."

@@ -232,7 +232,7 @@ def run(config: C, task: Task[C]) -> None:
     critics, jury = _summoned(config, task, accelerator)
     images = task.find(config, jury.smallest_side, accelerator)
     if not all(map(task.has_reference, images[1])):
-        jury = jury.without_references(config.val.best)
+        jury = jury.without_references(config.val.best, config.val.reaction)
     on_main(accelerator, lambda: remember(folder, of_items({"data.train": images[0], "data.val": images[1]})))
     with StopSignal() as stop:
         for name, rival in task.rivals(config).items():

@@ -108,16 +108,17 @@ class Jury:
         everyone = (fidelity, *critics.values())
         return cls(accelerator, everyone, only_trained, settings, tuple(absent), stereo=stereo, fidelity=first.name)
 
-    def without_references(self, best: str) -> Jury:
+    def without_references(self, best: str, reaction: Reaction) -> Jury:
         """The critics of it that judge an image alone.
 
         Raises:
-            ConfigError: if there are none, or what decides which weights are best is not among them.
+            ConfigError: if there are none, what decides which weights are best is none of them, or alarms are awaited.
         """
+        if reaction != "warn":
+            raise ConfigError([f"val.reaction: {reaction!r} waits for alarms, which need references"], "data.val")
         alone = tuple(entry.critic or entry.name for entry in parse_critics(self.critics) if entry.card.kind == "nr")
-        left = replace(self, critics=alone, trained=frozenset[str](), has_references=False)
         names = [entry.name for entry in parse_critics(alone)] if alone else []
-        left = replace(left, trained=self.trained & set(names))
+        left = replace(self, critics=alone, trained=self.trained & set(names), has_references=False)
         if best not in names:
             known = ", ".join(names) or "none of val.judges"
             problem = f"val.best: {best!r} needs references, which these images lack; without: {known}"
@@ -200,6 +201,7 @@ class Jury:
         """What a reader of the table should know of the judges."""
         judges = [card for name, card in self.cards.items() if name not in {*self.trained, self.fidelity}]
         remarks = judge_remarks([self.cards[name] for name in sorted(self.trained)], judges)
+        remarks += ["no alarms: they compare with references, which these images lack"] * (not self.has_references)
         if self.absent:
             names = " ".join(self.absent)
             remarks.append(

@@ -102,6 +102,9 @@ def test_anchors_fall_below_their_start():
     assert names(history(0.9, 0.95, 0.891)) == []
     assert names(history(0.9, 0.95, 0.889)) == [("anchors", "nr")]
     assert names(history(0.9, float("nan"))) == [("anchors", "nr")]
+    late = history(0.9, 0.95, 0.889)
+    late.validations.insert(0, Validation(0, (Sight(FINE),), {}))  # nobody asked at the start
+    assert names(late) == [("anchors", "nr")]
 
 
 def test_a_critic_that_says_the_same_of_all():

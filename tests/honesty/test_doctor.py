@@ -240,8 +240,19 @@ class Map(nn.Module):
     def forward(self, x):
         return x
 
+class Views(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Conv2d(6, 1, 1)
+
+    def forward(self, x):
+        return self.mix(x).mean()
+
 def number():
     return 3
+
+def broken():
+    raise OSError("no such file: head.pth")
 
 def sized(size):
     return nn.Identity()
@@ -300,6 +311,7 @@ class TestOwnCritics:
             ("own_critics:Strided", "--better"),
             ("own_critics:number", "expected a Critic or a torch module, got int"),
             ("own_critics:sized", "without arguments"),
+            ("own_critics:broken", "it cannot be made: OSError: no such file: head.pth"),
         ],
     )
     def test_what_is_wrong_is_said(self, modules, name, message):
@@ -310,6 +322,13 @@ class TestOwnCritics:
         critic = critic_named(f"{modules}:Map", better="lower")
         with pytest.raises(InputError, match=r"one number for one image, got \(1, 3, 32, 32\)"):
             critic(torch.rand(1, 3, 32, 32))
+
+    def test_a_module_that_fails_is_named(self, modules):
+        critic = critic_named(f"{modules}:Views", better="higher")
+        with pytest.raises(InputError, match=r"own_critics:Views fails on .* \(1, 3, 32, 32\).*say --kind"):
+            critic(torch.rand(1, 3, 32, 32))
+        pairs = critic_named(f"{modules}:Views", better="higher", kind="stereo-nr")
+        assert pairs(torch.rand(1, 6, 32, 32)).shape == (1,)
 
     def test_registered_critics_come_by_name(self):
         assert critic_named("ssim").card == create_critic("ssim").card

@@ -12,6 +12,7 @@ from torch import Tensor
 from toys import toy
 
 from perceptloss import create_critic, get_card
+from perceptloss.compare.statistics.paired import ProtocolError
 from perceptloss.errors import ConfigError, DeceivedCritics
 from perceptloss.honesty.watch import Watch
 
@@ -176,6 +177,24 @@ def test_references_of_a_distance_are_mirrored_too():
     assert scores.truth is None
     assert scores.mirrored == pytest.approx(scores.output, abs=1e-3)
     assert scores.output > 0.01
+
+
+def test_a_critic_that_leaves_its_anchors_is_told(judges):
+    labels = torch.tensor([0.1, 0.3, 0.6, 0.9])
+    anchors = {"shades": (labels[:, None, None, None].expand(4, 3, 64, 64), None, labels)}
+    critic = toy("hole", lambda x, y: x.mean((1, 2, 3)))
+    watch = Watch({"hole": critic, "gmsd": create_critic("gmsd")}, {})
+    assert watch.agreement(anchors) == {"hole": pytest.approx(1.0)}  # gmsd compares, and there are no references
+    pairs = [(TRUTH[0], TRUTH[0])]
+    assert watch.look(0, pairs, {}, watch.agreement(anchors)) == ()
+    critic.score = lambda x, y=None: -x.mean((1, 2, 3))
+    assert watch.agreement(anchors) == {"hole": pytest.approx(-1.0)}
+    critic.score = lambda x, y=None: 0 * x.mean((1, 2, 3))
+    (alarm,) = [a for a in watch.look(10, pairs, {}, watch.agreement(anchors)) if a.name == "anchors"]
+    assert alarm.about == "hole"
+    critic.score = lambda x, y=None: x.mean((1, 2, 3))
+    with pytest.raises(ProtocolError):
+        watch.agreement({"equal": (anchors["shades"][0], None, torch.ones(4))})
 
 
 def test_nothing_seen_is_nothing_known(judges):

@@ -205,11 +205,14 @@ def test_pictures_without_reference_are_learned_from_and_judged_alone(
     run = run_here("run", *options)
     results = load_results(run / "results.json")
     assert [column.label for column in results.critics] == ["uiqm"]
+    assert "no alarms: they compare with references" in (run / "results.md").read_text()
     bank = torch.load(run / "checkpoints" / "last" / "custom_checkpoint_0.pkl", weights_only=True)
     assert set(bank["scores"]) <= {4, 5}
     assert (run / "picture.png").exists()
     with pytest.raises(ConfigError, match=r"val\.best: 'haarpsi' needs references, .* without: uiqm"):
         run_here("other", *options, "--val.best", "haarpsi")
+    with pytest.raises(ConfigError, match=r"val\.reaction: 'stop' waits for alarms"):
+        run_here("other", *options, "--val.reaction", "stop")
     with pytest.raises(ConfigError, match=r"loss\.gate: judge 'uiqm' is trained on"):
         run_here("gate", *options, "--loss.gate", "uiqm")
     raw, start = str(folder / "uieb" / "challenging-60"), str(run / "models" / "net_g.safetensors")

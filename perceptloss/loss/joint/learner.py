@@ -47,7 +47,7 @@ class Learner:
         is_skipped: Whether its last step was left out, because its gradient was not finite.
 
     Raises:
-        ConfigError: if nothing of the critic can learn.
+        ConfigError: if nothing of the critic can learn, or regions are asked of a critic without maps.
     """
 
     def __init__(self, critic: Critic, joint: Joint, seed: int = 0) -> None:
@@ -56,6 +56,8 @@ class Learner:
         self.parameters = [p for p in critic.parameters() if id(p) not in fixed]
         if not self.parameters:
             raise ConfigError([f"nothing of {critic.card.name!r} can learn: it has no parameters"], "joint")
+        if joint.swap and not critic.has_maps:
+            raise ConfigError([f"joint.swap: {critic.card.name!r} has no map to say where; say swap: 0"], "joint")
         self.start = [p.detach().clone() for p in self.parameters] if joint.stay else []
         self.shadow = [p.detach().clone() for p in self.parameters] if joint.ema else []
         self.heads: dict[str, MonotoneHead] = {}
@@ -111,14 +113,16 @@ class Learner:
         self._prepare_heads(labelled)
         with self._learning(), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
             parts = {"rank": self._ladder(x, y, draws)}
-            if self.joint.swap and self.critic.has_maps:
+            if self.joint.swap:
                 parts |= self._swap(x, y, draws)
             if self.joint.penalty and self.steps % self.joint.penalty_every == 0:
-                parts["penalty"] = self.joint.penalty * self.joint.penalty_every * self._penalty(torch.cat([x, y]), y)
+                pieces = [x, y] if self.joint.checkpoint else [torch.cat([x, y])]
+                penalty = torch.stack([self._penalty(piece, y) for piece in pieces]).mean()
+                parts["penalty"] = self.joint.penalty * self.joint.penalty_every * penalty
             if self.joint.stay:
                 parts["stay"] = self.joint.stay * self._distance_from_start()
             for name, (ax, ay, labels) in labelled.items():
-                opinions = self.heads[name](self._quality(ax, ay))
+                opinions = self.heads[name](self._run(self._quality, ax, ay))
                 loss = F.smooth_l1_loss(opinions, labels.to(opinions), beta=_BETA)
                 parts[f"anchor {name}"] = self.joint.anchor * loss
             self._update(torch.stack([*parts.values()]).sum(), step)
@@ -134,7 +138,7 @@ class Learner:
         if self.joint.damage:
             rungs.append(damaged(x, self.joint.damage, draws))
         if self.joint.checkpoint:
-            cells = [checkpoint(self._cells, rung, y, use_reentrant=False) for rung in rungs]
+            cells = [self._run(self._cells, rung, y) for rung in rungs]
         else:
             together = self._cells(torch.cat(rungs), y.repeat(len(rungs), 1, 1, 1))
             cells = list(together.chunk(len(rungs)))
@@ -151,9 +155,9 @@ class Learner:
 
     def _swap(self, x: Tensor, y: Tensor, draws: Draws) -> dict[str, Tensor]:
         image, mask = swapped(x, y, draws)
-        cells = self._cells(image, y)
+        cells = self._run(self._cells, image, y)
         if cells.ndim < 4:
-            return {}
+            raise ConfigError([f"joint.swap: the map of {self.critic.card.name!r} teaches nothing; say 0"], "joint")
         share = _pooled(mask, cells)
         kept, replaced = ((cells * w).sum((1, 2, 3)) / w.sum((1, 2, 3)) for w in (1 - share, share))
         return {"swap": self.joint.swap * F.relu(self._margin(x, y, kept) - (kept - replaced)).mean()}
@@ -167,13 +171,19 @@ class Learner:
         references = y.repeat(len(images) // len(y), 1, 1, 1)
         leaf = images.detach().requires_grad_()
         (slope,) = torch.autograd.grad(self._quality(leaf, references).sum(), leaf)
-        moved = torch.cat([images + _STEP * slope.sign(), images])
-        ahead, here = self._quality(moved, references.repeat(2, 1, 1, 1)).chunk(2)
+        both = (images + _STEP * slope.sign(), images)
+        runs = both if self.joint.checkpoint else (torch.cat(both),)
+        found = [self._run(self._quality, run, y.repeat(len(run) // len(y), 1, 1, 1)) for run in runs]
+        ahead, here = torch.cat(found).chunk(2)
         return ((ahead - here) / _STEP).square().mean()
 
     def _distance_from_start(self) -> Tensor:
         apart = [(p - s).square().sum() for p, s in zip(self.parameters, self.start, strict=True)]
         return torch.stack(apart).sum() / sum(p.numel() for p in self.parameters)
+
+    def _run(self, part: Callable[..., Tensor], *images: Tensor | None) -> Tensor:
+        """A part of its step, whose activations are not kept where they are recomputed."""
+        return checkpoint(part, *images, use_reentrant=False) if self.joint.checkpoint else part(*images)
 
     def _cells(self, x: Tensor, y: Tensor) -> Tensor:
         """Qualities of parts, (N, 1, h, w), where the critic has maps, else of images, (N,)."""
@@ -261,7 +271,8 @@ class Learner:
         """
         here, there = ([tuple(t.shape) for t in of] for of in (self.parameters, state.get("parameters", ())))
         if here != there:
-            raise ConfigError([f"the checkpoint holds another critic than {self.critic.card.name!r}"], "joint")
+            problem = f"the checkpoint holds another critic than {self.critic.card.name!r}, or another learns"
+            raise ConfigError([problem], "joint")
         self._prepare_heads(state["heads"])
         for name, head in state["heads"].items():
             self.heads[name].load_state_dict(head)

@@ -50,7 +50,7 @@ class Joint:
     Attributes:
         learns: `all`, or only the `head` behind a trunk, which stays shared with the frozen critics of the loss.
         lr: Learning rate of AdamW.
-        lr_end: Learning rate after `steps`, reached along a cosine; unused without `steps`.
+        lr_end: Learning rate after `steps`, reached along a cosine; refused without `steps`.
         steps: Length of its schedule in steps of the training; 0: a constant rate.
         every: Steps of the restorer for one of the critic.
         betas: Of AdamW.
@@ -148,6 +148,8 @@ def joint_problems(raw: Any, card: Card, monitor: bool) -> list[str]:
         for key, (need, is_right) in _RULES.items()
         if key in given and not is_right(given[key])
     ]
+    if given.get("lr_end") and not given.get("steps"):
+        problems.append("joint.lr_end is reached after joint.steps, which is missing: without it the rate is constant")
     if monitor:
         problems.append("a term that only watches cannot be joint: nothing would learn from what it learns")
     if not card.weights:
