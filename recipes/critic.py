@@ -51,12 +51,13 @@ from perceptloss.runs.optimizers import make_optimizer
 from perceptloss.runs.options import Log, RunOptions, Train
 from perceptloss.runs.state import Ema, StopSignal, read_progress
 from perceptloss.teach.exams.evaluate import default_best, exam_problems, examine, look_up
-from perceptloss.teach.run.checks import option_problems
+from perceptloss.teach.run.checks import attack_problems, option_problems
 from perceptloss.teach.run.critic import Place, Reader, build_critic, parameter_groups, settle
 from perceptloss.teach.run.export import STARTING, conclude, figures_table, origin_in, origin_of
 from perceptloss.teach.run.kept import shapes_of
 from perceptloss.teach.run.options import CardText, CriticOptions, Val
 from perceptloss.teach.run.peers import build_peers, size_problems
+from perceptloss.teach.run.rehearsal import rehearse
 from perceptloss.teach.run.remember import remembered
 from perceptloss.teach.run.saving import export
 from perceptloss.teach.run.setup import Material, open_material
@@ -251,7 +252,10 @@ def main(argv: Sequence[str]) -> None:
     """The whole run."""
     config, followed = read_options(argv)
     c = config
-    if problems := option_problems(c.critic.name, c.data, c.val.sets, c.objectives, c.train, c.card):
+    problems = option_problems(c.critic.name, c.data, c.val.sets, c.objectives, c.train, c.card)
+    if c.evaluate_only is None:
+        problems += attack_problems(c.critic, c.objectives, c.data, attacks=not c.build_only)
+    if problems:
         raise ConfigError(problems, "options")
     folder = Path(config.output)
     if c.evaluate_only is not None and (locked := unwritable_run(folder)):
@@ -266,15 +270,15 @@ def main(argv: Sequence[str]) -> None:
     critic = build_critic(config.critic, config.train.seed)
     peers = build_peers(config.val.peers, critic.card, accelerator.device)
     data, sets = parse_entries(config.data, "data"), parse_entries(config.val.sets, "val.sets")
-    asked = ask_references(config.objectives, data)
-    seed, allow = config.train.seed, config.val.look_alikes
-    material = open_material(critic, data, sets, seed, allow, accelerator, with_reference=asked)
+    seed, asked = config.train.seed, ask_references(config.objectives, data)
+    material = open_material(critic, data, sets, seed, config.val.look_alikes, accelerator, with_reference=asked)
     problems = exam_problems(config.val.best, material.exams, has_card=config.card.write, attacks=config.val.attacks)
     if problems := problems + size_problems({config.critic.name: critic, **peers}, material.exams):
         raise ConfigError(problems, "exams")
     if followed is not None:
         accelerator.print(followed.told(options.flatten(config)))
     if config.build_only:
+        rehearse(material, critic, config.critic, config.objectives, accelerator)
         accelerator.print(material.summary())
         return
     before = start_figures(accelerator, config, critic, material, followed)
@@ -286,8 +290,7 @@ def main(argv: Sequence[str]) -> None:
         with StopSignal() as stop:
             trainee = build_trainee(config, folder, critic, material)
             teach(trainee, material, stop)
-        digest = sha256_of(folder / "config.yaml")
-        origin = origin_of(argv, digest, config.train.seed, trainee.progress, accelerator)
+        origin = origin_of(argv, sha256_of(folder / "config.yaml"), config.train.seed, trainee.progress, accelerator)
     text = conclude(accelerator, folder, file, config.critic, config.card, config.val, before, peers, material, origin)
     accelerator.print(f"\n{text}\nEverything is in {folder}.")
     accelerator.end_training()

@@ -24,7 +24,7 @@ _QUICK = (
 )
 _SLOW = (
     *("biqa4k", "iqt", "maniqa", "uranker"),
-    *("aesop", "gradient-variance", "hsluv", "ilniqe", "ldl", "stereo-matching", "stereo-srqa"),
+    *("aesop", "gradient-variance", "hsluv", "ilniqe", "ldl", "mini-stereo", "stereo-matching", "stereo-srqa"),
 )
 AROUND = {"perceptloss.networks.each_view", "perceptloss.networks.tiles"}  # what calls critics
 COMPILED = (*_QUICK, *_SLOW)

@@ -16,6 +16,7 @@ from perceptloss.critics.vif import window_moments
 from perceptloss.networks.functional import (
     PREWITT,
     SCHARR,
+    YIQ,
     blur,
     bounded_power,
     edge_magnitude,
@@ -178,3 +179,14 @@ def test_window_moments_do_not_cancel_in_float32() -> None:
     torch.testing.assert_close(xx.double(), exact, rtol=1e-5, atol=1e-8)
     assert_same(yy, xx)
     assert_same(xy, xx)
+
+
+def test_mixing_several_images_is_one_graph() -> None:
+    """Planes are parts of a tensor, and have gaps only where there are two images or more."""
+    torch._dynamo.reset()
+    x = torch.rand(2, 3, 9, 8).requires_grad_()
+    compiled = torch.compile(lambda x: mix_channels(x, YIQ), backend="eager", fullgraph=True)
+    found, expected = compiled(x), mix_channels(x, YIQ)
+    assert torch.equal(found, expected)
+    slopes = [torch.autograd.grad(out.square().sum(), x)[0] for out in (found, expected)]
+    assert torch.equal(*slopes)

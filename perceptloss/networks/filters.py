@@ -27,7 +27,10 @@ class _Mix(torch.autograd.Function):
         out = x.new_empty(len(x), len(rows), *x.shape[2:])
         scaled = torch.empty_like(first)
         for plane, (weight, *weights) in zip(out.unbind(1), rows, strict=True):
-            torch.mul(first, weight, out=plane)
+            if torch.compiler.is_compiling():  # no graph has an `out` with gaps, as planes of two images are
+                plane.copy_(first * weight)
+            else:
+                torch.mul(first, weight, out=plane)
             for other, w in zip(others, weights, strict=True):  # each product rounded, whatever the processor fuses
                 plane.add_(torch.mul(other, w, out=scaled))
         return out

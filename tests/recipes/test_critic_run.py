@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -262,3 +263,24 @@ def test_everything_wrong_with_a_configuration_comes_at_once(run_here: Callable[
     text = str(caught.value)
     for part in ("unknown critic 'mini-ff'", "there is no 'nothing'", "'pearsn'", "train.warmup", "card.licence"):
         assert part in text, text
+
+
+def test_look_alikes_are_pairs(run_here: Callable[..., Path]) -> None:
+    with pytest.raises(ConfigError, match=r"val\.look_alikes: expected pairs of photographs, \[a, b\], got 'a'"):
+        run_here("run", val={"look_alikes": ["a", ["b", "c"]]})
+
+
+@pytest.mark.parametrize(
+    ("changed", "part"),
+    [
+        ({"objectives": {"pairwise": {"kind": "bc"}}}, "kind: one of hinge, bce, fidelity, got 'bc'"),
+        ({"objectives": {"tres": {"consistency": 1.0}}}, "tres: is for critics TReS, not 'lpips-squeeze'"),
+        ({"critic": {"name": CRITIC, "tap": "nowhere"}}, "'nowhere' is no tap or module of 'lpips-squeeze'"),
+        ({"critic": {"name": CRITIC, "remember": True}}, "the trunk learns"),
+    ],
+)
+def test_build_only_finds_what_the_first_step_would(
+    run_here: Callable[..., Path], changed: dict[str, Any], part: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(part)):
+        run_here("run", "--build_only", "true", **changed)

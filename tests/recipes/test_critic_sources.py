@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,19 @@ def test_wrong_sources_are_explained(folder: Path, tmp_path: Path) -> None:
         teachers.open_source(options(folder, hold_out_families=("blurr",)), setting())
     with pytest.raises(ConfigError, match="has no scores of 'ssmi'; did you mean 'ssim'"):
         teachers.open_source(options(folder, teachers={"ssmi": 1}), setting())
+    long = {"photos": (str(folder / "photos"),), "always": ("jpeg",), "below": [["jpeg", "white-noise"]]}
+    wrong = {"networks": {"sr": None}, "teachers": {"ssim": {"weight": "x"}}, "floors": {"nois": 0.5, "blur": 2}}
+    with pytest.raises(ConfigError) as caught:
+        teachers.open_source(replace(options(folder, **long, **wrong), folder=str(tmp_path / "set")), setting())
+    for part in (
+        "networks.sr: expected a file, got None",
+        "teachers.ssim: weight: expected a number above 0, got 'x'",
+        "floors: no family and no damage is called 'nois'; did you mean 'noise'",
+        "floors.blur: expected a number in [0, 1], got 2",
+        "below: expected [worse, better], two names of `always`, got ['jpeg', 'white-noise']",
+    ):
+        assert part in str(caught.value)
+    assert not (tmp_path / "set").exists(), "told before anything is made"
     with pytest.raises(ConfigError, match="leaves none to learn from"):
         teachers.open_source(options(folder, hold_out=0.95), setting())
     recipe_helpers.photograph(tmp_path / "small" / "a.png", 0, 30, 30)

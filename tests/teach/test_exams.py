@@ -162,6 +162,14 @@ def test_restored_versions_are_compared_within_a_cut_and_factor(
         ("restoration", {}, "give at least one full-reference critic"),
         ("restoration", {"teachers": {"niqe": 1}}, "a teacher compares an image with its reference"),
         ("restoration", {"teachers": {"gmsd": 1}, "networks": {"sr": "none.pth"}}, "networks.sr"),
+        ("restoration", {"teachers": {"gmsd": 1}, "networks": {"sr": "none.bin"}}, "networks.sr: cannot read none.bin"),
+        ("restoration", {"teachers": {"gmsd": 1}, "networks": {"sr": 4}}, "networks.sr: expected a file, got 4"),
+        ("restoration", {"teachers": {"gmsd": 1}, "damages": []}, "damages: expected at least one"),
+        ("restoration", {"teachers": {"gmsd": 1}, "scores": "/dev/null/a.npz"}, "scores: /dev/null/a.npz cannot be"),
+        ("restoration", {"teachers": {"gmsd": 1}, "scores": __file__}, "holds no scores of an exam"),
+        ("restoration", {"teachers": {"gmsd": {"weight": "1"}}}, "teachers.gmsd: weight: expected a number above 0"),
+        ("enlargers", {"enlargers": ["nearest", "nearest"]}, "enlargers: each once, got nearest, nearest"),
+        ("enlargers", {"factors": [2, 3, 2]}, "factors: each once, got 2, 3, 2"),
     ],
 )
 def test_wrong_entries_are_explained(photos: Path, kind: str, changed: dict[str, Any], part: str) -> None:

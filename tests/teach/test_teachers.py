@@ -144,6 +144,7 @@ def test_what_is_wrong_with_a_teacher_is_said(plan, monkeypatch):
         "f": TeacherSpec(critic="package:ssimulacra2"),
         "g": TeacherSpec(critic="gmsd", shrink=4, pixels_per_degree=40),
         "h": TeacherSpec(critic="package:cvvdp", pixels_per_degree=0),
+        "i": TeacherSpec(critic="gmsd", weights=3),
     }
     text = "\n".join(problems_in(replace(plan, crop=66, teachers=wrong)))
     for part in (
@@ -156,6 +157,7 @@ def test_what_is_wrong_with_a_teacher_is_said(plan, monkeypatch):
         "teachers.g: shrink: crop 66 is not a multiple of 4",
         "teachers.g: pixels_per_degree: only package:cvvdp takes it, got 40",
         "teachers.h: pixels_per_degree: expected a number from 1 to 1000, got 0",
+        "teachers.i: weights: expected a file, a name of the weights manifest, or a list, got 3",
     ):
         assert part in text
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from perceptloss.card import Card, distance_card
-from perceptloss.critic import Entry
+from perceptloss.critic import Entry, given
 from perceptloss.critics.mini.pair_distance import PairCritic
 from perceptloss.critics.mini.viewing import TRUNK
+from perceptloss.errors import InputError
 
 __all__ = ["ENTRIES", "MiniFR"]
 
@@ -51,13 +52,18 @@ class MiniFR(PairCritic):
             y: The best versions that are known, same shape: clean originals, or not.
 
         Raises:
-            InputError: as when it scores.
+            InputError: as when it scores, saying which of the two it is about.
         """
         utilities = []
-        for image in (a, b):
-            x, reference = self.admit(image, y)
+        for name, image in (("a", a), ("b", b)):
+            try:
+                x, reference = self.admit(image, y)
+            except InputError as error:
+                raise InputError(f"prefer(a, b, y), where {name} is x: {error}") from None
+            if len(x) == 0:
+                return x.flatten(1).sum(1)
             with torch.autocast(x.device.type, enabled=False):
-                assert reference is not None
+                reference = given(reference)
                 utilities.append(self.utility(self.reading(x, reference, self.look(x), self.look(reference))))
         return torch.sigmoid(utilities[0] - utilities[1])
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from perceptloss.card import Card, opinion_card
 from perceptloss.critic import Entry
 from perceptloss.critics.mini.statistics_bank import StatisticsBank
-from perceptloss.critics.mini.viewing import TRUNK, LiteCritic
+from perceptloss.critics.mini.viewing import TRUNK, LiteCritic, refuse
 from perceptloss.networks.layers import mean_and_variance
 from perceptloss.networks.trunks import LITE_TAPS, Features
 
@@ -72,6 +72,9 @@ class MiniNR(LiteCritic):
         drop: See `QualityHead`.
         pixels_per_degree: See `LiteCritic`.
 
+    Raises:
+        ConfigError: if one of them will not do.
+
     Example:
         >>> critic = create_critic("mini-nr")
         >>> x = torch.rand(2, 3, 64, 64, requires_grad=True)
@@ -92,6 +95,9 @@ class MiniNR(LiteCritic):
         pixels_per_degree: float = 60.0,
     ) -> None:
         super().__init__(card, pixels_per_degree)
+        refuse(card, "a whole number of at least 1", lambda value: value < 1, scales=scales)
+        refuse(card, "0, for a line, or at least 2", lambda value: value < 0 or value == 1, hidden=hidden)
+        refuse(card, "at least 0 and below 1", lambda value: not 0 <= value < 1, drop=drop)
         self.bank = self.banks(scales)
         self.features = 2 * sum(LITE_TAPS[tap] for tap in self.taps)
         self.head = QualityHead(self.features, self.bank.features, hidden, drop)

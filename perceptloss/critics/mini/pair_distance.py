@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from perceptloss.card import Card
 from perceptloss.critic import given
 from perceptloss.critics.mini.band_bank import BandBank
-from perceptloss.critics.mini.viewing import LiteCritic
+from perceptloss.critics.mini.viewing import LiteCritic, refuse
 from perceptloss.networks.layers import moments, unit_differences
 from perceptloss.networks.trunks import LITE_TAPS, Features
 
@@ -157,6 +157,9 @@ class PairCritic(LiteCritic):
         scales: Scales of the bands.
         hidden: Saturating units of the head.
         pixels_per_degree: See `LiteCritic`.
+
+    Raises:
+        ConfigError: if one of them will not do.
     """
 
     taps = tuple(PAIR_TAPS)
@@ -165,6 +168,8 @@ class PairCritic(LiteCritic):
         self, card: Card, *, views: int = 6, scales: int = 5, hidden: int = 48, pixels_per_degree: float = 60.0
     ) -> None:
         super().__init__(card, pixels_per_degree)
+        numbers = {"views": views, "scales": scales, "hidden": hidden}
+        refuse(card, "a whole number of at least 1", lambda value: value < 1, **numbers)
         self.bank = BandBank(scales)
         self.distances = FeatureDistances(PAIR_TAPS, views)
         self.facts = self.bank.facts + len(PAIR_TAPS)

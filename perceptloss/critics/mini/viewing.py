@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,18 +18,30 @@ from perceptloss.networks.trunks import Features, Lite, Trunk, TrunkCritic
 from perceptloss.weights.checkpoints import read_state
 from perceptloss.weights.search import find
 
-__all__ = ["TRUNK", "LiteCritic", "readings_of"]
+__all__ = ["TRUNK", "LiteCritic", "readings_of", "refuse"]
 
 TRUNK = "lite0-smooth"
 """The file of the trunk."""
 _NONE = torch.empty(0, 0, 0)
 
 _TAUGHT = 60.0  # pixels per degree: a screen of 96 dpi from 90 cm
+_LEAST = 8  # pixels that must be left of a side: the trunk looks at a quarter of it
 
 
 def readings_of(critic: Critic) -> int:
     """How many readings teaching keeps of every image: beside its reference and what stands in for it, or its own."""
     return 2 if critic.card.needs_reference else 1
+
+
+def refuse(card: Card, wanted: str, is_wrong: Callable[[float], bool], **given: float) -> None:
+    """Name the options of a critic's class whose values will not do.
+
+    Raises:
+        ConfigError: if there are any.
+    """
+    problems = [f"options.{name} must be {wanted}, got {value!r}" for name, value in given.items() if is_wrong(value)]
+    if problems:
+        raise ConfigError(problems, card.name)
 
 
 class LiteCritic(TrunkCritic):
@@ -37,7 +51,7 @@ class LiteCritic(TrunkCritic):
         card: What it is.
         pixels_per_degree: Of visual angle, as the picture is seen: 60, as it was taught, or 120, 240 ..., for which the
             picture is halved once, twice ... before anything looks at it. Detail beyond is then not seen at all: for
-            judging, not for a loss.
+            judging, not for a loss. For 480 and 960 images must be larger, 64 and 128 pixels.
 
     Raises:
         ConfigError: if it is none of these.
@@ -51,6 +65,8 @@ class LiteCritic(TrunkCritic):
                 [f"pixels_per_degree: expected 60, 120, 240, 480 or 960, got {pixels_per_degree!r}"], card.name
             )
         self.halvings = int(octaves)
+        if card.min_size < _LEAST << self.halvings:
+            self.card = replace(card, min_size=_LEAST << self.halvings)
         self.trunk: Trunk = Lite()
 
     @property

@@ -32,9 +32,12 @@ def read_ncnn(path: Path) -> dict[str, Tensor]:
     execution; which of the known networks it holds follows from its length.
 
     Raises:
-        WeightsError: if it holds none of them.
+        WeightsError: if it cannot be read, or holds none of them.
     """
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
     for network in _known():
         halves = _length(network, 2)
         if len(data) in (halves, _length(network, 4)):

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from perceptloss import __version__, create_critic
-from perceptloss.output.files import replacing
+from perceptloss.errors import ConfigError
+from perceptloss.output.files import replacing, unwritable
 from perceptloss.output.progress import bar
 from perceptloss.runs.config import option
 from perceptloss.teach.run.enhanced_versions import Amounts, Version, versions_of
@@ -79,7 +80,11 @@ def files_of(content: Content) -> tuple[Path, ...]:
 
 
 def made(contents: Sequence[Content], options: Options, setting: Setting, specs: Mapping[str, TeacherSpec]) -> Made:
-    """All versions with their scores, from the folder if it holds them."""
+    """All versions with their scores, from the folder if it holds them.
+
+    Raises:
+        ConfigError: if it does not, and cannot be written.
+    """
     o, amounts = options, Amounts(options.mixes, options.enhanced, options.overdone, options.damaged)
     cuts = [(content, [setting.seed, number, k]) for number, content in enumerate(contents) for k in range(o.cuts)]
 
@@ -99,6 +104,8 @@ def made(contents: Sequence[Content], options: Options, setting: Setting, specs:
         with np.load(path, allow_pickle=False) as kept:
             versions = [Version(*row) for row in json.loads(str(kept["versions"]))]
             return Made(kept["images"], kept["scores"], versions, json.loads(str(kept["higher"])))
+    if why := unwritable(path):
+        raise ConfigError([f"folder: {path} {why}"], options.label)
     found = _asked([of(place) for place in range(len(cuts))], specs, o)
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = json.dumps([list(vars(version).values()) for version in found.versions])

@@ -27,7 +27,7 @@ from perceptloss.teach.run.setup import Material
 from perceptloss.teach.run.sources import Batch, Source
 from perceptloss.teach.run.teachers import Ladders, images
 
-__all__ = ["Remembered", "remembered"]
+__all__ = ["Remembered", "refuse_to_remember", "remembered"]
 
 _STEPS = (1, 5)  # of an attack: the first is FGSM two and a half times as strong, cut to its bound
 _STAND_IN = 0.6  # quality of versions that may stand in for the reference
@@ -68,10 +68,25 @@ def remembered(material: Material, critic: Critic, options: CriticOptions, devic
     """The same material, of whose scored sets only readings or taps are kept if `critic.remember` says so.
 
     Raises:
-        ConfigError: if the critic has no trunk, its trunk learns, or a source has other images.
+        ConfigError: see `refuse_to_remember`.
     """
     if not options.remember:
         return material
+    refuse_to_remember(material, critic, options)
+    sources: list[Source] = []
+    for source in material.sources:
+        assert isinstance(source, Ladders) and isinstance(critic, TrunkCritic)
+        own = isinstance(critic, LiteCritic)
+        sources.append(Remembered(source, critic, options, device) if own else KeptTaps(source, critic, device))  # type: ignore[arg-type]
+    return replace(material, sources=sources)
+
+
+def refuse_to_remember(material: Material, critic: Critic, options: CriticOptions) -> None:
+    """Find what cannot be remembered before anything is.
+
+    Raises:
+        ConfigError: if the critic has no trunk, its trunk learns, or a source has other images.
+    """
     problems = []
     if not isinstance(critic, TrunkCritic):
         problems.append(f"critic {critic.card.name!r} has no trunk of which anything could be kept")
@@ -89,12 +104,6 @@ def remembered(material: Material, critic: Critic, options: CriticOptions, devic
         problems.append(f"critic.attackers: only critics of our own remember attacks, not {critic.card.name!r}")
     if problems:
         raise ConfigError(problems, "critic.remember")
-    sources: list[Source] = []
-    for source in material.sources:
-        assert isinstance(source, Ladders) and isinstance(critic, TrunkCritic)
-        own = isinstance(critic, LiteCritic)
-        sources.append(Remembered(source, critic, options, device) if own else KeptTaps(source, critic, device))  # type: ignore[arg-type]
-    return replace(material, sources=sources)
 
 
 def _readings(inner: Ladders, critic: LiteCritic, device: torch.device) -> np.ndarray:

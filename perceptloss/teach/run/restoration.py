@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 from perceptloss import __version__
 from perceptloss.errors import ConfigError, PerceptlossError
 from perceptloss.networks.restorers import SuperResolver, load_sr
-from perceptloss.output.files import replacing
+from perceptloss.output.files import replacing, unwritable
 from perceptloss.runs.config import option
 from perceptloss.teach.degradations.compression import jpeg
 from perceptloss.teach.degradations.enlarge import ENLARGERS, enlarged, shrunk
@@ -33,6 +34,7 @@ from perceptloss.teach.run.sources import Opened, Setting
 from perceptloss.teach.run.versions import VersionOptions, Versions, find_photos, version_problems
 from perceptloss.teach.sets.consensus import consensus
 from perceptloss.teach.sets.judging import Panel
+from perceptloss.teach.sets.plan import network_files
 from perceptloss.teach.sets.teachers import TeacherSpec, checked_teachers, digest, facts_of
 
 __all__ = ["Options", "open_source"]
@@ -144,12 +146,22 @@ def _asked(made: Versions, panel: Panel) -> np.ndarray:
 
 
 def _scores(made: Versions, panel: Panel, file: str, facts: str) -> np.ndarray:
-    """What teachers say, from the file if it is about the same."""
+    """What teachers say, from the file if it is about the same.
+
+    Raises:
+        ConfigError: if the file is another one, which is left as it is, or cannot be written.
+    """
     path = Path(file)
     if file and path.is_file():
-        with np.load(path, allow_pickle=False) as kept:
-            if str(kept["facts"]) == facts:
-                return np.asarray(kept["scores"])
+        try:
+            with np.load(path, allow_pickle=False) as kept:
+                if str(kept["facts"]) == facts:
+                    return np.asarray(kept["scores"])
+        except (ValueError, KeyError, EOFError, AttributeError, TypeError, BadZipFile) as error:
+            problem = f"scores: {path} holds no scores of an exam: {error}; remove it, or give another file"
+            raise ConfigError([problem], "restoration") from error
+    if file and (why := unwritable(path)):
+        raise ConfigError([f"scores: {path} {why}"], "restoration")
     scores = _asked(made, panel)
     if file:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,7 +215,7 @@ def open_source(options: Options, setting: Setting) -> Opened:
     problems = version_problems(options, setting)
     files = find_photos(options, problems)
     networks: dict[str, SuperResolver] = {}
-    for name, path in options.networks.items():
+    for name, path in network_files(options.networks, problems).items():
         if name in ENLARGERS:
             problems.append(f"networks.{name}: an enlarger is called so; choose another name")
         try:
@@ -216,6 +228,7 @@ def open_source(options: Options, setting: Setting) -> Opened:
             problems.append(f"networks.{name}: enlarges by {network.scales}, none of which is in factors")
         elif min(small) < network.minimum:
             problems.append(f"networks.{name}: needs {network.minimum} pixels, got {min(small)}; take a larger crop")
+    problems += [] if options.damages else ["damages: expected at least one"]
     teachers: dict[str, TeacherSpec] = attempt(problems, lambda: _teachers(options), {})
     if problems:
         raise ConfigError(problems, options.label)

@@ -84,6 +84,11 @@ def open_material(
         LeakError: listing photographs that are taught and examined, resized, cut, mirrored or degraded too.
     """
     problems = [p for entry in data for p in size_problems(critic, entry.crops, f"{entry.label}.crops")]
+    problems += [
+        f"val.look_alikes: expected pairs of photographs, [a, b], got {pair!r}"
+        for pair in allow
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2
+    ]
     if problems:
         raise ConfigError(problems, "data")
 

@@ -17,9 +17,10 @@ from perceptloss.runs.images import find_pairs
 from perceptloss.teach.degradations import get_degradation, list_degradations
 from perceptloss.teach.leaks.hashing import Fingerprints, fingerprint, fingerprint_files
 from perceptloss.teach.run.sources import Batch, Drawn, Exam, Opened, Setting, SourceOptions, families, held_out
-from perceptloss.teach.run.targets import lowered, raised
+from perceptloss.teach.run.targets import lowered, raised, target_problems
 from perceptloss.teach.sets import Plan, ScoredSet, build
-from perceptloss.teach.sets.teachers import critic_in, teacher_spec
+from perceptloss.teach.sets.plan import network_files
+from perceptloss.teach.sets.teachers import critic_in, given_teachers
 
 __all__ = ["Ladders", "Options", "Units", "exam_of", "open_source"]
 
@@ -183,11 +184,11 @@ def images(taught: ScoredSet, rows: np.ndarray, with_reference: bool) -> tuple[T
 
 def open_source(options: Options, setting: Setting) -> Opened:
     """Open the set, make it first if it must be, and divide it into what is taught and an exam."""
+    unseen = families(options.hold_out_families)
     taught, weights = _open(options, setting)
     target = lowered(taught, raised(taught, taught.consensus(weights), options.floors), options.below)
     contents = np.unique(taught.content)
     held = contents if setting.is_exam else held_out(contents, options.hold_out, setting.seed)
-    unseen = families(options.hold_out_families)
     is_held = np.isin(taught.content, held)
     exams = [exam_of(options, taught, target, is_held, unseen, setting)] if is_held.any() else []
     is_used = ~is_held & ~_is_touched(taught, unseen)
@@ -217,9 +218,11 @@ def _photos(options: Options) -> tuple[Path, ...]:
 
 
 def _open(options: Options, setting: Setting) -> tuple[ScoredSet, Mapping[str, float]]:
-    if not options.folder:
-        raise ConfigError(["folder: where is the scored set, or where shall it be made?"], options.label)
-    teachers = {name: teacher_spec(given) for name, given in options.teachers.items()}
+    problems = [] if options.folder else ["folder: where is the scored set, or where shall it be made?"]
+    problems += target_problems(options.floors, options.below, options.always) if options.photos else []
+    teachers, networks = given_teachers(options.teachers, problems), network_files(options.networks, problems)
+    if problems:
+        raise ConfigError(problems, options.label)
     folder = Path(options.folder)
     if options.photos:
         plan = Plan(
@@ -228,7 +231,7 @@ def _open(options: Options, setting: Setting) -> tuple[ScoredSet, Mapping[str, f
             degradations=options.degradations or None,
             seed=options.set_seed,
             teachers=teachers,
-            networks={name: Path(path) for name, path in options.networks.items()},
+            networks=networks,
         )
         setting.on_main(lambda: build(plan, folder, processes=options.processes) and None)
     taught = ScoredSet.open(folder)

@@ -106,6 +106,9 @@ def version_problems(options: VersionOptions, setting: Setting) -> list[str]:
         problems.append(f"{setting.card.name!r} judges {setting.card.channels} channels, these pictures have 3")
     problems += [f"factors: {f} does not divide crop, {options.crop}" for f in options.factors if options.crop % f]
     problems += [] if options.factors else ["factors: expected at least one"]
+    for name, chosen in (("factors", options.factors), ("enlargers", options.enlargers)):
+        if len(set(chosen)) < len(chosen):
+            problems.append(f"{name}: each once, got {', '.join(map(str, chosen))}")
     problems += [
         f"enlargers: there is no {name!r}{near(name, ENLARGERS)}" for name in options.enlargers if name not in ENLARGERS
     ]

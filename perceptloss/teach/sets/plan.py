@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -17,7 +18,7 @@ from perceptloss.teach.degradations import get_degradation, list_degradations
 from perceptloss.teach.degradations.chains import Chain
 from perceptloss.teach.sets.teachers import TeacherSpec, digest, facts_of, problems_in_teacher
 
-__all__ = ["UNFIT", "Plan", "ScoredSetError", "TeacherSpec", "facts", "identity", "problems_in"]
+__all__ = ["UNFIT", "Plan", "ScoredSetError", "TeacherSpec", "facts", "identity", "network_files", "problems_in"]
 
 UNFIT: Final = ("network", "chain")  # families that have a place of their own in a plan
 
@@ -151,6 +152,13 @@ def _problems_in_degradations(plan: Plan) -> list[str]:
     if not problems and plan.singles and not plan.names:
         problems.append("degradations: `exclude` leaves none to deal; set singles to 0 or exclude less")
     return problems
+
+
+def network_files(given: Mapping[str, Any], problems: list[str]) -> dict[str, Path]:
+    """Files of networks as entries give them, by name; what is no file's name is noted."""
+    known = {name: Path(file) for name, file in given.items() if isinstance(file, (str, PathLike))}
+    problems += [f"networks.{n}: expected a file, got {f!r}" for n, f in given.items() if n not in known]
+    return known
 
 
 def _problems_in_networks(plan: Plan) -> list[str]:

@@ -25,6 +25,7 @@ __all__ = [
     "critic_in",
     "digest",
     "facts_of",
+    "given_teachers",
     "problems_in_teacher",
     "teacher_spec",
 ]
@@ -72,14 +73,17 @@ def teacher_spec(given: Any) -> TeacherSpec:
     """
     known = {field.name for field in fields(TeacherSpec)}
     if isinstance(given, dict) and given.keys() <= known:
-        return TeacherSpec(**{**given, "weight": float(given.get("weight", 1.0))})
+        weight = given.get("weight", 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+            raise ConfigError([f"weight: expected a number above 0, got {weight!r}"], "teachers")
+        return TeacherSpec(**{**given, "weight": float(weight)})
     if isinstance(given, (int, float)) and not isinstance(given, bool):
         return TeacherSpec(weight=float(given))
     raise ConfigError([f"expected a weight or a mapping of {', '.join(sorted(known))}, got {given!r}"], "teachers")
 
 
-def checked_teachers(given: Mapping[str, Any], crop: int, problems: list[str]) -> dict[str, TeacherSpec]:
-    """Teachers of crops of this side as entries give them, by their labels; what is wrong with any of them is noted."""
+def given_teachers(given: Mapping[str, Any], problems: list[str]) -> dict[str, TeacherSpec]:
+    """Teachers as entries give them, by their labels; what is none is noted."""
     specs: dict[str, TeacherSpec] = {}
     for label, entry in given.items():
         try:
@@ -87,7 +91,14 @@ def checked_teachers(given: Mapping[str, Any], crop: int, problems: list[str]) -
         except ConfigError as error:
             problems += [f"teachers.{label}: {problem}" for problem in error.problems]
             continue
-        specs[label] = spec = replace(spec, critic=spec.critic or label)
+        specs[label] = replace(spec, critic=spec.critic or label)
+    return specs
+
+
+def checked_teachers(given: Mapping[str, Any], crop: int, problems: list[str]) -> dict[str, TeacherSpec]:
+    """As `given_teachers`; what is wrong with any teacher of crops of this side is noted as well."""
+    specs = given_teachers(given, problems)
+    for label, spec in specs.items():
         problems += [f"teachers.{label}: {problem}" for problem in problems_in_teacher(spec, crop)]
     return specs
 
@@ -99,6 +110,9 @@ def problems_in_teacher(spec: TeacherSpec, crop: int) -> list[str]:
     problems = []
     if not (math.isfinite(spec.weight) and spec.weight > 0):
         problems.append(f"weight: expected a number above 0, got {spec.weight!r}")
+    files = spec.weights if isinstance(spec.weights, tuple) else (spec.weights,)
+    if spec.weights is not None and not all(isinstance(file, (str, PathLike)) for file in files):
+        problems.append(f"weights: expected a file, a name of the weights manifest, or a list, got {spec.weights!r}")
     if not isinstance(spec.masked, bool):
         problems.append(f"masked: expected true or false, got {spec.masked!r}")
     if spec.shrink not in SHRINKS or isinstance(spec.shrink, bool):
