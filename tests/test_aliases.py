@@ -49,7 +49,6 @@ NEAR = {
     "musiq-ava": "'musiq' reads that file",
     "clipiqa+": "'clip-iqa'",
     "fgresq": "no licence",
-    "milo": "no licence",
     "vmaf": "`perceptloss vmaf` scores by ffmpeg",
     "ckdn": "'dists'",
     "lpips-vgg+": "'lpips-vgg'",

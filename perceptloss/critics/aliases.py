@@ -53,7 +53,6 @@ _ABSENT = {
     **dict.fromkeys(("lpips+", "lpipsvgg+", "ckdn", "wadiqamfr"), _FEATURES),
     **dict.fromkeys(("liqe", "unique", "qalign", "qualiclip", "wadiqamnr", "laionaes"), _OPINIONS),
     "clipiqa+": "near it is 'clip-iqa', with prompts that were not learned",
-    "milo": "its authors state no licence for code or weights; near it are 'mini-fr' and 'dists'",
     "vmaf": "`perceptloss vmaf` scores by ffmpeg, and `perceptloss compare --scores-from` joins what it says",
     "fgresq": "its authors state no licence for code or weights; near it are 'a-fine' and 'maniqa'",
     **dict.fromkeys((f"musiq{kind}" for kind in ("ava", "paq2piq", "spaq")), "'musiq' reads that file of its authors"),

@@ -79,6 +79,7 @@ TABLE: Final = {
     "mad": "mad",
     "maniqa": "maniqa.critic",
     "mdsi": "mdsi",
+    "milo": "milo",
     "mini-fr": "mini.fr",
     "mini-nr": "mini.nr",
     "mini-stereo": "mini.stereo",
