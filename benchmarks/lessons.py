@@ -145,7 +145,7 @@ _SQUARED: Final = {"regression": {"weight": 1.0, "error": "l2"}}
 _HUBER: Final = {"regression": {"weight": 1.0, "delta": 0.1}}
 _UNIFIED: Final = {**_SMALL, "net": {"width": 32, "grid": 4, "layers": 1, "inner": 64, "hidden": 16}}
 _PMOS: Final = {**_SMALL, "width": 16, "context": 32, "hidden": 16}
-_DDB: Final = {**_SMALL, "width": 16, "hidden": 64, "decomposition": 16}
+_DDB: Final = {**_SMALL, "width": 16, "hidden": 64, "decomposition": 16, "stages": 4}
 
 LESSONS: Final[Mapping[str, Lesson]] = {
     "gsn": Lesson(
@@ -244,7 +244,7 @@ LESSONS: Final[Mapping[str, Lesson]] = {
     "ddbnet": Lesson(
         "ddbnet",
         _DDB,
-        {"regression": {"weight": 1.0, "error": "l1"}, "pearson": 0.5},
+        {"regression": {"weight": 1.0, "error": "l1"}, "pearson": 0.5, "order": {"weight": 0.5, "scale": 0.1}},
         beside="night",
         steps=1000,
         start="ddbnet-layers",
