@@ -68,7 +68,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, default=700, help="for `quality`: of each training")
     parser.add_argument("--seed", type=int, action="append", help="for `quality`: repeatable; 0, 1 and 2 if left out")
-    parser.add_argument("--loss", action="append", help="for `quality`: repeatable; all if left out, l1 first")
+    parser.add_argument("--loss", action="append", help="for `quality`: repeatable; those of its page if left out")
     parser.add_argument("--pages", type=Path, metavar="FOLDER", help="for `quality`: also table, plane and crops")
     parser.add_argument(
         "--critic", action="append", help="for `critics`, `learn`, `peers` and `steps`: repeatable; all if left out"
@@ -222,11 +222,11 @@ def _trunks(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _quality(options: argparse.Namespace) -> dict[str, Any]:
-    from benchmarks.quality import GAN, LOSSES, Proof
+    from benchmarks.quality import Proof
     from benchmarks.quality_pages import pages
     from perceptloss.compare.table import render as table_of
 
-    losses, seeds = options.loss or (*LOSSES, GAN), tuple(options.seed or (0, 1, 2))
+    losses, seeds = options.loss or Proof.losses, tuple(options.seed or (0, 1, 2))
     proof = Proof(options.runs, options.val, options.train, options.steps, seeds, losses)
     results = proof.results()
     print(table_of(results, "md"))
