@@ -68,7 +68,7 @@ def test_every_configuration_has_its_script():
             script, options = recipe._configured(path)
             assert script.is_file()
             assert options == ["-opt" if path.suffix == ".yml" else "--config", str(path)]
-            assert (script.stem == "critic") == (name.startswith(("critic", "mini")))
+            assert (script.stem == "critic") == (name.startswith(("critic", "mini", "milo")))
 
 
 @needs_accelerate

@@ -225,8 +225,12 @@ def test_two_processes_equal_one_with_twice_the_batch(
 
 
 def test_a_budget_is_held_or_walked_back_to(run_here: Callable[..., Path]) -> None:
-    start = run_here("start", "--loss.critics", "{}", "--train.steps", "60") / "models" / "net_g_ema.safetensors"
+    adamw = ["--train.optimizer", "adamw"]
+    start = (
+        run_here("start", *adamw, "--loss.critics", "{}", "--train.steps", "60") / "models" / "net_g_ema.safetensors"
+    )
     options = [
+        *adamw,
         "--baseline",
         "false",
         "--model.weights",
@@ -270,9 +274,11 @@ def test_a_resumed_run_goes_on_with_its_budget_and_its_reaction_to_alarms(
         return Verdict(watch.factor, ())
 
     monkeypatch.setattr(Watch, "react", halve)
-    start = run_here("start", "--loss.critics", "{}", "--train.steps", "3") / "models" / "net_g_ema.safetensors"
+    adamw = ["--train.optimizer", "adamw"]
+    start = run_here("start", *adamw, "--loss.critics", "{}", "--train.steps", "3") / "models" / "net_g_ema.safetensors"
     text = (
         "--baseline false --train.steps 8 --train.lr 0.05 --loss.budget_every 2 --val.every 3 --log.checkpoint_every 4"
+        " --train.optimizer adamw"
     )
     options = [*text.split(), "--model.weights", str(start), "--loss.budget", "{psnr: -0.01}"]
     whole = run_here("whole", *options)
