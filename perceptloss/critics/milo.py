@@ -4,7 +4,7 @@ Cogalan, Bemana, Myszkowski, Seidel, Groth: "MILO: A Lightweight Perceptual Qual
 Optimization", ACM TOG 2025 (arXiv 2509.01411). From its description: five convolutions that run over three scales
 predict from both images a mask of visibility, which multiplies |x - y|; a small monotone perceptron brings the mean to
 a score; a consensus of critics stands for opinions. Nothing of the authors' code or weights, for which their repository
-states no licence, was read. Ours, where the description is silent: that the mask of a scale is enlarged and told to the
+states no licence, is in it. Ours, where the description is silent: that the mask of a scale is enlarged and told to the
 finer one, that the network sees the reference and the difference, squares of 2x2 pixels at once, all widths, the form
 of the perceptron, the teachers and the weights, taught by `recipes/critic.py` with `recipes/configs/milo.yaml`.
 """
@@ -125,7 +125,7 @@ _CARD = distance_card(
     shape="hinge",
     min_size=8,
     fidelity="after-paper",
-    licence_code="Apache-2.0 (ours; nothing of the authors' code was read)",
+    licence_code="Apache-2.0 (ours; nothing of the authors' code is in it)",
     licence_weights="Apache-2.0 (ours: weights/milo.md lists the photographs)",
     weights=("milo",),
     paper="Cogalan et al., MILO: A Lightweight Perceptual Quality Metric for Image and Latent-Space Optimization, "
