@@ -167,6 +167,19 @@ class TestBudget:
         with pytest.raises(InputError, match=f"{name} no worse than .* leaves nothing to spend, as the start has"):
             late.note({name: now})
 
+    @pytest.mark.parametrize(
+        ("allowed", "near"),
+        [
+            ({"psnr": -0.2}, 0.1),
+            ({"psnr": -0.5}, 0.1),
+            ({"psnr": -2.0}, 0.025),
+            ({"ssim": -0.01}, 0.1),
+            ({"ssim": -0.01, "psnr": -1.0}, 0.05),
+        ],
+    )
+    def test_of_decibels_a_twentieth_at_most_is_near(self, allowed: Any, near: float) -> None:
+        assert Budget(allowed).near == pytest.approx(near)
+
     def test_changes_are_against_what_one_says(self) -> None:
         budget = Budget({"psnr": -0.5})
         budget.note({"psnr": 30.0})

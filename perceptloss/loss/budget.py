@@ -23,6 +23,8 @@ __all__ = ["Allowed", "Budget", "budget_problems", "projected", "walk_back"]
 _GAIN = 0.35  # of the logarithm of the factor, per measurement and unit of budget left
 _LEAST = 0.02
 _NOT_YET = 0.25  # of the budget: a start that moves less is no reason to press harder
+_NEAR = 0.1  # of a budget
+_NEAR_DB = 0.05
 
 
 Allowed = Mapping[str, float | Mapping[str, float]]
@@ -133,6 +135,16 @@ class Budget:
             else:
                 found[name] = allowed
         return found
+
+    @property
+    def near(self) -> float:
+        """By what share it may be overspent and still counts as held: 0.1, and of decibels at most 0.05.
+
+        Raises:
+            InputError: if the start is no better than the worst that is allowed.
+        """
+        decibels = [abs(change) for name, change in self.changes.items() if get_card(name).name == "psnr"]
+        return min([_NEAR, *(_NEAR_DB / change for change in decibels)])
 
     def spent_of(self, scores: Mapping[str, float], start: Mapping[str, float] | None = None) -> float:
         """Share of the budget that scores have spent; below 0 they are better than the start, NaN if one is NaN.

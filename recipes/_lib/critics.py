@@ -24,7 +24,7 @@ from perceptloss.runs.options import Loss
 __all__ = ["Spender", "Strips", "build_critics", "deliver_critics", "keeps_budget", "settle_budget", "watch_budget"]
 
 _STRIPS = 24  # images that the budget is measured on
-_KEPT = 1.02  # of a budget: as near as the way back to the start comes
+_KEPT = 0.02  # beyond a budget: as near as the way back to the start comes
 
 
 def build_critics(
@@ -144,7 +144,9 @@ def watch_budget(t: Spender, *, begins: bool = False) -> None:
 
 def keeps_budget(t: Spender) -> bool:
     """Whether what was last spent of a budget is within it; always without one."""
-    return t.loss is None or t.loss.budget is None or t.loss.budget.spent <= _KEPT
+    if t.loss is None or t.loss.budget is None:
+        return True
+    return t.loss.budget.spent <= 1 + min(_KEPT, t.loss.budget.near)
 
 
 def settle_budget(t: Spender, build: Callable[[], nn.Module]) -> None:
@@ -166,7 +168,7 @@ def settle_budget(t: Spender, build: Callable[[], nn.Module]) -> None:
             _walk(network, start, share)
             return t.strips.scores(network, t.accelerator.device)
 
-        t.kept = share = walk_back(lambda share: budget.spent_of(scores(share)))
+        t.kept = share = walk_back(lambda share: budget.spent_of(scores(share)), min(_KEPT, budget.near))
         found = scores(share)
         if t.ema is not None:
             t.ema.adopt()

@@ -16,8 +16,6 @@ from perceptloss.runs.inventory import Item
 
 __all__ = ["Watched", "look", "verdict"]
 
-_NEAR = 0.1  # of a budget: 0.05 dB of 0.5 dB
-
 
 @dataclass(kw_only=True)
 class Watched(Spender):
@@ -62,7 +60,7 @@ def verdict(
     said = []
     budget = None if t.loss is None else t.loss.budget
     if budget is not None:
-        held = "held" if budget.spent <= 1 + _NEAR else "**not held**"
+        held = "held" if budget.spent <= 1 + budget.near else "**not held**"
         kept = "" if t.kept == 1 else f", after going back to {t.kept:.0%} of the way from the start"
         spent = f"{max(budget.spent, 0.0):.0%} spent"
         said.append(f"Budget {budget.text}: {held} on strips that were not trained on, {spent}{kept}.")
@@ -79,5 +77,5 @@ def _on_validation(
     validation = replace(t.strips, pairs=pairs)
     before, after = (validation.scores(network, t.accelerator.device) for network in (start, end))
     moved = ", ".join(f"{name} {after[name] - before[name]:+.3g}" for name in budget.allowed)
-    beyond = not budget.spent_of(after, before) <= 1 + _NEAR
+    beyond = not budget.spent_of(after, before) <= 1 + budget.near
     return f"On the validation images, against the start: {moved}{' (**beyond it**)' if beyond else ''}."

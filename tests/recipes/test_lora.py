@@ -107,7 +107,7 @@ def test_half_of_the_way_is_half_of_what_was_added() -> None:
     def scores(network: nn.Module, device: object) -> dict[str, float]:
         return {"norm": float((merged(network.state_dict())["0.weight"] - plain.weight).detach().norm())}
 
-    budget = SimpleNamespace(spent_of=spent, spent=0.0)
+    budget = SimpleNamespace(spent_of=spent, spent=0.0, near=0.1)
     run = SimpleNamespace(
         loss=SimpleNamespace(budget=budget),
         accelerator=SimpleNamespace(unwrap_model=lambda network: network, device="cpu", is_main_process=False),
