@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from benchmarks import latents, reference, rivals, steps, trunks
+from benchmarks import joint, latents, reference, rivals, steps, trunks
 from benchmarks.cases import CASES, size_text
 from benchmarks.costs import Row, measure, render
 from benchmarks.critics import CriticRow
@@ -71,7 +71,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--loss", action="append", help="for `quality`: repeatable; those of its page if left out")
     parser.add_argument("--pages", type=Path, metavar="FOLDER", help="for `quality`: also table, plane and crops")
     parser.add_argument(
-        "--critic", action="append", help="for `critics`, `learn`, `peers` and `steps`: repeatable; all if left out"
+        "--critic",
+        action="append",
+        help="for `critics`, `joint`, `learn`, `peers` and `steps`: repeatable; all if left out",
     )
     parser.add_argument("--case", action="append", choices=sorted(CASES), help="repeatable; all if left out")
     parser.add_argument(
@@ -165,6 +167,17 @@ def _latents(options: argparse.Namespace) -> dict[str, Any]:
     return {"latents": [asdict(row) for row in rows]}
 
 
+def _joint(options: argparse.Namespace) -> dict[str, Any]:
+    names = options.critic or joint.CRITICS
+    rows: list[joint.JointRow] = []
+    for size in options.size or [(1, 64, 64) if options.quick else (2, 128, 128)]:
+        print(f"a step of joint critics on {size_text(size)}", flush=True)
+        shown(
+            joint.render(kept(joint.measure(names, size, options.device, 1 if options.quick else options.repeat), rows))
+        )
+    return {"joint": [asdict(row) for row in rows]}
+
+
 def _precision(options: argparse.Namespace) -> dict[str, Any]:
     sizes = options.size or (_QUICK if options.quick else [(4, 96, 96)])
     found = {}
@@ -246,9 +259,9 @@ def _learn(options: argparse.Namespace) -> dict[str, Any]:
 
 
 _DO = {
-    "costs": _costs, "critics": _critics, "latents": _latents, "learn": _learn, "libraries": _libraries,
-    "peers": _peers, "precision": _precision, "quality": _quality, "reference": _reference, "steps": _steps,
-    "trunks": _trunks,
+    "costs": _costs, "critics": _critics, "joint": _joint, "latents": _latents, "learn": _learn,
+    "libraries": _libraries, "peers": _peers, "precision": _precision, "quality": _quality,
+    "reference": _reference, "steps": _steps, "trunks": _trunks,
 }  # fmt: skip
 
 

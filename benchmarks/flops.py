@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks.memory import Loss
 from perceptloss.networks.trunks.plain import PlainTrunk
 
-__all__ = ["Flops", "count", "count_forward", "least", "trunk_forward"]
+__all__ = ["Flops", "count", "count_forward", "least", "operations", "trunk_forward"]
 
 _CONVOLUTIONS = (torch.ops.aten.convolution, torch.ops.aten.convolution_backward)
 
@@ -50,17 +52,22 @@ class _Operations(TorchDispatchMode):
 def count(loss: Loss, x: Tensor, y: Tensor) -> Flops:
     """Count the operations of one forward and backward of a loss of judged images `x` and references `y`."""
     x = x.detach().requires_grad_()
-    with _Operations() as operations:
+    with _Operations() as counted:
         loss(x, y).backward()
-    found = operations.by_operator
+    found = counted.by_operator
     return Flops(sum(found[operator] for operator in _CONVOLUTIONS), found.total())
 
 
 def count_forward(score: Loss, x: Tensor, y: Tensor) -> int:
     """Operations of a call alone, matrix products included."""
-    with _Operations() as operations:
-        score(x, y)
-    return operations.by_operator.total()
+    return operations(partial(score, x, y))
+
+
+def operations(run: Callable[[], object]) -> int:
+    """Of whatever a call does, backward included where it has one, matrix products too."""
+    with _Operations() as counted:
+        run()
+    return counted.by_operator.total()
 
 
 def trunk_forward(trunk: PlainTrunk, shape: torch.Size) -> int:
@@ -70,15 +77,15 @@ def trunk_forward(trunk: PlainTrunk, shape: torch.Size) -> int:
         trunk: The trunk; its convolutions must stand in a row (VGG16, AlexNet).
         shape: Of the images, (N, 3, H, W).
     """
-    operations, image = 0, torch.empty(shape, device="meta")
+    total, image = 0, torch.empty(shape, device="meta")
     for layer in trunk.features:
         if isinstance(layer, nn.Conv2d):
             weight = torch.empty_like(layer.weight, device="meta")
             image = nn.functional.conv2d(image, weight, None, layer.stride, layer.padding)
-            operations += 2 * image.numel() * weight[0].numel()
+            total += 2 * image.numel() * weight[0].numel()
         elif isinstance(layer, nn.MaxPool2d):
             image = layer(image)
-    return operations
+    return total
 
 
 def least(trunk: PlainTrunk, shape: torch.Size) -> int:

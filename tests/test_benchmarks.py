@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import cases, flops, peers, rivals, steps, targets, timing
+from benchmarks import cases, flops, joint, peers, rivals, steps, targets, timing
 from benchmarks.__main__ import main
 from benchmarks.cases import FIVE, MODES, THREE, images, ours
 from benchmarks.costs import Row, render
@@ -217,6 +217,19 @@ def test_command_writes_rows(tmp_path, capsys):
     assert {row["label"] for row in written["rows"]} == {"lpips", "piq LPIPS", *MODES}
     assert written["environment"]["threads"] == torch.get_num_threads()
     assert "lpips-vgg at 1x32x32" in capsys.readouterr().out
+
+
+def test_a_joint_step_of_single_rungs_holds_less_and_computes_more(tmp_path, capsys):
+    file = tmp_path / "numbers.json"
+    assert main(["joint", "--quick", "--critic", "patch", "--json", str(file)]) == 0
+    rows = {row["way"]: row for row in json.loads(file.read_text())["joint"]}
+    assert set(rows) == set(joint.WAYS)
+    for more in ("", ", with penalty"):
+        plain, single = rows[f"plain{more}"], rows[f"checkpoint{more}"]
+        assert single["peak"] < plain["peak"] / 2
+        assert plain["operations"] < single["operations"] < 2 * plain["operations"]
+    assert rows["plain"]["operations"] < rows["plain, with penalty"]["operations"]
+    assert "patch       checkpoint" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [["--size", "4x4"], ["--repeat", "0"], ["--case", "none"]])

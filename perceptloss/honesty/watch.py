@@ -24,6 +24,8 @@ from perceptloss.output.tables import counted, markdown
 
 __all__ = ["Watch"]
 
+_RANDOM = "random"  # `weights_id` of a critic that has learned nothing yet
+
 
 class Watch:
     """Alarms over the validations of a training.
@@ -126,7 +128,8 @@ class Watch:
 
         Returns:
             Label of a critic to its correlation (Spearman's), in [-1, 1]; NaN, which is an alarm, where it says the
-            same of all images. A critic that compares leaves out sets without references.
+            same of all images, and 0 where its weights are random still. A critic that compares leaves out sets
+            without references.
 
         Raises:
             ProtocolError: if there are too few images, or all labels are equal.
@@ -134,6 +137,9 @@ class Watch:
         found: dict[str, list[float]] = {}
         for label, critic in self.trained.items():
             sign = 1.0 if critic.card.better == "higher" else -1.0
+            if critic.weights_id == _RANDOM:  # what it says by chance must not be what it may not fall below
+                found[label] = [0.0]
+                continue
             for images, references, labels in anchors.values():
                 given = [images]
                 if critic.card.needs_reference:

@@ -9,10 +9,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from statistics import fmean
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from perceptloss import CriticLoss
@@ -44,19 +46,25 @@ class Clock:
 
 
 class Meter(Clock):
-    """Collects one optimizer step; waits for the device only in steps that are logged."""
+    """Collects one optimizer step; waits for the device only in steps that are logged.
+
+    Attributes:
+        grad_norm: Of the network.
+        learned: What `CriticLoss.learn` gave: losses of joint critics.
+    """
 
     def __init__(self, accelerator: Accelerator) -> None:
         super().__init__()
         self.accelerator = accelerator
         self.grad_norm: float | None = None
+        self.learned: dict[str, dict[str, float]] = {}
         self._losses: list[Tensor] = []
         self._reports: list[dict[str, dict[str, Any]]] = []
         self._is_logged = False
 
     def start(self, *, is_logged: bool) -> None:
         """Begin a step."""
-        self._losses, self._reports, self._is_logged = [], [], is_logged
+        self._losses, self._reports, self._is_logged, self.learned = [], [], is_logged, {}
         self.steps += 1
 
     def add(self, loss: Tensor, pixel: Tensor, critics: CriticLoss | None) -> None:
@@ -72,6 +80,7 @@ class Meter(Clock):
             "loss": loss,
             "pixel": pixel,
             "terms": self._terms(),
+            **({"joint": self._joint()} if self.learned else {}),
             "grad_norm": self.grad_norm,
             "seconds_per_step": self.seconds_per_step(),
             "peak_memory_mb": peak_memory_mb(),
@@ -88,6 +97,15 @@ class Meter(Clock):
         skipped = self.accelerator.reduce(counts, "sum").tolist()
         named = [dict(zip(_COLUMNS, row, strict=True)) for row in means]
         return {label: {**row, "skipped": n} for label, row, n in zip(labels, named, skipped, strict=True)}
+
+    def _joint(self) -> dict[str, dict[str, float]]:
+        """Means over the processes that have a part: a labelled set may bring one of them no label in a step."""
+        everywhere = gather_object([self.learned])
+        parts = {label: dict.fromkeys(part for found in everywhere for part in found[label]) for label in self.learned}
+        return {
+            label: {part: fmean(found[label][part] for found in everywhere if part in found[label]) for part in named}
+            for label, named in parts.items()
+        }
 
     def _mean(self, values: Tensor) -> Tensor:
         return self.accelerator.reduce(values, "mean")

@@ -98,6 +98,10 @@ class Loss:
     artefacts: float = option(
         0.0, "weight of LDL's loss of artefacts, seen beside what the averaged weights restore (train.ema)", at_least=0
     )
+    anchors: list[Any] = option(  # noqa: RUF009
+        [],
+        "labelled images for joint critics to learn from too: opinions or teachers, as in `data` of critic.py",
+    )
     budget: dict[str, Any] = option(  # noqa: RUF009
         {}, "what critics may cost, on strips that are not trained on: {psnr: -0.5}, or at worst: {psnr: {worst: 28}}"
     )

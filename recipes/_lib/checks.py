@@ -66,6 +66,8 @@ def option_problems(
             )
         if term.card.channels > channels:
             problems.append(f"loss.critics: {term.label!r} judges stereo pairs")
+    if loss.anchors and not any(term.joint for term in terms):
+        problems.append("loss.anchors teach critics that learn, but no term of loss.critics is `joint`")
     if loss.budget and loss.critics:
         wrong = budget_problems(loss.budget)
         problems += [f"loss.budget: {problem}" for problem in wrong or _strip_problems(loss.budget, data.patch)]

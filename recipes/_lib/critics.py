@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -19,9 +21,21 @@ from perceptloss.networks.each_view import EachView
 from perceptloss.output.files import replacing
 from perceptloss.runs import loop
 from perceptloss.runs.inventory import Item
+from perceptloss.runs.launch import on_main
 from perceptloss.runs.options import Loss
+from perceptloss.teach.run.anchors import AnchorSets
 
-__all__ = ["Spender", "Strips", "build_critics", "deliver_critics", "keeps_budget", "settle_budget", "watch_budget"]
+__all__ = [
+    "Spender",
+    "Strips",
+    "build_critics",
+    "deliver_critics",
+    "keeps_budget",
+    "let_learn",
+    "open_anchors",
+    "settle_budget",
+    "watch_budget",
+]
 
 _STRIPS = 24  # images that the budget is measured on
 _KEPT = 0.02  # beyond a budget: as near as the way back to the start comes
@@ -58,6 +72,28 @@ def build_critics(
     ).to(device)
     critics.check_gradient(*probe(critics, device, side))
     return critics
+
+
+def open_anchors(loss: Loss, critics: CriticLoss | None, seed: int, accelerator: Accelerator) -> AnchorSets | None:
+    """The labelled images that joint critics also learn from; None without any.
+
+    Raises:
+        ConfigError: listing what is wrong with them.
+    """
+    if critics is None or not loss.anchors:
+        return None
+    learners = [learner.critic for learner in critics.learners.values()]
+    place = accelerator.device, accelerator.process_index, accelerator.num_processes
+    return AnchorSets(loss.anchors, learners, seed, *place, partial(on_main, accelerator))
+
+
+def let_learn(t: Spender, output: Tensor, target: Tensor) -> dict[str, dict[str, float]]:
+    """A step of the joint critics whose turn it is, after that of the restorer; their losses."""
+    if t.loss is None or not t.loss.learners:
+        return {}
+    is_turn = any(t.step % learner.joint.every == 0 for learner in t.loss.learners.values())
+    anchors = t.anchors.at(t.step) if t.anchors is not None and is_turn else None
+    return t.loss.learn(output.detach(), target, step=t.step, anchors=anchors)
 
 
 @dataclass(frozen=True)
@@ -124,6 +160,7 @@ class Spender(loop.Run):
     network: nn.Module
     loss: CriticLoss | None
     strips: Strips
+    anchors: AnchorSets | None = None
     kept: float = 1.0
 
 

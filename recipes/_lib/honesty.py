@@ -32,7 +32,8 @@ def look(t: Watched, sights: Sequence[Sight], means: Mapping[str, float | None])
     if t.watch is None or t.loss is None:
         return []
     known = set(t.watch.rung)
-    alarms = t.watch.record(t.step, sights, means)
+    held = {} if t.anchors is None else t.anchors.held
+    alarms = t.watch.record(t.step, sights, means, t.watch.agreement(held) if held else None)
     for alarm in alarms:
         if (alarm.name, alarm.about) not in known:
             t.accelerator.print(f"alarm: {alarm}")

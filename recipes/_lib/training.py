@@ -14,7 +14,16 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from _lib.artefacts import artefact_loss, restored_by_average
-from _lib.critics import Strips, build_critics, deliver_critics, keeps_budget, settle_budget, watch_budget
+from _lib.critics import (
+    Strips,
+    build_critics,
+    deliver_critics,
+    keeps_budget,
+    let_learn,
+    open_anchors,
+    settle_budget,
+    watch_budget,
+)
 from _lib.data import SampleOrder, patch_loader
 from _lib.honesty import Watched, look, verdict
 from _lib.networks import export, has_parts_that_rest, load_weights
@@ -130,8 +139,7 @@ def take_step(t: Trainee, meter: Meter) -> None:
                 meter.grad_norm = loop.update(t, t.network.parameters(), patience)
             t.optimizer.zero_grad()
         meter.add(loss, pixel, t.loss)
-    if t.loss is not None and t.loss.learners:
-        t.loss.learn(output.detach(), target, step=t.step)
+    meter.learned = let_learn(t, output, target)
     t.samples += config.samples_per_step(accelerator)
     t.aid.after(t)
 
@@ -233,6 +241,7 @@ def run(config: C, task: Task[C]) -> None:
     images = task.find(config, jury.smallest_side, accelerator)
     if not all(map(task.has_reference, images[1])):
         jury = jury.without_references(config.val.best, config.val.reaction)
+    anchors = open_anchors(config.loss, critics, config.train.seed, accelerator)
     on_main(accelerator, lambda: remember(folder, of_items({"data.train": images[0], "data.val": images[1]})))
     with StopSignal() as stop:
         for name, rival in task.rivals(config).items():
@@ -241,6 +250,7 @@ def run(config: C, task: Task[C]) -> None:
             train(rivals, images, jury, stop)
         watch = jury.watch(config.val.reaction) if jury.trained and jury.has_references else None
         trainee = build_trainee(config, task, folder, config.resume, images[0], critics, watch, config.name)
+        trainee.anchors = anchors
         train(trainee, images, jury, stop)
     accelerator.print(f"\n{conclude(config, task, jury, folder, images[1], trainee)}\nEverything is in {folder}.")
     accelerator.end_training()

@@ -13,6 +13,7 @@ from perceptloss.integrations.basicsr.options import read_plan
 from perceptloss.loss.parsing import parse_terms
 from perceptloss.registry import get_card
 
+PATCH = {"critic": "patch", "weights": None, "weight": 0.1, "joint": True}
 GMSD = {"critic": "gmsd", "weight": 0.3}
 
 
@@ -171,6 +172,20 @@ def test_a_number_that_yaml_reads_as_text_is_explained():
         "YAML reads 1e-1 as text: write share: !!float 1e-1",
         "YAML reads 5e-4 as text: write lr: !!float 5e-4",
     } <= {problem.rpartition(": YAML")[2] or problem for problem in found}
+
+
+@pytest.mark.parametrize(
+    ("term", "anchors", "part"),
+    [
+        (GMSD, [{"kind": "opinions", "root": "x.csv"}], "no term of this loss is `joint`"),
+        (PATCH, {"kind": "opinions"}, "expected a list of sources"),
+        (PATCH, [{"kind": "opinion"}], "there is no 'opinion'; did you mean 'opinions'?"),
+        (PATCH, [{"kind": "opinions", "root": "x.csv"}], "x.csv is not a file"),
+    ],
+)
+def test_labelled_images_that_will_not_do_are_named(term, anchors, part):
+    found = problems(options(critics=[term], critic_opt={"anchors": anchors}))
+    assert any(problem.startswith("train.critic_opt.anchors: ") and part in problem for problem in found), found
 
 
 L1 = {"type": "L1Loss", "loss_weight": 0.01, "reduction": "mean"}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 
 import bsr  # noqa: F401  skips where BasicSR is missing
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from basicsr.models import build_model
 from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY
 from fakes import Brightness, Records, batch, options, registered
+from PIL import Image
 
 import perceptloss.integrations.basicsr
 from perceptloss import CriticLoss, create_critic
@@ -380,6 +382,26 @@ def test_a_joint_critic_learns_and_goes_on_to_the_bit(tmp_path):
     (tmp_path / "2.critics0").unlink()
     with pytest.raises(ConfigError, match=r"2\.critics0 is missing"):
         resumed.resume_training(torch.load(tmp_path / "2.state", weights_only=True))
+
+
+def labelled(folder):
+    """Six pictures with opinions, as an entry of `critic_opt.anchors`."""
+    rows = ["image,mos"]
+    for i in range(6):
+        noise = np.random.default_rng(i).integers(0, 40 * i + 1, (40, 48, 3))
+        Image.fromarray((100 + noise // 2).astype(np.uint8)).save(folder / f"{i}.png")
+        rows.append(f"{i}.png,{6 - i}")
+    (folder / "scores.csv").write_text("\n".join(rows))
+    given = {"kind": "opinions", "name": "people", "root": str(folder / "scores.csv"), "look_alikes": "allow"}
+    return {**given, "crops": [32], "hold_out": 0.5, "contents": 2}
+
+
+def test_a_joint_critic_is_given_labelled_images(tmp_path):
+    opt = options("CriticSRModel", critics=[JOINT], critic_opt={"anchors": [labelled(tmp_path)]})
+    model = build_model(opt)
+    log = step(model, 1)
+    assert log["l_patch_joint_anchor people"] > 0
+    assert model._guest.slot.critics.learners["patch"].heads.keys() == {"people"}
 
 
 def test_a_joint_critic_beside_a_discriminator():

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from perceptloss.errors import ConfigError, PerceptlossError, near
+from perceptloss.integrations.basicsr.anchors import find_anchors
 from perceptloss.integrations.basicsr.budget import Spending, find_spending
 from perceptloss.integrations.hosts import LOSS_OPTIONS, identifier
 from perceptloss.loss.budget import budget_problems
 from perceptloss.loss.critic_loss import CriticLoss
 from perceptloss.loss.joint.options import JointOptions
+from perceptloss.loss.learning import Anchors
 from perceptloss.registry import list_critics
 
 __all__ = ["Plan", "grey_output", "patch_size", "read_plan"]
@@ -38,6 +40,7 @@ class Plan:
         spending: How the budget is followed; None without one.
         artefacts: Weight of LDL's loss of artefacts beside the pixel loss.
         temporal: Weight of the flicker of clips.
+        anchors: An iteration to the labelled images that joint critics also learn from in it.
     """
 
     loss: CriticLoss
@@ -46,6 +49,7 @@ class Plan:
     spending: Spending | None = None
     artefacts: float = 0.0
     temporal: float = 0.0
+    anchors: Callable[[int], Anchors] | None = None
 
 
 def read_plan(opt: Mapping[str, Any]) -> Plan | None:
@@ -75,13 +79,13 @@ def read_plan(opt: Mapping[str, Any]) -> Plan | None:
         if problems:
             raise ConfigError(problems, "the BasicSR config")
         return None
-    known = (*LOSS_OPTIONS, "artefacts", "temporal", "log")
+    known = (*LOSS_OPTIONS, "anchors", "artefacts", "temporal", "log")
     problems += [
         f"train.critic_opt: unknown key {key!r}{near(key, known)} Known: {', '.join(known)}"
         for key in options
         if key not in known
     ]
-    extras = _extras(options.pop("log", ()), problems)
+    extras, labelled = _extras(options.pop("log", ()), problems), options.pop("anchors", None)
     artefacts, temporal = (_weight(key, options.pop(key, 0.0), problems) for key in ("artefacts", "temporal"))
     if artefacts and not train.get("ema_decay"):
         problems.append("train.critic_opt.artefacts compares with the averaged weights: set train.ema_decay, as 0.999")
@@ -92,8 +96,9 @@ def read_plan(opt: Mapping[str, Any]) -> Plan | None:
     options["pixel_weight"] = pixel_weight
     problems += _without_budget(options)
     loss = _build(critics, {key: value for key, value in options.items() if key in known}, problems)
-    spending = None
+    spending = anchors = None
     if loss is not None:
+        anchors = find_anchors(labelled, loss, opt, problems) if labelled else None
         problems += _unusable(loss, opt)
         spending = find_spending(opt, loss, problems)
         is_watched_only = all(term.spec.monitor for term in loss.terms)
@@ -102,7 +107,7 @@ def read_plan(opt: Mapping[str, Any]) -> Plan | None:
     if problems or loss is None:
         raise ConfigError(problems, "the BasicSR config")
     has_shares = any(term.spec.share is not None for term in loss.terms)
-    return Plan(loss, extras, relative if has_shares else None, spending, artefacts, temporal)
+    return Plan(loss, extras, relative if has_shares else None, spending, artefacts, temporal, anchors)
 
 
 def _weight(key: str, weight: Any, problems: list[str]) -> float:

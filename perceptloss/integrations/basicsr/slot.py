@@ -45,7 +45,7 @@ class CriticSlot(nn.Module):
         self.pixel, self.critics, self.extras = pixel, plan.loss, plan.extras
         self.step = 0
         self.calls: list[_Call] = []
-        self.artefacts, self.temporal = plan.artefacts, plan.temporal
+        self.artefacts, self.temporal, self.anchors = plan.artefacts, plan.temporal, plan.anchors
         self.steady: Tensor | None = None
         self._last: tuple[Tensor, Tensor] | None = None  # images that joint critics learn from
 
@@ -92,7 +92,9 @@ class CriticSlot(nn.Module):
         """Let joint critics learn from the last images of this iteration; their losses as `l_<label>_joint_<part>`."""
         if self._last is None:
             return {}
-        found = self.critics.learn(*self._last, step=self.step)
+        is_turn = any(self.step % learner.joint.every == 0 for learner in self.critics.learners.values())
+        anchors = self.anchors(self.step) if self.anchors is not None and is_turn else None
+        found = self.critics.learn(*self._last, step=self.step, anchors=anchors)
         return {f"l_{label}_joint_{part}": value for label, parts in found.items() for part, value in parts.items()}
 
     def untangle(self, losses: dict[str, Tensor]) -> OrderedDict[str, Tensor]:

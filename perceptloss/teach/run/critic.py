@@ -35,7 +35,6 @@ __all__ = [
     "quality_of",
     "settle",
     "sign",
-    "size_problems",
 ]
 
 Pair = tuple[Tensor, Tensor | None]
@@ -249,16 +248,6 @@ def _alike(pairs: Sequence[Pair]) -> list[list[int]]:
 def quality_of(critic: Critic, x: Tensor, y: Tensor | None) -> Tensor:
     """What exams ask: checked inputs, fp32, references only where they are needed; (N,), higher is better."""
     return sign(critic) * critic(x, y if critic.card.needs_reference else None)
-
-
-def size_problems(critic: Critic, sides: Sequence[int], where: str) -> list[str]:
-    """Sides of square images that the critic does not accept, as problems."""
-    card = critic.card
-    return [
-        f"{where}: {card.name!r} needs sides of at least {card.min_size} and a multiple of {card.multiple_of}, got {s}"
-        for s in sides
-        if s < card.min_size or s % card.multiple_of
-    ]
 
 
 def settle(reader: Reader, pairs: Sequence[Pair]) -> tuple[int, list[str]]:

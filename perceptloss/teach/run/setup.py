@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +15,8 @@ from perceptloss.errors import ConfigError
 from perceptloss.runs.launch import on_main
 from perceptloss.teach.leaks.hashing import Fingerprints, refuse_leak
 from perceptloss.teach.leaks.thumbnails import SIDE
-from perceptloss.teach.run.critic import size_problems
 from perceptloss.teach.run.sources import Exam, Setting, Source, SourceOptions, open_sources
-from perceptloss.teach.run.stream import Stream
+from perceptloss.teach.run.stream import Stream, batch_problems, cut_problems
 
 __all__ = ["Material", "open_material"]
 
@@ -48,7 +46,7 @@ class Material:
         Raises:
             ConfigError: listing sources that have too little for one.
         """
-        if problems := [problem for source in self.sources for problem in _batch_problems(source, world)]:
+        if problems := [problem for source in self.sources for problem in batch_problems(source, world)]:
             raise ConfigError(problems, "--data")
         return [Stream(source, seed, rank, world) for source in self.sources]
 
@@ -83,7 +81,7 @@ def open_material(
         ConfigError: listing what is wrong with them.
         LeakError: listing photographs that are taught and examined, resized, cut, mirrored or degraded too.
     """
-    problems = [p for entry in data for p in size_problems(critic, entry.crops, f"{entry.label}.crops")]
+    problems = [p for entry in data for p in cut_problems(critic, entry.crops, f"{entry.label}.crops")]
     problems += [
         f"val.look_alikes: expected pairs of photographs, [a, b], got {pair!r}"
         for pair in allow
@@ -108,24 +106,6 @@ def open_material(
         raise ConfigError(["there is no exam: give an entry of data a `hold_out`, or val.sets entries"], "val")
     teachers = sorted({teacher for o in opened for teacher in o.teachers})
     return Material([o.source for o in opened if o.source is not None], exams, teachers, photographs)
-
-
-def _batch_problems(source: Source, world: int) -> list[str]:
-    """Options of an entry that ask for more than there is to learn from."""
-    options, versions = source.options, Counter(source.content_ids.tolist()).values()
-    problems: list[str] = []
-    if len(versions) < options.contents * world:
-        each = f"{options.contents} on each of {world} processes" if world > 1 else str(options.contents)
-        problems.append(
-            f"{options.label}: contents: {each} in a batch, but {len(versions)} photographs are taught; "
-            f"give it `contents: {max(1, len(versions) // world)}`"
-        )
-    if min(versions) < options.versions:
-        problems.append(
-            f"{options.label}: versions: {options.versions} of a photograph in a batch, but some have "
-            f"{min(versions)}; give it `versions: {min(versions)}`"
-        )
-    return problems
 
 
 def _joined(parts: Sequence[Fingerprints | None]) -> Fingerprints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor
 
 from perceptloss.compare.pixels import turned
+from perceptloss.critic import Critic
 from perceptloss.teach.run.sources import Batch, Source, joined
 from perceptloss.teach.sets.sampling import ContentDiverseSampler
 
-__all__ = ["Batches", "Stream", "augment"]
+__all__ = ["Batches", "Stream", "augment", "batch_problems", "cut_problems"]
 
 
 class Stream:
@@ -99,6 +101,34 @@ def augment(batch: Batch, side: int | None, turns: str, *seeds: int) -> Batch:
         return out
 
     return replace(batch, x=cut(batch.x), y=None if batch.y is None else cut(batch.y))
+
+
+def batch_problems(source: Source, world: int) -> list[str]:
+    """Options of an entry that ask for more than there is to learn from."""
+    options, versions = source.options, Counter(source.content_ids.tolist()).values()
+    problems: list[str] = []
+    if len(versions) < options.contents * world:
+        each = f"{options.contents} on each of {world} processes" if world > 1 else str(options.contents)
+        problems.append(
+            f"{options.label}: contents: {each} in a batch, but {len(versions)} photographs are taught; "
+            f"give it `contents: {max(1, len(versions) // world)}`"
+        )
+    if min(versions) < options.versions:
+        problems.append(
+            f"{options.label}: versions: {options.versions} of a photograph in a batch, but some have "
+            f"{min(versions)}; give it `versions: {min(versions)}`"
+        )
+    return problems
+
+
+def cut_problems(critic: Critic, sides: Sequence[int], where: str) -> list[str]:
+    """Sides of square images that the critic does not accept, as problems."""
+    card = critic.card
+    return [
+        f"{where}: {card.name!r} needs sides of at least {card.min_size} and a multiple of {card.multiple_of}, got {s}"
+        for s in sides
+        if s < card.min_size or s % card.multiple_of
+    ]
 
 
 class Batches:
