@@ -78,12 +78,14 @@ def _of(name: str, weights: Default | None = DEFAULT) -> Callable[[], Trunk]:
     return make
 
 
+_FULL = tuple(tap for tap in LITE_TAPS if tap.startswith("full."))
 _NEAR = tuple(tap for tap in LITE_TAPS if tap.startswith("near."))
 _FAR = tuple(tap for tap in LITE_TAPS if tap.startswith("far."))
 _FIRES = ("relu1", "fire3", "fire5", "fire7", "fire9")
 CANDIDATES = {
-    "EfficientNet-lite0, smooth, near": Candidate(_of("mini-nr"), _NEAR),
-    "EfficientNet-lite0, smooth, near and far": Candidate(_of("mini-nr"), (*_NEAR, *_FAR)),
+    "EfficientNet-lite0, smooth, full size, to the fourth stage": Candidate(_of("mini-nr"), _FULL[:4]),
+    "the same, near": Candidate(_of("mini-nr"), _NEAR),
+    "the same, near and far": Candidate(_of("mini-nr"), (*_NEAR, *_FAR)),
     "the same, near, to the fifth stage": Candidate(_of("mini-nr"), _NEAR[:5]),
     "SqueezeNet 1.1": Candidate(_of("lpips-squeeze"), _FIRES),
     "SqueezeNet 1.1, halved": Candidate(_of("lpips-squeeze"), _FIRES, 1),

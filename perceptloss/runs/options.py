@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from perceptloss.runs.config import option
 
-__all__ = ["Data", "Log", "Loss", "Model", "RunOptions", "Train", "Val"]
+__all__ = ["Data", "Learning", "Log", "Loss", "Model", "RunOptions", "Train", "Val"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,16 @@ class Loss:
     on_nonfinite: Literal["skip", "raise"] = option("skip", "what to do with a critic or a step that is not finite")
     domain: Literal["natural", "underwater", "night", "screen"] = option(
         "natural", "what the images are: critics that were made for others warn once"
+    )
+
+
+@dataclass(frozen=True)
+class Learning:
+    """Whether critics learn beside the restorer."""
+
+    joint: bool | None = option(
+        None,
+        "true: all critics that can learn do; false: none, and joint ones of random weights go; nothing: as terms say",
     )
 
 

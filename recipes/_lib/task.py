@@ -15,7 +15,7 @@ from _lib.validation import FIDELITY, Enlarge, published
 from perceptloss import Critic
 from perceptloss.runs.config import option
 from perceptloss.runs.inventory import Item
-from perceptloss.runs.options import Data, Log, Loss, Model, RunOptions, Train, Val
+from perceptloss.runs.options import Data, Learning, Log, Loss, Model, RunOptions, Train, Val
 
 __all__ = ["Aid", "Batch", "Images", "RestorerOptions", "Task", "plain_rivals"]
 
@@ -31,6 +31,7 @@ class RestorerOptions(RunOptions):
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     loss: Loss = field(default_factory=Loss)
+    critic: Learning = field(default_factory=Learning)
     train: Train = field(default_factory=Train)
     val: Val = field(default_factory=Val)
     log: Log = field(default_factory=Log)

@@ -27,6 +27,7 @@ from _lib.critics import (
 from _lib.data import SampleOrder, patch_loader
 from _lib.honesty import Watched, look, verdict
 from _lib.networks import export, has_parts_that_rest, load_weights
+from _lib.switch import switched
 from _lib.task import Aid, Batch, C, Images, RestorerOptions, Task
 from _lib.validation import Jury
 from perceptloss import CriticLoss
@@ -227,6 +228,7 @@ def _size(network: nn.Module) -> int:
 
 def run(config: C, task: Task[C]) -> None:
     """The whole run of a recipe; for inside `alone_in_folder`."""
+    config = replace(config, loss=switched(config.loss, config.critic.joint))
     folder = Path(config.output)
     accelerator = make_accelerator(config, folder, 1, ())
     use_threads(config.threads, accelerator)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import recipe_helpers
 import sr
 import yaml
 from _lib.checks import option_problems
+from _lib.switch import switched
 from accelerate.commands.config.config_args import load_config_from_file
 
 from perceptloss.errors import ConfigError
 from perceptloss.runs import config as options
+from perceptloss.runs.options import Loss
 
 CONFIGS = recipe_helpers.RECIPES / "configs"
 
@@ -250,3 +254,36 @@ def test_launch_configurations_are_accepted_by_accelerate(name: str) -> None:
     config = load_config_from_file(str(CONFIGS / name))
     assert config.num_processes == 8
     assert config.distributed_type.value == name.removesuffix(".yaml").removeprefix("accelerate_").upper()
+
+
+PATCH = {"critic": "patch", "weights": "p.safetensors"}
+NR = {"critic": "mini-nr", "share": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("joint", "critics", "expected"),
+    [
+        (None, {"gmsd": 0.5}, {"gmsd": 0.5}),
+        (True, {"gmsd": 0.5, "lpips-squeeze": 0.3}, {"gmsd": 0.5, "lpips-squeeze": {"weight": 0.3, "joint": True}}),
+        (True, [{"critic": "patch", "joint": {"lr": 1}}], [{"critic": "patch", "joint": {"lr": 1}}]),
+        (True, {"lpips-squeeze": 0}, {"lpips-squeeze": 0}),
+        (True, {"mine": NR}, {"mine": NR | {"joint": True}}),
+        (True, {"nothing": 1}, {"nothing": 1}),
+        (False, {"patch": {"weights": None, "joint": True}, "gmsd": 1}, {"gmsd": 1}),
+        (False, {"mine": NR | {"joint": {"learns": "head"}}}, {"mine": NR}),
+        (False, [PATCH | {"joint": True}], [PATCH]),
+    ],
+)
+def test_one_switch_lets_critics_learn_or_none(joint: bool | None, critics: Any, expected: Any) -> None:
+    loss = Loss(critics=critics, anchors=["any"])
+    assert switched(loss, joint).critics == expected
+    assert switched(loss, joint).anchors == ([] if joint is False else ["any"])
+    assert loss.critics == critics
+
+
+def test_the_switch_is_an_option_of_the_command(tiny: list[str], tmp_path: Path) -> None:
+    critics = "{gmsd: 0.5, patch: {weights: null, share: 0.2, options: {width: 8}, joint: {lr: 0.001}}}"
+    short = ["--baseline", "false", "--train.steps", "3", "--loss.critics", critics]
+    sr.main([*tiny, *short, "--critic.joint", "false", "--output", str(tmp_path / "frozen")])
+    last = json.loads((tmp_path / "frozen" / "log.jsonl").read_text().splitlines()[0])
+    assert last["terms"].keys() == {"gmsd"}
