@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "compare": {*_SCORING, "output"},
     "honesty": {*_SCORING, "output", "compare"},
     "runs": {*_SCORING, "output", "loss", "compare"},
-    "integrations": {*_CORE, "output", "networks", "registry", "loss", "compare", "teach"},
+    "integrations": {*_CORE, "output", "networks", "registry", "loss", "compare", "honesty", "teach"},
     "teach": {*_SCORING, "output", "critics", "compare", "honesty", "runs"},
     "cli": {*_SCORING, "output", "compare", "honesty", "integrations", "runs"},
 }

@@ -57,7 +57,7 @@ class Alarm:
         limit: What would have been fine.
         since: First step from which it has been so at every validation.
         advice: What to do.
-        from_start: Whether it was so, or worse, at step 0: no critic had a say then, so it is told, but not reacted to.
+        from_start: Whether it was so, or worse, before any critic had a say: then it is told, but not reacted to.
     """
 
     name: str
@@ -251,8 +251,8 @@ def _relative_spread(critic: Watched, scores: Sequence[Scores]) -> float | None:
 
 
 def _content(history: History, limits: Limits) -> Iterator[Alarm]:
-    first, last = history.validations[0], history.validations[-1]
-    content, start = content_of(last), content_of(first) if first.step == 0 else None
+    last, before = history.validations[-1], history.before
+    content, start = content_of(last), None if before is None else content_of(before)
     for name, value in excesses(content).items() if content else ():
         tolerance = TOLERANCES[name]
         yield Alarm(

@@ -105,19 +105,25 @@ class Validation:
 
 @dataclass
 class History:
-    """The validations of a run, oldest first."""
+    """The validations of a run, oldest first, and the step up to which no critic has a say."""
 
     critics: tuple[Watched, ...]
     validations: list[Validation] = field(default_factory=list)
+    start: int = 0
 
     def those(self, role: Role) -> list[Watched]:
         """The critics of a role."""
         return [critic for critic in self.critics if critic.role == role]
 
+    @property
+    def before(self) -> Validation | None:
+        """The last validation before any critic had a say, if there is one."""
+        return next((past for past in reversed(self.validations) if past.step <= self.start), None)
+
     def prefixes(self) -> Iterator[History]:
         """The history as it was, from now back to its first validation."""
         for end in range(len(self.validations), 0, -1):
-            yield History(self.critics, self.validations[:end])
+            yield History(self.critics, self.validations[:end], self.start)
 
     def to_list(self) -> list[dict[str, Any]]:
         """Plain JSON types."""

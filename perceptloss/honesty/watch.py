@@ -31,8 +31,8 @@ class Watch:
     """Alarms over the validations of a training.
 
     In each validation `look` is given the images, or, where several processes share them, `sight` each image and
-    `record` what was gathered. Then `react` says what to do. Best begin with a look at step 0: what the outputs were
-    before any critic had a say is told, but not reacted to.
+    `record` what was gathered. Then `react` says what to do. Best begin with a look before any critic has a say, at
+    step 0 or up to `start`: what the outputs were then is told, but not reacted to.
 
     Args:
         trained: Critics that the training optimises, by the labels of their columns. They may be learning: they are
@@ -40,6 +40,7 @@ class Watch:
         cards: Cards of everything that is scored at a validation, by label; those of `trained` may be among them.
         reaction: To alarms; see `reactions.decide`.
         limits: Of the alarms.
+        start: Step up to which no critic has a say.
 
     Example:
         >>> from perceptloss import create_critic, get_card
@@ -61,11 +62,12 @@ class Watch:
         *,
         reaction: Reaction = "warn",
         limits: Limits | None = None,
+        start: int = 0,
     ) -> None:
         self.trained, self.reaction, self.limits = dict(trained), reaction, limits or Limits()
         everything = {**cards, **{label: critic.card for label, critic in trained.items()}}
         watched = [Watched.of(label, card, is_trained=label in trained) for label, card in everything.items()]
-        self.history = History(tuple(watched))
+        self.history = History(tuple(watched), start=start)
         self.alarms: tuple[Alarm, ...] = ()
         self.rung: dict[tuple[str, str], Alarm] = {}
         self.factor = 1.0
@@ -153,11 +155,14 @@ class Watch:
         return {label: math.fsum(values) / len(values) for label, values in found.items()}
 
     def react(self) -> Verdict:
-        """What the loop must do after the last validation; call it once after each.
+        """What the loop must do after the last validation; call it once after each. Nothing before critics have a say.
 
         Raises:
             DeceivedCritics: if an alarm rings and the reaction is `stop`.
         """
+        looks, start = self.history.validations, self.history.start
+        if looks and looks[-1].step <= start:
+            return Verdict(self.factor, self.alarms)
         verdict = decide(self.alarms, self.reaction, self.factor)
         self.factor = verdict.factor
         return verdict

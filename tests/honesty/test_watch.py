@@ -120,6 +120,19 @@ def test_a_frozen_critic_stops_pulling(judges):
         watch.react()
 
 
+def test_nothing_is_reacted_to_before_critics_have_a_say(judges):
+    watch = watch_over(_vivid, judges, reaction="stop", start=20)
+    red, redder = (TRUTH + torch.tensor([by, 0, 0]).view(3, 1, 1) for by in (0.1, 0.2))
+    for step, x in ((10, redder), (20, red), (30, red)):
+        look(watch, judges, step, x)
+        assert [alarm.from_start for alarm in watch.alarms if alarm.about == "chroma drift"] == [True]
+        if step <= 20:
+            assert watch.react().factor == 1
+    look(watch, judges, 40, redder)  # as it once was, but not when the critics started
+    with pytest.raises(DeceivedCritics, match="chroma drift"):
+        watch.react()
+
+
 def test_a_resumed_watch_is_the_same(judges):
     one = watch_over(_checkers, judges)
     looks = refined(one, judges, 3.0)

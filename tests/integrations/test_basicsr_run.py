@@ -169,6 +169,9 @@ def test_a_joint_critic_and_a_budget_go_through_a_stop(photographs, tmp_path):
     assert before["budget"]["start"]["psnr"] == pytest.approx(psnr[2], abs=1e-4)
     assert before["budget"]["spent"] == pytest.approx((psnr[4] - psnr[2]) / -0.5, abs=1e-3)  # validated after the save
     assert set(before["shares"]) == {"lpips-vgg", "patch"}
+    kept = tmp_path / "experiments" / opt["name"] / "training_states"
+    assert [look["step"] for look in json.loads((kept / "4.alarms.json").read_text())["validations"]] == [2, 4]
+    assert log.count("Honesty: ") == 1
     row = rows(log)[4]
     assert row["l_patch_joint_rank"] > 0
     assert row["share_patch"] + row["share_lpips-vgg"] == pytest.approx(1.0, abs=1e-3)
@@ -177,6 +180,7 @@ def test_a_joint_critic_and_a_budget_go_through_a_stop(photographs, tmp_path):
     done = launch(tmp_path, opt, "--auto_resume")
     assert done.returncode == 0, done.stderr[-3000:]
     after = learned(tmp_path, opt["name"], 6)
+    assert [look["step"] for look in json.loads((kept / "6.alarms.json").read_text())["validations"]] == [2, 4, 6]
     assert after["budget"]["start"] == before["budget"]["start"]
     steps = [state["joint"]["patch"]["steps"] for state in (before, after)]
     assert steps[1] == steps[0] + 2

@@ -15,7 +15,8 @@ without a GPU, and registers three ways to use critics:
            - {critic: ms-ssim, weight: 0.2}
          critic_opt: {grad: fused, log: [score, share]}
 
-   `critic_opt` takes the options of `CriticLoss`, and `log` for more columns in the log.
+   `critic_opt` takes the options of `CriticLoss`, and `log` for more columns in the log. `val: {alarms: warn}` looks at
+   every validation for signs that they are deceived.
 
 2. A loss type: `pixel_opt: {type: CriticLoss, loss_weight: 1.0, critics: [...]}`, or
    `perceptual_opt: {type: CriticPerceptualLoss, ...}` for the slot that unpacks two values.

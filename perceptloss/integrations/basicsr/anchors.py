@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import torch
 from basicsr.utils.dist_util import get_dist_info
+from torch import Tensor
 
 from perceptloss.errors import ConfigError, PerceptlossError
 from perceptloss.loss.critic_loss import CriticLoss
 from perceptloss.loss.learning import Anchors
 
-__all__ = ["find_anchors"]
+__all__ = ["Labelled", "find_anchors"]
 
 
-def find_anchors(
-    entries: Any, loss: CriticLoss, opt: Mapping[str, Any], problems: list[str]
-) -> Callable[[int], Anchors] | None:
-    """An iteration to the labelled images of `critic_opt.anchors`; None, with its problems noted, if they will not do.
+class Labelled(Protocol):
+    """Labelled images, as `AnchorSets` has them, which is imported only where it is needed."""
+
+    held: dict[str, tuple[Tensor, Tensor | None, Tensor]]
+
+    def at(self, step: int) -> Anchors:
+        """Those that joint critics also learn from in an iteration."""
+
+
+def find_anchors(entries: Any, loss: CriticLoss, opt: Mapping[str, Any], problems: list[str]) -> Labelled | None:
+    """The labelled images of `critic_opt.anchors`; None, with its problems noted, if they will not do.
 
     Args:
         entries: Of `critic_opt.anchors`.
@@ -34,7 +42,7 @@ def find_anchors(
     try:
         from perceptloss.teach.run.anchors import AnchorSets
 
-        return AnchorSets(entries, learners, int(opt.get("manual_seed") or 0), device, *get_dist_info()).at
+        return AnchorSets(entries, learners, int(opt.get("manual_seed") or 0), device, *get_dist_info())
     except ConfigError as error:
         problems += [f"train.critic_opt.anchors: {problem}" for problem in error.problems]
     except PerceptlossError as error:

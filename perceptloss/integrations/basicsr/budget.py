@@ -20,7 +20,7 @@ from perceptloss.loss.budget import Budget
 from perceptloss.loss.critic_loss import CriticLoss
 from perceptloss.registry import get_card
 
-__all__ = ["Spending", "find_spending"]
+__all__ = ["Spending", "find_spending", "first_validation", "measured"]
 
 _STOCK = {"calculate_psnr": "psnr", "calculate_ssim": "ssim"}  # BasicSR's own metrics that are critics here, too
 
@@ -96,9 +96,8 @@ def find_spending(opt: Mapping[str, Any], loss: CriticLoss, problems: list[str])
     if budget is None:
         return None
     before = len(problems)
-    val, datasets = opt.get("val") or {}, opt.get("datasets") or {}
-    dataset = next((entry.get("name") for phase, entry in datasets.items() if phase.split("_")[0] == "val"), None)
-    frequency = int(val.get("val_freq") or 0)
+    val = opt.get("val") or {}
+    dataset, frequency = first_validation(opt).get("name"), int(val.get("val_freq") or 0)
     if dataset is None or not frequency:
         problems.append("train.critic_opt.budget is held on the validation set: give datasets.val and val.val_freq")
     sources = dict(_sources(budget, val.get("metrics") or {}, problems))
@@ -115,9 +114,15 @@ def find_spending(opt: Mapping[str, Any], loss: CriticLoss, problems: list[str])
     return Spending(budget, sources, dataset, first, int(opt["train"].get("total_iter") or 0))
 
 
+def first_validation(opt: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Options of the first validation set; empty if there is none."""
+    datasets = opt.get("datasets") or {}
+    return next((entry for phase, entry in datasets.items() if phase.split("_")[0] == "val"), {})
+
+
 def _sources(budget: Budget, metrics: Mapping[str, Any], problems: list[str]) -> Iterator[tuple[str, str]]:
     for name, card in budget.cards.items():
-        label = next((label for label, entry in metrics.items() if _measured(entry) == card.name), None)
+        label = next((label for label, entry in metrics.items() if measured(entry) == card.name), None)
         if label is not None:
             yield name, label
             continue
@@ -127,7 +132,7 @@ def _sources(budget: Budget, metrics: Mapping[str, Any], problems: list[str]) ->
         )
 
 
-def _measured(entry: Mapping[str, Any]) -> str | None:
+def measured(entry: Mapping[str, Any]) -> str | None:
     """The critic whose score a validation metric is."""
     kind = str(entry.get("type"))
     name = {**_STOCK, **metric_names(), METRIC: entry.get("critic")}.get(kind)

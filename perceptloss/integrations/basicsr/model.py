@@ -106,6 +106,8 @@ class Guest:
         ]
         if plan.relative is not None:
             lines.append(f"shares are those of the gradient beside {plan.relative}")
+        if plan.alarms is not None:
+            lines += plan.alarms.begin(self._trained())
         if "share" in plan.extras:
             lines.append(f"share_*: measured at each iteration that is a multiple of {plan.loss.share_every}")
         text = "".join(f"\n\t{line}" for line in lines)
@@ -153,21 +155,24 @@ class Guest:
     def _validation(
         self, inner: Callable[..., None], dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool = False
     ) -> None:
-        name = dataloader.dataset.opt["name"]
-        with (
-            nullcontext() if self.kept is None else self.kept.listening(self.model, self._trained(), current_iter, name)
-        ):
-            inner(dataloader, current_iter, tb_logger, save_img)
-        spending = self.plan.spending if self.plan is not None else None
-        if spending is None or not spending.follow(self.model, name, current_iter, tb_logger):
-            return
-        if (file := self._state_file(current_iter)).is_file():  # BasicSR saves before it validates
-            self._save_critics(file)
+        name, kept = dataloader.dataset.opt["name"], self.kept
+        spending, alarms = (None, None) if self.plan is None else (self.plan.spending, self.plan.alarms)
+        with nullcontext() if alarms is None else alarms.following(self.model, name, current_iter, tb_logger):
+            with nullcontext() if kept is None else kept.listening(self.model, self._trained(), current_iter, name):
+                inner(dataloader, current_iter, tb_logger, save_img)
+            if spending is None or not spending.follow(self.model, name, current_iter, tb_logger):
+                return
+            if (file := self._state_file(current_iter)).is_file():  # BasicSR saves before it validates
+                self._save_critics(file)
 
     def _save_training_state(self, inner: Callable[[int, int], None], epoch: int, current_iter: int) -> None:
         inner(epoch, current_iter)
-        if self.slot is not None and self.slot.critics.is_learning and current_iter != -1:
+        if self.plan is None or current_iter == -1:
+            return
+        if self.plan.loss.is_learning:
             self._save_critics(self._state_file(current_iter))
+        if self.plan.alarms is not None:
+            self.plan.alarms.save(current_iter)
 
     def _save_critics(self, file: Path) -> None:
         assert self.plan is not None
@@ -176,6 +181,8 @@ class Guest:
 
     def _resume_training(self, inner: Callable[[dict[str, Any]], None], resume_state: dict[str, Any]) -> None:
         inner(resume_state)
+        if self.plan is not None and self.plan.alarms is not None:
+            self.plan.alarms.resume(resume_state["iter"])
         if self.slot is None or not self.slot.critics.is_learning:
             return
         file = self._state_file(resume_state["iter"])

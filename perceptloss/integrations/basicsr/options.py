@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from perceptloss.errors import ConfigError, PerceptlossError, near
-from perceptloss.integrations.basicsr.anchors import find_anchors
+from perceptloss.integrations.basicsr.alarm_options import find_alarms
+from perceptloss.integrations.basicsr.alarms import Alarms
+from perceptloss.integrations.basicsr.anchors import Labelled, find_anchors
 from perceptloss.integrations.basicsr.budget import Spending, find_spending
 from perceptloss.integrations.hosts import LOSS_OPTIONS, identifier
 from perceptloss.loss.budget import budget_problems
 from perceptloss.loss.critic_loss import CriticLoss
 from perceptloss.loss.joint.options import JointOptions
-from perceptloss.loss.learning import Anchors
 from perceptloss.registry import list_critics
 
 __all__ = ["Plan", "grey_output", "patch_size", "read_plan"]
@@ -40,7 +41,8 @@ class Plan:
         spending: How the budget is followed; None without one.
         artefacts: Weight of LDL's loss of artefacts beside the pixel loss.
         temporal: Weight of the flicker of clips.
-        anchors: An iteration to the labelled images that joint critics also learn from in it.
+        anchors: Labelled images that joint critics also learn from.
+        alarms: What watches the validations; None where nothing does.
     """
 
     loss: CriticLoss
@@ -49,7 +51,8 @@ class Plan:
     spending: Spending | None = None
     artefacts: float = 0.0
     temporal: float = 0.0
-    anchors: Callable[[int], Anchors] | None = None
+    anchors: Labelled | None = None
+    alarms: Alarms | None = None
 
 
 def read_plan(opt: Mapping[str, Any]) -> Plan | None:
@@ -75,6 +78,8 @@ def read_plan(opt: Mapping[str, Any]) -> Plan | None:
     critics, options = train.get("critics"), dict(train.get("critic_opt") or {})
     if "critics" not in train and "critic_opt" in train:
         problems.append("train.critic_opt is given without train.critics")
+    if "critics" not in train and (opt.get("val") or {}).get("alarms"):
+        problems.append("val.alarms watches critics that are trained on, but there is no train.critics")
     if critics is None or critics in ([], {}):
         if problems:
             raise ConfigError(problems, "the BasicSR config")
@@ -104,10 +109,11 @@ def read_plan(opt: Mapping[str, Any]) -> Plan | None:
         is_watched_only = all(term.spec.monitor for term in loss.terms)
         if is_watched_only and not any(train.get(slot) for slot in ("pixel_opt", "perceptual_opt", "gan_opt")):
             problems.append("train.critics only watch, and there is no other loss, so nothing would be trained")
+    alarms = find_alarms(opt, loss, anchors, problems)
     if problems or loss is None:
         raise ConfigError(problems, "the BasicSR config")
     has_shares = any(term.spec.share is not None for term in loss.terms)
-    return Plan(loss, extras, relative if has_shares else None, spending, artefacts, temporal, anchors)
+    return Plan(loss, extras, relative if has_shares else None, spending, artefacts, temporal, anchors, alarms)
 
 
 def _weight(key: str, weight: Any, problems: list[str]) -> float:
