@@ -169,7 +169,6 @@ class School:
             write_atomically(file, text)
         if not (home / "results.json").is_file():
             again = [] if lesson.steps else ["--evaluate_only", str(self.weights(name))]
-            home.mkdir(exist_ok=True)  # where weights are only examined, the recipe makes none
             _recipe()(["--config", str(file), *again])
         return home
 

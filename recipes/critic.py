@@ -284,6 +284,7 @@ def main(argv: Sequence[str]) -> None:
     before = start_figures(accelerator, config, critic, material, followed)
     file = folder / "models" / f"{config.critic.name}.safetensors"
     if config.evaluate_only is not None:
+        on_main(accelerator, lambda: folder.mkdir(parents=True, exist_ok=True))
         file, origin = Path(config.evaluate_only), origin_in(folder)
     else:
         on_main(accelerator, partial(remember, folder, material.inventory()))

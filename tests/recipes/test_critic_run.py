@@ -106,6 +106,9 @@ def test_a_run_leaves_weights_figures_and_a_card(
     assert again["origin"] == results["origin"]
     assert set(again["exams"]["photos"]["figures"]) == {CRITIC, "gmsd"}
     assert "- moonlight" in file.with_suffix(".md").read_text()
+    elsewhere = tmp_path / "examined" / "there"
+    critic.main([*options, "--evaluate_only", str(file), "--output", str(elsewhere)])
+    assert json.loads((elsewhere / "results.json").read_text())["exams"]["photos"]["figures"][CRITIC] == own
 
 
 def test_order_and_attacks_are_examined_beside_targets(
