@@ -84,9 +84,10 @@ _FAR = tuple(tap for tap in LITE_TAPS if tap.startswith("far."))
 _FIRES = ("relu1", "fire3", "fire5", "fire7", "fire9")
 CANDIDATES = {
     "EfficientNet-lite0, smooth, full size, to the fourth stage": Candidate(_of("mini-nr"), _FULL[:4]),
-    "the same, near": Candidate(_of("mini-nr"), _NEAR),
-    "the same, near and far": Candidate(_of("mini-nr"), (*_NEAR, *_FAR)),
-    "the same, near, to the fifth stage": Candidate(_of("mini-nr"), _NEAR[:5]),
+    "the same, and near": Candidate(_of("mini-nr"), (*_FULL[:4], *_NEAR)),
+    "the same trunk, near": Candidate(_of("mini-nr"), _NEAR),
+    "the same trunk, near and far": Candidate(_of("mini-nr"), (*_NEAR, *_FAR)),
+    "the same trunk, near, to the fifth stage": Candidate(_of("mini-nr"), _NEAR[:5]),
     "SqueezeNet 1.1": Candidate(_of("lpips-squeeze"), _FIRES),
     "SqueezeNet 1.1, halved": Candidate(_of("lpips-squeeze"), _FIRES, 1),
     "random EfficientNet-lite0, near": Candidate(_of("mini-nr", weights=None), _NEAR),
@@ -164,7 +165,7 @@ def _with_people(read_out: _ReadOut, table: Path) -> float:
     with table.open(encoding="utf-8") as file:
         entries = list(csv.DictReader(file))
     pictures = [read(table.parent / entry["image"], TAUGHT).transpose(2, 0, 1)[None] for entry in entries]
-    said = [read_out(torch.from_numpy(picture).float() / 255).item() for picture in pictures]
+    said = [read_out(torch.tensor(picture).float() / 255).item() for picture in pictures]
     return srcc(np.array(said), np.array([float(entry["mos"]) for entry in entries]))
 
 
