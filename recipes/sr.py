@@ -41,7 +41,7 @@ TRAIN_PHOTOS = (
     "motorcycle_right.png",
 )
 VAL_PHOTOS = ("camera.png", "chelsea.png", "coffee.png", "rocket.jpg")
-LEARNING = {"lr": 7e-4, "penalty": 5e-5, "replay": 0.2}
+LEARNING = {"lr": 7e-4, "penalty": 5e-5, "replay": 0.2, "mix": False, "damage": []}  # two rungs: half the time
 CRITICS = {
     "lpips-squeeze": {"share": 0.5},  # looks
     "grid": {"share": 0.1},  # prints no pattern
