@@ -23,6 +23,7 @@ from benchmarks.precision import CRITICS, table
 from benchmarks.targets import count_checks, time_checks
 from benchmarks.timing import convolution_rate
 from perceptloss import list_critics
+from perceptloss.errors import PerceptlossError
 from perceptloss.output.files import unwritable, write_atomically
 from perceptloss.output.versions import versions
 
@@ -273,7 +274,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(options.threads)
     where = environment(options.device)
     print(", ".join(f"{key} {value}" for key, value in where.items()), end="\n\n")
-    results = _DO[options.what](options)
+    try:
+        results = _DO[options.what](options)
+    except PerceptlossError as error:
+        sys.exit(str(error))
     if options.json:
         write_atomically(options.json, json.dumps({"environment": where, **results}, indent=1) + "\n")
     return 0

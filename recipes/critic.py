@@ -8,11 +8,10 @@
 Entries of `data` are sources, all of which come in every step: `teachers` (photographs, degraded, with
 the consensus of full-reference critics), `ladders` (photographs, degraded on the fly, order alone), `mixtures` (raw
 pictures blended with their references), `stereo` (pairs, real or made), `opinions` (datasets of scores); those of
-`val.sets` may be exams alone too, `enlargers` and `restoration`. `objectives` are minimised, each by
-its weight. Batch losses see the batches of all processes as one. Photographs of exams
-that are also trained on, be they resized, trimmed, mirrored or degraded, stop the run before it begins. Killed at any
-moment, a run goes on from its last checkpoint when started again with the same command; on a CPU in fp32 to the same
-bits.
+`val.sets` may be exams alone too, `enlargers` and `restoration`. `objectives` are minimised, each by its weight. Batch
+losses see the batches of all processes as one. Photographs of exams that are also trained on, be they resized, trimmed,
+mirrored or degraded, stop the run before it begins. Killed at any moment, a run goes on from its last checkpoint when
+started again with the same command; on a CPU in fp32 to the same bits.
 
 Below `output`: config.yaml, log.jsonl, checkpoints/last, results.json, and in models/ CRITIC.safetensors (averaged
 weights, best exam) with its model card CRITIC.md, and CRITIC_last.safetensors.

@@ -327,3 +327,18 @@ def test_the_script_for_a_gpu_ends_in_eight_minutes():
     limits = re.findall(r"^ *step (\d+) [a-z-]+ python -m (?:pytest|benchmarks (\w+))", text, re.MULTILINE)
     assert [what for _, what in limits] == ["", "costs", "precision", "steps", "critics", "quality"]
     assert sum(int(seconds) for seconds, _ in limits) <= 8 * 60
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("nothing", "unknown critic 'nothing'"),
+        ("gmsd", "'gmsd' is a formula"),
+        ("niqe", "nothing of 'niqe' can learn"),
+        ("mini-stereo", "needs x of shape (N, 6, H, W)"),
+    ],
+)
+def test_a_critic_that_cannot_be_measured_is_named(name: str, part: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["joint", "--critic", name, "--quick"])
+    assert part in str(ended.value)

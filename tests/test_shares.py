@@ -180,6 +180,10 @@ class TestBudget:
     def test_of_decibels_a_twentieth_at_most_is_near(self, allowed: Any, near: float) -> None:
         assert Budget(allowed).near == pytest.approx(near)
 
+    def test_what_is_near_a_worst_score_is_not_known_before_the_start(self) -> None:
+        with pytest.raises(InputError, match="psnr no worse than 28 leaves is not known before `note` has the start"):
+            _ = Budget({"psnr": {"worst": 28.0}}).near
+
     def test_changes_are_against_what_one_says(self) -> None:
         budget = Budget({"psnr": -0.5})
         budget.note({"psnr": 30.0})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -121,12 +121,15 @@ class Watch:
         return self.record(step, [self.sight(x, y) for x, y in images], means, anchors)
 
     @torch.no_grad()
-    def agreement(self, anchors: Mapping[str, tuple[Tensor, Tensor | None, Tensor]]) -> dict[str, float]:
+    def agreement(
+        self, anchors: Mapping[str, tuple[Tensor, Tensor | None, Tensor]], of: Collection[Critic] | None = None
+    ) -> dict[str, float]:
         """Rank correlation of the trained critics with labels, for `record` and `look`: means over labelled sets.
 
         Args:
             anchors: Name of a set to images in [0, 1], (N, C, H, W), references or None, and labels (N,), higher is
                 better; three images or more, best some that no critic learns from.
+            of: Those of the trained critics that learn; all unless given.
 
         Returns:
             Label of a critic to its correlation (Spearman's), in [-1, 1]; NaN, which is an alarm, where it says the
@@ -137,7 +140,8 @@ class Watch:
             ProtocolError: if there are too few images, or all labels are equal.
         """
         found: dict[str, list[float]] = {}
-        for label, critic in self.trained.items():
+        asked = self.trained.values() if of is None else of
+        for label, critic in ((label, critic) for label, critic in self.trained.items() if critic in asked):
             sign = 1.0 if critic.card.better == "higher" else -1.0
             if critic.weights_id == _RANDOM:  # what it says by chance must not be what it may not fall below
                 found[label] = [0.0]

@@ -121,11 +121,13 @@ class Budget:
         """Critic to the change that is allowed against the start.
 
         Raises:
-            InputError: if the start is no better than the worst that is allowed.
+            InputError: if the start is no better than the worst that is allowed, or not known yet.
         """
         found = {}
         for name, allowed in self.allowed.items():
             if isinstance(allowed, Mapping):
+                if name not in self.start:
+                    raise InputError(f"what a budget of {self.text} leaves is not known before `note` has the start.")
                 found[name] = allowed["worst"] - self.start[name]
                 if found[name] * _towards_worse(get_card(name)) <= 0:
                     raise InputError(
@@ -141,7 +143,7 @@ class Budget:
         """By what share it may be overspent and still counts as held: 0.1, and of decibels at most 0.05.
 
         Raises:
-            InputError: if the start is no better than the worst that is allowed.
+            InputError: as for `changes`.
         """
         decibels = [abs(change) for name, change in self.changes.items() if get_card(name).name == "psnr"]
         return min([_NEAR, *(_NEAR_DB / change for change in decibels)])

@@ -33,7 +33,8 @@ def look(t: Watched, sights: Sequence[Sight], means: Mapping[str, float | None])
         return []
     known = set(t.watch.rung)
     held = {} if t.anchors is None else t.anchors.held
-    alarms = t.watch.record(t.step, sights, means, t.watch.agreement(held) if held else None)
+    learning = [learner.critic for learner in t.loss.learners.values()]
+    alarms = t.watch.record(t.step, sights, means, t.watch.agreement(held, learning) if held else None)
     for alarm in alarms:
         if (alarm.name, alarm.about) not in known:
             t.accelerator.print(f"alarm: {alarm}")

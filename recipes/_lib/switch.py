@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from perceptloss import create_critic
 from perceptloss.errors import UnknownCritic
 from perceptloss.registry import get_card
 from perceptloss.runs.options import Loss
@@ -21,33 +22,37 @@ def switched(loss: Loss, joint: bool | None) -> Loss:
     """
     if joint is None:
         return loss
+    act = _learning if joint else _frozen
+    critics: Any
     if isinstance(loss.critics, Mapping):
-        said = {label: _term(row, label, joint=joint) for label, row in loss.critics.items()}
-        critics: Any = {label: row for label, row in said.items() if row is not None}
+        critics = {label: act(row, label) for label, row in loss.critics.items() if joint or not _says_nothing(row)}
     else:
-        critics = [row for row in (_term(row, None, joint=joint) for row in loss.critics) if row is not None]
+        critics = [act(row, None) for row in loss.critics if joint or not _says_nothing(row)]
     return replace(loss, critics=critics, anchors=loss.anchors if joint else [])
 
 
-def _term(row: Any, label: Any, *, joint: bool) -> Any:
-    """What is said of a critic after the switch; None: it is left out."""
+def _learning(row: Any, label: Any) -> Any:
+    """What is said of a critic that learns where it can; one that is only watched does not."""
     term = row if isinstance(row, Mapping) else {"weight": row}
-    if joint:
-        is_watched = not term.get("weight", 1)
-        return (
-            row
-            if is_watched or not _learns(term.get("critic", label))
-            else {**term, "joint": term.get("joint") or True}
-        )
-    if "joint" not in term:
+    if not term.get("weight", 1) or term.get("joint") or not _learns(term.get("critic", label)):
         return row
-    is_random = "weights" in term and term["weights"] is None
-    return None if is_random else {key: value for key, value in term.items() if key != "joint"}
+    return {**term, "joint": True}
+
+
+def _frozen(row: Any, label: Any) -> Any:
+    """What is said of a critic that does not learn."""
+    return {key: value for key, value in row.items() if key != "joint"} if isinstance(row, Mapping) else row
+
+
+def _says_nothing(row: Any) -> bool:
+    """Whether a critic begins with random weights, which only learning made worth something."""
+    return isinstance(row, Mapping) and "joint" in row and "weights" in row and row["weights"] is None
 
 
 def _learns(name: Any) -> bool:
-    """Whether a critic has weights, so that it could learn."""
+    """Whether a critic has weights that can learn: statistics of images are none."""
     try:
-        return bool(get_card(name).weights)
+        has_weights = isinstance(name, str) and bool(get_card(name).weights)
     except UnknownCritic:
         return False
+    return has_weights and any(True for _ in create_critic(name, weights=None).parameters())

@@ -210,5 +210,14 @@ def test_a_critic_that_leaves_its_anchors_is_told(judges):
         watch.agreement({"equal": (anchors["shades"][0], None, torch.ones(4))})
 
 
+def test_only_those_that_learn_are_asked_of_labels():
+    """Labelled images fit them, and may be too small for others."""
+    labels = torch.tensor([0.1, 0.3, 0.6])
+    shades = labels[:, None, None, None].expand(3, 3, 64, 64)
+    critic = toy("hole", lambda x, y: x.mean((1, 2, 3)))
+    watch = Watch({"hole": critic, "ms-ssim": create_critic("ms-ssim")}, {})
+    assert watch.agreement({"shades": (shades, shades, labels)}, [critic]) == {"hole": pytest.approx(1.0)}
+
+
 def test_nothing_seen_is_nothing_known(judges):
     assert "nothing is known" in watch_over(_vivid, judges).summary()

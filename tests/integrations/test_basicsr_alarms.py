@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import bsr  # skips where BasicSR is missing
@@ -229,6 +230,8 @@ def test_agreement_with_labels_is_watched(tmp_path):
     labels = torch.tensor([0.1, 0.5, 0.9])
     red = torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1) * labels.view(3, 1, 1, 1)
     model._guest.plan.alarms.held = {"people": (red.expand(3, 3, 32, 32), None, labels)}
+    (hole,) = model.cri_pix.critics.critics
+    model.cri_pix.critics.learners = {"fake-vivid": SimpleNamespace(critic=hole)}
     validate(model, 3)
     assert watch_of(model).history.validations[0].anchors == {"fake-vivid": pytest.approx(1.0)}
     model._guest.plan.alarms.held = {"people": (red.expand(3, 3, 32, 32), None, labels.flip(0))}

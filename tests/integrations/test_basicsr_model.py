@@ -19,6 +19,7 @@ from perceptloss import CriticLoss, create_critic
 from perceptloss.compare import load_results
 from perceptloss.errors import ConfigError, GradientError, NonFiniteLoss
 from perceptloss.integrations.basicsr import with_critics
+from perceptloss.integrations.basicsr.options import read_plan
 from perceptloss.maps.artefacts import artefact_weights
 
 GMSD = {"critic": "gmsd", "weight": 0.3}
@@ -402,6 +403,16 @@ def test_a_joint_critic_is_given_labelled_images(tmp_path):
     log = step(model, 1)
     assert log["l_patch_joint_anchor people"] > 0
     assert model._guest.slot.critics.learners["patch"].heads.keys() == {"people"}
+
+
+def test_labelled_images_come_in_the_range_of_the_others(tmp_path):
+    asked = {"anchors": [labelled(tmp_path)]}
+    usual, signed = (
+        read_plan(options("CriticSRModel", critics=[JOINT], critic_opt=asked | more)).anchors
+        for more in ({}, {"input_range": [-1, 1]})
+    )
+    torch.testing.assert_close(signed.at(1)["people"][0], usual.at(1)["people"][0] * 2 - 1)
+    torch.testing.assert_close(signed.held["people"][0], usual.held["people"][0])
 
 
 def test_a_joint_critic_beside_a_discriminator():

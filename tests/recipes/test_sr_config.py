@@ -272,6 +272,10 @@ NR = {"critic": "mini-nr", "share": 0.1}
         (False, {"patch": {"weights": None, "joint": True}, "gmsd": 1}, {"gmsd": 1}),
         (False, {"mine": NR | {"joint": {"learns": "head"}}}, {"mine": NR}),
         (False, [PATCH | {"joint": True}], [PATCH]),
+        (True, {"niqe": 0.1, "ilniqe": 0.1}, {"niqe": 0.1, "ilniqe": 0.1}),  # statistics, which cannot learn
+        (True, ["gmsd", 3, [1], {"critic": ["a"]}], ["gmsd", 3, [1], {"critic": ["a"]}]),
+        (True, {3: 0.1, "gmsd": None}, {3: 0.1, "gmsd": None}),
+        (False, {"gmsd": None}, {"gmsd": None}),
     ],
 )
 def test_one_switch_lets_critics_learn_or_none(joint: bool | None, critics: Any, expected: Any) -> None:

@@ -91,7 +91,9 @@ class Alarms:
             yield
         seen: list[Any] = [None]
         if self.opt["rank"] == 0:
-            seen = [(sights, self._means(model, sights), self.watch.agreement(self.held) if self.held else {})]
+            learning = [learner.critic for learner in self.loss.learners.values()]
+            agreement = self.watch.agreement(self.held, learning) if self.held else {}
+            seen = [(sights, self._means(model, sights), agreement)]
         if self.opt["dist"]:
             dist.broadcast_object_list(seen, 0)
         self._conclude(step, seen[0], tb_logger)

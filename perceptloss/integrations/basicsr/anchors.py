@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from basicsr.utils.dist_util import get_dist_info
 from torch import Tensor
 
@@ -42,9 +43,26 @@ def find_anchors(entries: Any, loss: CriticLoss, opt: Mapping[str, Any], problem
     try:
         from perceptloss.teach.run.anchors import AnchorSets
 
-        return AnchorSets(entries, learners, int(opt.get("manual_seed") or 0), device, *get_dist_info())
+        seed, (rank, world) = int(opt.get("manual_seed") or 0), get_dist_info()
+        return AnchorSets(entries, learners, seed, device, rank, world, _on_first, loss.input_range)
     except ConfigError as error:
         problems += [f"train.critic_opt.anchors: {problem}" for problem in error.problems]
     except PerceptlossError as error:
         problems.append(f"train.critic_opt.anchors: {error}")
     return None
+
+
+def _on_first(act: Callable[[], Any]) -> Any:
+    """Run on the first process; its result, or its error, on all."""
+    rank, world = get_dist_info()
+    outcome: list[Any] = [None, None]
+    if rank == 0:
+        try:
+            outcome[0] = act()
+        except PerceptlossError as error:
+            outcome[1] = error
+    if world > 1:
+        dist.broadcast_object_list(outcome, 0)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]

@@ -109,8 +109,8 @@ class Learner:
         x, y = x.detach(), y.detach()
         draws = Draws(self.seed, step, _rank() * len(x))
         x, y = self.replay.exchange(x, y, draws)
-        labelled = anchors or {}
-        self._prepare_heads(labelled)
+        self._prepare_heads(anchors or {})  # in all processes, though a set may bring one of them nothing in a step
+        labelled = {name: given for name, given in (anchors or {}).items() if len(given[2])}
         with self._learning(), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
             parts = {"rank": self._ladder(x, y, draws)}
             if self.joint.swap:

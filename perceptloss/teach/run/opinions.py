@@ -225,6 +225,10 @@ def _problems(
         problems.append(f"{what} references, which this dataset does not have for all images")
     if card.channels == 6 and any(o.image_right is None for o in opinions):
         problems.append(f"{card.name!r} judges stereo pairs, which this dataset does not have")
+    if opinions.range[0] == opinions.range[1]:
+        problems.append(f"all opinions are {opinions.range[0]:g}: there is nothing to learn")
+    if not setting.is_exam and options.hold_out and len(set(opinions.contents)) < 2:
+        problems.append(f"hold_out: {options.hold_out} of one photograph leaves none to learn from; say 0")
     judged = {sizes[o.image] for o in opinions}
     if not setting.is_exam and not options.crops and len(judged) > 1:
         problems.append("crops: images have different sizes; give the side of the squares to learn from")
