@@ -3,7 +3,8 @@
 Jiang, Xu, Mao, Zhou, Min, Zhai: "Deep Decomposition and Bilinear Pooling Network for Blind
 Night-Time Image Quality Evaluation", arXiv 2205.05880, 2022. Nothing but the idea is public: a
 Retinex decomposition, an encoder for each layer, bilinear pooling. Every size, the backbone and the
-normalisations are ours; the decomposition is shaped like that of RetinexNet (Wei et al., BMVC 2018).
+normalisations are ours; the decomposition is shaped like that of RetinexNet (Wei et al., BMVC 2018), but only the
+illumination is learned, and the reflectance is the image divided by it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ __all__ = ["ENTRIES", "DDBNet", "RetinexTrunk", "outer_product", "signed_root"]
 
 _DEPTH = 5
 _EPS = 1e-4
+_DARK = 1e-2  # added to the illumination: noise in the dark is raised a hundredfold at most
 
 
 class RetinexTrunk(JoinedTrunk):
@@ -64,20 +66,22 @@ class RetinexTrunk(JoinedTrunk):
         super().__init__(reflectance=first.trunk, illumination=second.trunk)
         self.stages, self.channels = first.taps[-read:], first.channels[-read:]
         self.arch = f"retinex-{hidden}-{self.arch}"
-        plan = [(4, hidden, 9), *[(hidden, hidden, 3)] * _DEPTH, (hidden, 4, 3)]
+        plan = [(4, hidden, 9), *[(hidden, hidden, 3)] * _DEPTH, (hidden, 1, 3)]
         self.decomposition = nn.ModuleList(nn.Conv2d(wide, out, k, padding=k // 2) for wide, out, k in plan)
         self.finish()
 
     def decompose(self, image: Tensor, *, lean: bool = False) -> tuple[Tensor, Tensor]:
-        """Reflectance (N, 3, H, W) and illumination (N, 1, H, W) of images in [0, 1], both in (0, 1).
+        """Reflectance (N, 3, H, W) and illumination (N, 1, H, W) of images in [0, 1], both in [0, 1].
 
-        The brightest channel is given beside the image; it is what the illumination starts from.
+        The illumination is learned, and at least as bright as the brightest channel; the reflectance is what it leaves
+        of the image. A reflectance that is learned too keeps of fine detail what a few layers let through.
         """
-        h = torch.cat([image, image.amax(1, keepdim=True)], 1)
+        brightest = image.amax(1, keepdim=True)
+        h = torch.cat([image, brightest], 1)
         for position, layer in enumerate(self.decomposition):
             h = conv(h, layer, relu=0 < position <= _DEPTH, lean=lean)
-        layers = torch.sigmoid(h)
-        return layers[:, :3], layers[:, 3:]
+        illumination = torch.maximum(torch.sigmoid(h), brightest)
+        return image / (illumination + _DARK), illumination
 
     def shown(self, image: Tensor, keep: Keep) -> dict[str, Tensor]:
         if keep == "stages":
@@ -182,7 +186,7 @@ class DDBNet(TrunkCritic):
         return torch.stack(vectors, 1)
 
     def decompose(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Reflectance, (N, 3, H, W), and illumination, (N, 1, H, W), in (0, 1); differentiable in `x`.
+        """Reflectance, (N, 3, H, W), and illumination, (N, 1, H, W), in [0, 1]; differentiable in `x`.
 
         Only training fixes how an image is shared out between them: (R / c, c I) is the same image as (R, I).
         """

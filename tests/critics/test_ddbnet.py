@@ -57,8 +57,8 @@ class TestPublishedSize:
         assert full.pooled(found).shape == (1, 3, 4096)
 
     def test_parameters(self, full):
-        convolutions = [(4, 64, 9), *[(64, 64, 3)] * 5, (64, 4, 3)]
-        assert parameters(full.trunk.decomposition) == sum(a * b * k * k + b for a, b, k in convolutions) == 207_748
+        convolutions = [(4, 64, 9), *[(64, 64, 3)] * 5, (64, 1, 3)]
+        assert parameters(full.trunk.decomposition) == sum(a * b * k * k + b for a, b, k in convolutions) == 206_017
         assert parameters(full.trunk.reflectance) == parameters(full.trunk.illumination) == 11_176_512
         assert parameters(full.reflectance) == (128 + 256 + 512) * 64 + 3 * 64
         assert parameters(full.head) == 3 * 4096 * 256 + 256 + 256 + 1
@@ -146,11 +146,27 @@ class TestDecomposition:
         assert reflectance.shape == (2, 3, 64, 96)
         assert illumination.shape == (2, 1, 64, 96)
         for layer in (reflectance, illumination):
-            assert layer.min() > 0
-            assert layer.max() < 1
+            assert layer.min() >= 0
+            assert layer.max() <= 1
             assert layer.std() > 1e-3
         with pytest.raises(InputError, match=r"\[0, 1\]"):
             ddbnet.decompose(2 * pictures)
+
+    def test_layers_make_the_image_and_light_covers_it(self, ddbnet, pictures):
+        ddbnet = copy.deepcopy(ddbnet)
+        for bias in (-1.0, 0.0, 1.0):
+            ddbnet.trunk.decomposition[-1].bias.fill_(bias)
+            reflectance, illumination = ddbnet.decompose(pictures)
+            assert (illumination >= pictures.amax(1, keepdim=True)).all()
+            torch.testing.assert_close(reflectance * (illumination + 0.01), pictures)
+
+    def test_black_and_white_have_finite_layers_and_gradients(self, ddbnet):
+        for value in (0.0, 1.0):
+            x = torch.full((1, 3, 32, 32), value, dtype=torch.float64, requires_grad=True)
+            layers = ddbnet.decompose(x)
+            torch.cat(layers, 1).sum().backward()
+            assert all(layer.isfinite().all() and layer.max() <= 1 for layer in layers)
+            assert x.grad.isfinite().all() and x.grad.abs().max() <= 1 / 0.01 + 10
 
     def test_is_what_the_encoders_see(self, ddbnet, pictures):
         reflectance, illumination = ddbnet.decompose(pictures)
@@ -169,7 +185,8 @@ class TestDecomposition:
             seen.append(h)
             h = layer(h)
             h = h if layer is others[-1] else h.relu()
-        torch.testing.assert_close(torch.cat(ddbnet.decompose(pictures), 1), torch.sigmoid(h))
+        illumination = torch.maximum(torch.sigmoid(h), pictures.max(1, keepdim=True).values)
+        torch.testing.assert_close(ddbnet.decompose(pictures), (pictures / (illumination + 0.01), illumination))
         assert seen[0].min() < 0, "no ReLU behind the first convolution"
 
     def test_distances_of_either_layer_reach_the_image(self, ddbnet, pictures):
