@@ -150,6 +150,10 @@ class Learning(Hidden):
                     self._skips.add([term.label], "own gradient")
         return found
 
+    def learns_at(self, step: int) -> bool:
+        """Whether it is the turn of a joint critic, so that labelled images would be used."""
+        return any(step % learner.joint.every == 0 for learner in self.learners.values())
+
     @property
     def is_learning(self) -> bool:
         """Whether `state` holds more than a step and counters."""

@@ -91,8 +91,7 @@ def let_learn(t: Spender, output: Tensor, target: Tensor) -> dict[str, dict[str,
     """A step of the joint critics whose turn it is, after that of the restorer; their losses."""
     if t.loss is None or not t.loss.learners:
         return {}
-    is_turn = any(t.step % learner.joint.every == 0 for learner in t.loss.learners.values())
-    anchors = t.anchors.at(t.step) if t.anchors is not None and is_turn else None
+    anchors = t.anchors.at(t.step) if t.anchors is not None and t.loss.learns_at(t.step) else None
     return t.loss.learn(output.detach(), target, step=t.step, anchors=anchors)
 
 

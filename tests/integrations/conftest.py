@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from fakes import Records
 
 
 @pytest.fixture(autouse=True)
@@ -16,3 +17,15 @@ def _no_forwarding_afterwards() -> Iterator[None]:
     yield
     for handler in [h for h in logger.handlers if h not in before]:
         logger.removeHandler(handler)
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    """Messages of BasicSR's logger, as they come."""
+    records, logger = Records(), logging.getLogger("basicsr")
+    before = logger.level
+    logger.addHandler(records)
+    logger.setLevel(logging.INFO)
+    yield records.lines
+    logger.removeHandler(records)
+    logger.setLevel(before)

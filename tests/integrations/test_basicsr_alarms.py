@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from basicsr.models import build_model
-from fakes import Records, _card, options
+from fakes import _card, options
 from images import photographs
 from PIL import Image
 
@@ -43,18 +42,6 @@ def _hole(monkeypatch):
     for name, multiple in (("fake-vivid", 1), ("fake-even", 8)):
         card = _card(name, kind="nr", better="higher", identity=None, shape="deficit", multiple_of=multiple)
         monkeypatch.setitem(registry._registered, name, Entry(card, Vivid))
-
-
-@pytest.fixture
-def log():
-    records = Records()
-    logger = logging.getLogger("basicsr")
-    before = logger.level
-    logger.addHandler(records)
-    logger.setLevel(logging.INFO)
-    yield records.lines
-    logger.removeHandler(records)
-    logger.setLevel(before)
 
 
 class Loader(list):

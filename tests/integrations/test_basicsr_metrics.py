@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import bsr  # noqa: F401
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ import torch
 from basicsr.metrics import calculate_metric
 from basicsr.models import build_model
 from basicsr.utils import tensor2img
-from fakes import Records, options, registered
+from fakes import options, registered
 from images import pair
 
 import perceptloss.integrations.basicsr  # noqa: F401
@@ -127,23 +125,14 @@ def test_images_of_a_wrong_size_name_critic_and_size(data):
         calculate_critic(data["img"], data["img2"][:40], critic="gmsd")
 
 
-def test_a_missing_direction_is_completed_and_logged():
-    records = Records()
-    logger = logging.getLogger("basicsr")
-    before = logger.level
-    logger.addHandler(records)
-    logger.setLevel(logging.INFO)
-    try:
-        metrics = {"d": dict(DISTS), "s": {"type": "calculate_critic_ssim"}, "p": {"type": "calculate_psnr"}}
-        model = build_model(with_metrics(**metrics))
-    finally:
-        logger.removeHandler(records)
-        logger.setLevel(before)
+def test_a_missing_direction_is_completed_and_logged(log):
+    metrics = {"d": dict(DISTS), "s": {"type": "calculate_critic_ssim"}, "p": {"type": "calculate_psnr"}}
+    model = build_model(with_metrics(**metrics))
     model._initialize_best_metric_results("set")
     best = model.best_metric_results["set"]
     assert {name: record["better"] for name, record in best.items()} == {"d": "lower", "s": "higher", "p": "higher"}
     assert best["d"]["val"] == float("inf")
-    assert [line for line in records.lines if "better: lower, from the card of 'dists'" in line]
+    assert [line for line in log if "better: lower, from the card of 'dists'" in line]
 
 
 def test_start_up_lists_all_mistakes_and_a_reference_that_cannot_come():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import bsr  # noqa: F401  skips where BasicSR is missing
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from basicsr.models import build_model
 from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY
-from fakes import Brightness, Records, batch, options, registered
+from fakes import Brightness, batch, options, registered
 from PIL import Image
 
 import perceptloss.integrations.basicsr
@@ -30,18 +28,6 @@ LPIPS = {"critic": "lpips-squeeze", "weight": 0.5, "weights": None}
 def _fakes(monkeypatch):
     registered(monkeypatch)
     monkeypatch.setattr(Brightness, "limit", float("inf"))
-
-
-@pytest.fixture
-def log():
-    records = Records()
-    logger = logging.getLogger("basicsr")
-    before = logger.level
-    logger.addHandler(records)
-    logger.setLevel(logging.INFO)
-    yield records.lines
-    logger.removeHandler(records)
-    logger.setLevel(before)
 
 
 def step(model, number, **kwargs):

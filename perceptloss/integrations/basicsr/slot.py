@@ -92,8 +92,7 @@ class CriticSlot(nn.Module):
         """Let joint critics learn from the last images of this iteration; their losses as `l_<label>_joint_<part>`."""
         if self._last is None:
             return {}
-        is_turn = any(self.step % learner.joint.every == 0 for learner in self.critics.learners.values())
-        anchors = self.anchors.at(self.step) if self.anchors is not None and is_turn else None
+        anchors = self.anchors.at(self.step) if self.anchors is not None and self.critics.learns_at(self.step) else None
         found = self.critics.learn(*self._last, step=self.step, anchors=anchors)
         return {f"l_{label}_joint_{part}": value for label, parts in found.items() for part, value in parts.items()}
 
